@@ -1,0 +1,10 @@
+# Every target is one call of a script, so that it can be called without make: python scripts/demo.py
+PYTHON ?= python3
+
+.PHONY: demo test host serve bench lint
+demo: ; $(PYTHON) scripts/demo.py
+test: ; $(PYTHON) scripts/test.py
+host: ; $(PYTHON) scripts/host.py
+serve: ; $(PYTHON) scripts/serve.py
+bench: ; $(PYTHON) scripts/bench.py
+lint: ; $(PYTHON) scripts/test.py --lint

@@ -1,0 +1,4 @@
+async def comfy_entrypoint():
+    from .nodes import AsyncTimestepExtension
+
+    return AsyncTimestepExtension()

@@ -1,0 +1,204 @@
+"""The deviation wire: Deviation, Deviation Scale, Velocity Scale and the TPM Loader."""
+
+from __future__ import annotations
+
+import os
+
+import folder_paths
+from comfy_api.latest import io
+
+from ..tpm.checkpoint import load_tpm
+from ..tpm.learned import TPMPolicy
+from ..tpm.policies import MODES, UNITS, Constant, Curve, Policy, Preset, Scaled, VelocityScale, Window
+from .inputs import ALIASES, CATEGORY, PRESET_NAMES, Deviation, deviation_input, scale_input, window_inputs
+
+HAS_CURVE = hasattr(io, "Curve")  # older hosts have no curve editor; the window does the work there
+
+
+def deviation_policy(
+    preset: str = "auto",
+    deviation: float = 0.5,
+    start_percent: float = 0.0,
+    end_percent: float = 1.0,
+    unit: str = "interval",
+    mode: str = "conditioning",
+    curve=None,
+) -> Policy:
+    """What the Deviation node returns. `curve`: an object with interp(x in [0, 1]), or its points."""
+    require_window(start_percent, end_percent)
+    if preset == "custom":
+        policy = Constant(deviation, unit, mode)
+    else:
+        policy = Preset(preset, mode, unit)
+    if curve is not None:
+        policy = Curve(policy, io.Curve.Type.from_raw(curve).interp)
+    if (start_percent, end_percent) != (0.0, 1.0):
+        policy = Window(policy, start_percent, end_percent)
+    return policy
+
+
+def require_window(start_percent: float, end_percent: float) -> None:
+    if start_percent > end_percent:
+        raise ValueError(
+            f"start_percent is {start_percent:g} and end_percent {end_percent:g}; "
+            "the start must not lie behind the end: exchange the two."
+        )
+
+
+class AsyncTimestepDeviation(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        curve = [
+            io.Curve.Input(
+                "curve",
+                optional=True,
+                socketless=False,
+                tooltip="Shapes the deviation over the sampling, left is the noisy start: the value "
+                "multiplies it. Connect a Curve Editor.",
+            )
+        ] if HAS_CURVE else []  # fmt: skip
+        return io.Schema(
+            node_id="AsyncTimestepDeviation",
+            display_name="Deviation",
+            category=CATEGORY,
+            search_aliases=ALIASES,
+            description="How far ahead the model is told to be, at each step.",
+            inputs=[
+                io.Combo.Input(
+                    "preset",
+                    options=PRESET_NAMES,
+                    default="auto",
+                    tooltip="Where the amount comes from: the paper's value for the model family, or "
+                    "custom to use the number below.",
+                ),
+                io.Float.Input(
+                    "deviation",
+                    default=0.5,
+                    min=-1.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="More detail above 0, a smoother image below; 0 is the stock result. Read "
+                    "only with the preset custom.",
+                ),
+                *window_inputs(),
+                io.Combo.Input(
+                    "unit",
+                    options=list(UNITS),
+                    default="interval",
+                    tooltip="What 1 means: interval is one whole step ahead (the paper; it fades with "
+                    "more steps), percent is 10 % off the time (the same at 8 and at 30 steps).",
+                ),
+                io.Combo.Input(
+                    "mode",
+                    options=list(MODES),
+                    default="conditioning",
+                    tooltip="conditioning changes only what the model is told (the paper); follow_time "
+                    "also shortens each step, as Detail Daemon does on flow models.",
+                ),
+                *curve,
+            ],
+            outputs=[Deviation.Output("deviation", tooltip="Connect to an Async Timestep node.")],
+        )
+
+    @classmethod
+    def execute(cls, **inputs) -> io.NodeOutput:
+        return io.NodeOutput(deviation_policy(**inputs))
+
+
+class AsyncTimestepDeviationScale(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AsyncTimestepDeviationScale",
+            display_name="Deviation Scale",
+            category=CATEGORY,
+            search_aliases=[*ALIASES, "gamma"],
+            description="Turns a deviation up or down, everywhere or in a part of the sampling.",
+            inputs=[deviation_input(optional=False), scale_input(), *window_inputs()],
+            outputs=[Deviation.Output("deviation", tooltip="The scaled deviation.")],
+        )
+
+    @classmethod
+    def execute(cls, deviation, deviation_scale, start_percent, end_percent) -> io.NodeOutput:
+        require_window(start_percent, end_percent)
+        return io.NodeOutput(Scaled(deviation, deviation_scale, start_percent, end_percent))
+
+
+class AsyncTimestepVelocityScale(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AsyncTimestepVelocityScale",
+            display_name="Velocity Scale",
+            category=CATEGORY,
+            search_aliases=[*ALIASES, "omega", "eta"],
+            description="Lengthens or shortens each step's denoising (omega in the paper): the "
+            "alternative to a deviation, or on top of one.",
+            inputs=[
+                deviation_input(),
+                io.Combo.Input(
+                    "mode",
+                    options=["constant", "follow_time"],
+                    default="constant",
+                    tooltip="constant uses the number below and leaves the last step alone; "
+                    "follow_time takes t*/t of the deviation at every step, as Detail Daemon does.",
+                ),
+                io.Float.Input(
+                    "omega",
+                    default=1.0,
+                    min=0.5,
+                    max=1.5,
+                    step=0.01,
+                    tooltip="Crisper and rougher above 1, calmer below; 1 is the stock result.",
+                ),
+                *window_inputs(),
+            ],
+            outputs=[Deviation.Output("deviation", tooltip="Connect to an Async Timestep node.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, mode, omega, start_percent, end_percent, deviation=None
+    ) -> io.NodeOutput:
+        require_window(start_percent, end_percent)
+        return io.NodeOutput(VelocityScale(deviation, omega, mode, start_percent, end_percent))
+
+
+NO_TPM = "no TPM file found"
+
+
+class AsyncTimestepTPMLoader(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AsyncTimestepTPMLoader",
+            display_name="TPM Loader",
+            category=CATEGORY,
+            search_aliases=[*ALIASES, "timestep prediction module"],
+            description="Loads a trained timestep prediction module, which chooses the deviation for "
+            "each image at each step. Files go to models/tpm; train one with training/train_tpm.py.",
+            inputs=[
+                io.Combo.Input(
+                    "tpm_name",
+                    options=folder_paths.get_filename_list("tpm") or [NO_TPM],
+                    tooltip="The policy that chooses the detail. A file works with the model family "
+                    "that it was trained on.",
+                )
+            ],
+            outputs=[Deviation.Output("deviation", tooltip="Connect to an Async Timestep node.")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, tpm_name: str):
+        path = folder_paths.get_full_path("tpm", tpm_name)
+        return None if path is None else os.path.getmtime(path)
+
+    @classmethod
+    def execute(cls, tpm_name: str) -> io.NodeOutput:
+        if tpm_name == NO_TPM:
+            raise ValueError(
+                "There is no TPM file in models/tpm; put a .safetensors made by "
+                "training/train_tpm.py there and press R, or use a Deviation node instead."
+            )
+        module, meta = load_tpm(folder_paths.get_full_path_or_raise("tpm", tpm_name))
+        return io.NodeOutput(TPMPolicy(module, meta, name=os.path.basename(tpm_name)))

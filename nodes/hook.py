@@ -1,0 +1,306 @@
+"""The hook: the network is told t*, everything else keeps the sampler's sigma.
+
+Three wrappers of ComfyUI's own wrapper interface, all on the MODEL:
+OUTER_SAMPLE opens a run, PREDICT_NOISE decides t* for this evaluation and afterwards asks a learned
+policy about the next grid point, APPLY_MODEL puts t* in the place of the timestep, and only there:
+`process_timestep` of the loaded model is replaced for the length of one call. Input scaling,
+denoised, the sampler, masks, prompt ranges, ControlNets and caches never see t*.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, field
+
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy.model_sampling import CONST
+from comfy.patcher_extension import WrappersMP
+from comfy_execution.utils import get_executing_context
+
+from ..tpm.learned import TPMPolicy, grid_warning
+from ..tpm.policies import Decision, Evaluation, Policy, Preset, Scaled, State, synchronous
+from ..tpm.schedule import FLOW_TIME_MIN, conditioning_time, grid_index
+from ..tpm.trace import Run, Trace
+from .family import model_family
+
+KEY = "async_timestep"  # of the wrappers and of the run in transformer_options
+WRAPPERS = (WrappersMP.OUTER_SAMPLE, WrappersMP.PREDICT_NOISE, WrappersMP.APPLY_MODEL)
+
+
+def attach(
+    model: ModelPatcher,
+    policy: Policy,
+    scale: float = 1.0,
+    sigmas: torch.Tensor | None = None,
+) -> tuple[ModelPatcher, Trace]:
+    """A clone of `model` that is conditioned on t* in any sampler, and the trace of its runs.
+
+    policy: decides the deviation. scale: gamma of Eq. 12; 0 is bit-identical to `model`.
+    sigmas: the whole schedule (K+1,) of which a sampler may run a part; None takes each sampler's
+    own. A patch that is already on the model is replaced, never added to. Raises ValueError on
+    sigmas that do not fall.
+    """
+    if sigmas is not None:
+        require_descending(sigmas)
+        sigmas = sigmas.detach().float().cpu()
+    patched, trace = model.clone(), Trace()
+    for wrapper_type in WRAPPERS:
+        patched.remove_wrappers_with_key(wrapper_type, KEY)
+    if scale != 1.0:
+        policy = Scaled(policy, scale)
+    outer = outer_sample_wrapper(policy, trace, sigmas)
+    for wrapper_type, wrapper in zip(WRAPPERS, (outer, predict_noise, apply_model), strict=True):
+        patched.add_wrapper_with_key(wrapper_type, KEY, wrapper)
+    return patched, trace
+
+
+def require_descending(sigmas: torch.Tensor) -> None:
+    """Raises ValueError unless the grid falls at every step."""
+    if sigmas.ndim != 1 or len(sigmas) < 2 or not bool((sigmas[1:] < sigmas[:-1]).all()):
+        raise ValueError(
+            f"Async Timestep found sigmas {[round(s, 4) for s in sigmas.flatten().tolist()][:8]}, "
+            "expected a schedule of two or more falling values; connect the scheduler's own SIGMAS, "
+            "and take the patch off a model that samples backwards (inversion)."
+        )
+
+
+@dataclass
+class RunState:
+    """All that one sampling run carries from evaluation to evaluation."""
+
+    policy: Policy
+    family: str
+    grid: torch.Tensor  # (K+1,) the whole schedule, on the CPU
+    own: torch.Tensor  # the part that this sampler runs
+    record: Run
+    decisions: dict[int, Decision] = field(default_factory=dict)  # of a learned policy, by k
+    asked: set[int] = field(default_factory=set)  # grid points with a final answer
+    u_star: torch.Tensor | None = None  # (B,) while an evaluation with a deviation is under way
+    network_called: bool = False
+
+
+def outer_sample_wrapper(policy: Policy, trace: Trace, sigmas: torch.Tensor | None):
+    """OUTER_SAMPLE: opens a run for the predict and apply wrappers, closes it whatever happens."""
+
+    def outer_sample(executor, noise, latent_image, sampler, own, *args, **kwargs):
+        guider = executor.class_obj
+        own_cpu = own.detach().float().cpu()
+        grid = own_cpu if sigmas is None else sigmas
+        family = model_family(guider.model_patcher)
+        record = Run(policy.label, family, "; ".join(remarks(policy, family, grid)), grid.tolist())
+        add_run(trace, record)
+        options = guider.model_options.setdefault("transformer_options", {})
+        options[KEY] = RunState(policy, family, grid, own_cpu, record)
+        try:
+            return executor(noise, latent_image, sampler, own, *args, **kwargs)
+        finally:
+            options.pop(KEY, None)
+
+    return outer_sample
+
+
+def add_run(trace: Trace, record: Run) -> None:
+    """A trace holds the runs of one queued prompt: an older prompt's runs give way."""
+    context = get_executing_context()
+    prompt = None if context is None else context.prompt_id
+    if prompt != getattr(trace, "prompt", prompt):
+        trace.runs.clear()
+    trace.prompt = prompt
+    trace.runs.append(record)
+
+
+def remarks(policy: Policy, family: str, grid: torch.Tensor) -> list[str]:
+    """What the plot says about where the numbers come from; warnings go to the log too."""
+    inner = policy
+    while getattr(inner, "policy", None) is not None:
+        inner = inner.policy
+    if isinstance(inner, Preset):
+        return [inner.resolve(family)[1]]
+    if isinstance(inner, TPMPolicy):
+        warning = grid_warning(inner.meta, grid.tolist())
+        if warning:
+            logging.warning(warning)
+            return [warning]
+    return []
+
+
+def predict_noise(executor, x, timestep, model_options={}, seed=None):  # noqa: B006 (host's own)
+    """PREDICT_NOISE: one evaluation. Decides t*, lets the network run, scales v, asks about k+1."""
+    run: RunState | None = model_options.get("transformer_options", {}).get(KEY)
+    if run is None:
+        return executor(x, timestep, model_options, seed)
+    guider = executor.class_obj
+    sampling = guider.inner_model.model_sampling
+    sigma = float(timestep[0])
+    k = grid_index(run.grid, sigma)
+    state = grid_state(run, sampling, k, sigma, len(x))
+    decision = decide(run, state)
+    u = sampling.timestep(timestep).float()
+    u_star = told_time(run, sampling, u, k, decision)
+    moved = not torch.equal(u_star, u)
+
+    run.u_star, run.network_called = (u_star if moved else None), False
+    try:
+        denoised = executor(x, timestep, model_options, seed)
+    finally:
+        run.u_star = None
+
+    omega = velocity_factor(sampling, decision, u, u_star, timestep)
+    if omega is not None:
+        denoised = x - omega.view(-1, *[1] * (x.ndim - 1)) * (x - denoised)
+    record(run, sampling, k, sigma, u, u_star, decision, omega)
+    if run.policy.learned and network_ran(run, model_options):
+        ask_next(run, guider, sampling, k, x, denoised, timestep, u, u_star)
+    return denoised
+
+
+def grid_state(run: RunState, sampling, k: int, sigma: float, batch: int, evaluation=None) -> State:
+    """The policy's view of grid point k."""
+    own = grid_index(run.own, sigma)
+    return State(
+        k=k,
+        steps=len(run.grid) - 1,
+        sigma=sigma,
+        last=own + 1 >= len(run.own) or float(run.own[own + 1]) == 0.0,
+        batch=batch,
+        device=torch.device("cpu"),
+        family=run.family,
+        percent_to_sigma=lambda percent: float(sampling.percent_to_sigma(percent)),
+        evaluation=evaluation,
+    )
+
+
+def decide(run: RunState, state: State) -> Decision:
+    """The decision for this evaluation. t*_0 = t_0; a learned policy has answered one step earlier."""
+    if state.k == 0:
+        first = run.policy.decide(state)
+        return Decision(first.deviation * 0, first.cut * 0, first.omega, first.follow)
+    if run.policy.learned:
+        return run.decisions.get(state.k) or synchronous(state)
+    return run.policy.decide(state)
+
+
+def told_time(run: RunState, sampling, u, k: int, decision: Decision) -> torch.Tensor:
+    """u* (B,) of Eq. 6/12 in the model's timestep coordinate; `u` itself where D is 0."""
+    deviation, cut = decision.deviation, decision.cut
+    if k == 0 or not (bool(deviation.any()) or bool(cut.any())):
+        return u
+    require_descending(run.grid)
+    nodes = torch.stack([run.grid[k - 1], lowest_sigma(sampling), torch.as_tensor(sampling.sigma_max).cpu()])
+    previous, low, high = sampling.timestep(nodes.to(u.device)).float()
+    return conditioning_time(u, previous, deviation.to(u.device), cut.to(u.device), low, high)
+
+
+def lowest_sigma(sampling) -> torch.Tensor:
+    """Smallest conditioning sigma: flow time 1e-3 for flow models, the table's end for the others."""
+    if isinstance(sampling, CONST):
+        return torch.tensor(FLOW_TIME_MIN)
+    return torch.as_tensor(sampling.sigma_min).cpu()
+
+
+def velocity_factor(sampling, decision: Decision, u, u_star, timestep) -> torch.Tensor | None:
+    """omega (B,) of Eq. 19, or None where it is 1 for every sample (and nothing is to be touched)."""
+    omega = decision.omega.to(u.device)
+    if decision.follow and not torch.equal(u_star, u):
+        ratio = u_star / u if isinstance(sampling, CONST) else sampling.sigma(u_star) / timestep
+        omega = omega * torch.where(u_star == u, torch.ones_like(ratio), ratio)
+    return omega if bool((omega != 1).any()) else None
+
+
+def record(run: RunState, sampling, k, sigma, u, u_star, decision: Decision, omega) -> None:
+    """One line of the trace. cut_percent compares sigmas, so that it means the same in every family."""
+    moved = not torch.equal(u_star, u)
+    shift = sampling.sigma(u_star) / sampling.sigma(u) if moved else torch.ones_like(u)
+    cut = torch.where(u_star == u, torch.zeros_like(u), 100 * (1 - shift))
+    ones = torch.ones_like(u)
+    run.record.add(
+        step=k,
+        sigma=sigma,
+        t=float(u[0]),
+        t_star=u_star.tolist(),
+        deviation=(decision.deviation + decision.cut / 0.1).expand(len(u)).tolist() if k else [0.0] * len(u),
+        cut_percent=cut.tolist(),
+        omega=(ones if omega is None else omega).tolist(),
+    )
+
+
+def network_ran(run: RunState, model_options: dict) -> bool:
+    """False where a cache answered in the network's place (EasyCache and LazyCache keep a flag)."""
+    cache = model_options["transformer_options"].get("easycache")
+    return run.network_called and not getattr(cache, "skip_current_step", False)
+
+
+def ask_next(run, guider, sampling, k, x, denoised, timestep, u, u_star) -> None:
+    """Algorithm 2, lines 6-9: the state at grid point k gives the decision for k + 1, once.
+
+    A sampler that first evaluates between two nodes (dpm_2) gets an answer there, so that one is
+    never missing; the answer at the node itself, if it comes, replaces it and is final.
+    """
+    if k + 1 >= len(run.grid) or float(run.grid[k + 1]) == 0.0 or k in run.asked:
+        return
+    if abs(float(timestep[0]) - float(run.grid[k])) <= 1e-4 * float(run.grid[k]):
+        run.asked.add(k)
+    elif k + 1 in run.decisions:
+        return
+    sigma = timestep.view(-1, *[1] * (x.ndim - 1))
+    flow = isinstance(sampling, CONST)
+    unit = sampling.timestep(torch.as_tensor(sampling.sigma_max).to(u.device)).float()
+    evaluation = Evaluation(
+        x=x,
+        v=(x - denoised) / sigma,
+        x0=denoised,
+        t=timestep.float() if flow else u / unit,
+        t_star=sampling.sigma(u_star) if flow else u_star / unit,
+        pooled=pooled_text(guider),
+    )
+    state = grid_state(run, sampling, k + 1, float(run.grid[k + 1]), len(x), evaluation)
+    run.decisions[k + 1] = run.policy.decide(state)
+
+
+def pooled_text(guider) -> torch.Tensor | None:
+    """The positive prompt's pooled vector (1 or B, C): the first one where prompts are combined."""
+    for cond in guider.original_conds.get("positive", []):
+        if cond.get("pooled_output") is not None:
+            return cond["pooled_output"]
+    return None
+
+
+def apply_model(
+    executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options={}, **kwargs  # noqa: B006
+):
+    """APPLY_MODEL: the network, and nothing else, receives u*, tiled over the cond chunks."""
+    run: RunState | None = transformer_options.get(KEY)
+    if run is not None:
+        run.network_called = True
+    if run is None or run.u_star is None:
+        return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+    base, u_star = executor.class_obj, run.u_star
+    original = base.process_timestep
+    kept = vars(base).get("process_timestep")  # another pack may have put one on the instance
+
+    def process_timestep(timestep, **extra):
+        return original(tile(u_star, timestep), **extra)
+
+    base.process_timestep = process_timestep
+    try:
+        return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
+    finally:
+        if kept is None:
+            del base.process_timestep
+        else:
+            base.process_timestep = kept
+
+
+def tile(u_star: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+    """u* (B,) repeated over the chunks (cond, uncond, areas ...) that ComfyUI put into one batch."""
+    chunks, rest = divmod(len(timestep), len(u_star))
+    if rest == 0:
+        return u_star.to(timestep).repeat(chunks)
+    if bool((u_star == u_star[0]).all()):
+        return u_star[:1].to(timestep).expand(len(timestep))
+    raise ValueError(
+        f"Async Timestep has one time for each of {len(u_star)} images, but the network was called with "
+        f"a batch of {len(timestep)}, which is no multiple of it; use the same deviation for all images "
+        "here, or take the node out that splits the batch (context windows)."
+    )

@@ -1,0 +1,95 @@
+"""Inputs and wire types that several nodes share, with one wording."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..tpm.policies import PRESETS, Policy, Preset
+
+CATEGORY = "sampling/async timestep"
+ALIASES = [
+    "detail daemon",
+    "lying sigma",
+    "detail amount",
+    "sigma offset",
+    "timestep conditioning",
+    "async timestep",
+    "deviation",
+]
+PRESET_NAMES = ["auto", *PRESETS, "custom"]
+
+Deviation = io.Custom("ASYNC_DEVIATION")
+TraceType = io.Custom("ASYNC_TRACE")
+
+
+def preset_input() -> io.Combo.Input:
+    return io.Combo.Input(
+        "preset",
+        options=PRESET_NAMES,
+        default="auto",
+        tooltip="How much detail the model adds: auto picks the paper's value for the loaded model "
+        "(Flux.1-dev +0.5, SD3.5-medium +0.2) and a careful +0.25, marked untuned, for every other. "
+        "A connected deviation replaces it; custom needs one.",
+    )
+
+
+def scale_input() -> io.Float.Input:
+    return io.Float.Input(
+        "deviation_scale",
+        default=1.0,
+        min=-2.0,
+        max=4.0,
+        step=0.05,
+        tooltip="More detail above 1, less below; 0 is exactly the stock result, bit for bit. "
+        "Multiplies the deviation (gamma in the paper).",
+    )
+
+
+def deviation_input(optional: bool = True) -> io.Custom.Input:
+    return Deviation.Input(
+        "deviation",
+        optional=optional,
+        tooltip="What decides the detail at each step: a Deviation node or a TPM Loader, with any "
+        "number of scale nodes behind it. Replaces the preset.",
+    )
+
+
+def window_inputs() -> list:
+    return [
+        io.Float.Input(
+            "start_percent",
+            default=0.0,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            tooltip="Where in the sampling the effect begins; 0 is the noisy start. "
+            "The same meaning as in the stock nodes.",
+        ),
+        io.Float.Input(
+            "end_percent",
+            default=1.0,
+            min=0.0,
+            max=1.0,
+            step=0.01,
+            tooltip="Where in the sampling the effect ends; 1 is the finished image. "
+            "End at 0.8 or 0.9 to keep the last steps clean.",
+        ),
+    ]
+
+
+def trace_output() -> io.Custom.Output:
+    return TraceType.Output(
+        "trace", tooltip="What was really applied at each step; connect it to Async Timestep Plot."
+    )
+
+
+def chosen_policy(preset: str, deviation: Policy | None) -> Policy:
+    """The connected policy, else the preset's. Raises ValueError for custom with nothing connected."""
+    if deviation is not None:
+        return deviation
+    if preset == "custom":
+        raise ValueError(
+            "The preset is 'custom' but nothing is connected to 'deviation'; connect a Deviation "
+            f"node or a TPM Loader, or choose one of {', '.join(PRESET_NAMES[:-1])}."
+        )
+    return Preset(preset)

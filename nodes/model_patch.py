@@ -1,0 +1,51 @@
+"""Async Timestep (model patch): MODEL in, MODEL out, for any sampler node."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from .hook import attach
+from .inputs import (
+    ALIASES,
+    CATEGORY,
+    chosen_policy,
+    deviation_input,
+    preset_input,
+    scale_input,
+    trace_output,
+)
+
+
+class AsyncTimestepModel(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AsyncTimestepModel",
+            display_name="Async Timestep (model patch)",
+            category=CATEGORY,
+            search_aliases=[*ALIASES, "model patch"],
+            description="Adds detail in the same number of steps: tells the model that it is later in "
+            "the schedule than the sampler is. Put it between the loader and any sampler.",
+            inputs=[
+                io.Model.Input("model", tooltip="The model that will add more detail."),
+                preset_input(),
+                scale_input(),
+                deviation_input(),
+                io.Sigmas.Input(
+                    "sigmas",
+                    optional=True,
+                    tooltip="Makes both halves of a split schedule behave as the single run: connect "
+                    "the whole schedule here, before it is split. Without it the first step of each "
+                    "sampler is synchronous.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(tooltip="The same model, told the cleaner time."),
+                trace_output(),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model, preset, deviation_scale, deviation=None, sigmas=None) -> io.NodeOutput:
+        policy = chosen_policy(preset, deviation)
+        return io.NodeOutput(*attach(model, policy, deviation_scale, sigmas))

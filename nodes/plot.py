@@ -1,0 +1,81 @@
+"""Async Timestep Plot and the Noise Residual Meter: what was applied, and what it left in the image."""
+
+from __future__ import annotations
+
+import torch
+from comfy_api.latest import io, ui
+
+from ..tpm.noise import noise_residual
+from ..tpm.plot import plot_trace
+from ..tpm.trace import Trace
+from .inputs import ALIASES, CATEGORY, TraceType
+
+
+class AsyncTimestepPlot(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AsyncTimestepPlot",
+            display_name="Async Timestep Plot",
+            category=CATEGORY,
+            search_aliases=[*ALIASES, "plot", "graph"],
+            description="Draws what the model was really told at each step of the last run.",
+            is_output_node=True,
+            not_idempotent=True,
+            inputs=[
+                TraceType.Input(
+                    "trace",
+                    optional=True,
+                    tooltip="Draws this record; without one (the patch is bypassed) it says off.",
+                ),
+                io.AnyType.Input(
+                    "after",
+                    tooltip="Makes the plot wait for the sampler: connect the latent or the image.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(tooltip="The plot."),
+                io.String.Output(tooltip="The same numbers as JSON, one entry an evaluation."),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, **inputs):
+        return float("nan")  # a trace changes without its wire changing
+
+    @classmethod
+    def execute(cls, after, trace: Trace | None = None) -> io.NodeOutput:
+        image = plot_trace(trace)
+        record = trace or Trace()
+        shown = {**ui.PreviewImage(image, cls=cls).as_dict(), "text": [record.summary()]}
+        return io.NodeOutput(image, record.to_json(), ui=shown)
+
+
+class AsyncTimestepNoiseMeter(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AsyncTimestepNoiseMeter",
+            display_name="Noise Residual Meter",
+            category=CATEGORY,
+            search_aliases=["noise level", "grain", "residual noise", "async timestep"],
+            description="Measures the fine noise that is left in an image: the price of a large "
+            "deviation. Compare two images of the same seed; texture counts a little too.",
+            inputs=[io.Image.Input("image", tooltip="The image whose left-over grain is measured.")],
+            outputs=[
+                io.Float.Output(
+                    "noise", tooltip="Noise level in units of 0-255 grey values, mean of the batch."
+                ),
+                io.Image.Output("map", tooltip="Where the noise is: brighter is noisier."),
+                io.String.Output("text", tooltip="The level of each image in words."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, image: torch.Tensor) -> io.NodeOutput:
+        level, where = noise_residual(image[..., :3])
+        level = level * 255
+        lines = [f"image {i}: {value:.2f} of 255" for i, value in enumerate(level.tolist())]
+        text = "Residual noise\n" + "\n".join(lines)
+        picture = where.unsqueeze(-1).expand(-1, -1, -1, 3).contiguous()
+        return io.NodeOutput(float(level.mean()), picture, text, ui=ui.PreviewText(text))

@@ -1,0 +1,197 @@
+"""Async Timestep KSampler and KSampler (Advanced): the stock samplers with the hook built in."""
+
+from __future__ import annotations
+
+import comfy.samplers
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io
+from nodes import common_ksampler
+
+from ..tpm.policies import Policy
+from ..tpm.trace import Trace
+from .hook import attach
+from .inputs import (
+    ALIASES,
+    CATEGORY,
+    chosen_policy,
+    deviation_input,
+    preset_input,
+    scale_input,
+    trace_output,
+)
+
+
+def full_schedule(
+    model: ModelPatcher, steps: int, sampler_name: str, scheduler: str, denoise: float = 1.0
+) -> torch.Tensor:
+    """The sigmas (K+1,) that a KSampler of these settings would run from start to end."""
+    sampler = comfy.samplers.KSampler(
+        model,
+        steps=steps,
+        device=torch.device("cpu"),
+        sampler=sampler_name,
+        scheduler=scheduler,
+        denoise=denoise,
+        model_options=model.model_options,
+    )
+    return sampler.sigmas
+
+
+def async_ksampler(
+    model, policy: Policy, scale: float, steps: int, sampler_name: str, scheduler: str, **stock
+) -> tuple[dict, Trace]:
+    """The stock `common_ksampler` on a model that is told t*. `stock`: its other arguments.
+
+    t* follows the schedule of all `steps`, also where start_step and last_step run a part of it.
+    """
+    whole = None
+    if "start_step" in stock:
+        whole = full_schedule(model, steps, sampler_name, scheduler)
+    patched, trace = attach(model, policy, scale, whole)
+    latent = common_ksampler(
+        patched, steps=steps, sampler_name=sampler_name, scheduler=scheduler, **stock
+    )[0]
+    return latent, trace
+
+
+def sampler_inputs(seed_name: str) -> list:
+    """The widgets that both KSamplers have, with the names and defaults of the stock nodes."""
+    return [
+        io.Int.Input(
+            seed_name,
+            default=0,
+            min=0,
+            max=0xFFFFFFFFFFFFFFFF,
+            control_after_generate=True,
+            tooltip="The noise that the image starts from; the same seed gives the same image.",
+        ),
+        io.Int.Input(
+            "steps",
+            default=20,
+            min=1,
+            max=10000,
+            tooltip="How many steps are sampled. The fewer steps, the more the deviation shows.",
+        ),
+        io.Float.Input(
+            "cfg",
+            default=8.0,
+            min=0.0,
+            max=100.0,
+            step=0.1,
+            round=0.01,
+            tooltip="How closely the image follows the prompt. The deviation does not depend on it.",
+        ),
+        io.Combo.Input(
+            "sampler_name",
+            options=comfy.samplers.SAMPLER_NAMES,
+            tooltip="The sampling method; the deviation works with every one.",
+        ),
+        io.Combo.Input(
+            "scheduler",
+            options=comfy.samplers.SCHEDULER_NAMES,
+            tooltip="How the noise falls over the steps. A TPM expects the one it was trained with.",
+        ),
+        io.Conditioning.Input("positive", tooltip="What should be in the image."),
+        io.Conditioning.Input("negative", tooltip="What should not be in the image."),
+        io.Latent.Input("latent_image", tooltip="The latent that is denoised."),
+    ]
+
+
+class AsyncTimestepKSampler(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AsyncTimestepKSampler",
+            display_name="Async Timestep KSampler",
+            category=CATEGORY,
+            search_aliases=[*ALIASES, "ksampler"],
+            description="KSampler that adds detail in the same number of steps: the model is told a "
+            "cleaner time than the sampler integrates with.",
+            inputs=[
+                io.Model.Input("model", tooltip="The model used for denoising."),
+                *sampler_inputs("seed"),
+                io.Float.Input(
+                    "denoise",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="How much of the latent is made anew; lower keeps more of its structure.",
+                ),
+                preset_input(),
+                scale_input(),
+                deviation_input(),
+            ],
+            outputs=[io.Latent.Output(tooltip="The denoised latent."), trace_output()],
+        )
+
+    @classmethod
+    def execute(
+        cls, model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image,
+        denoise, preset, deviation_scale, deviation=None,
+    ) -> io.NodeOutput:  # fmt: skip
+        latent, trace = async_ksampler(
+            model, chosen_policy(preset, deviation), deviation_scale, steps, sampler_name, scheduler,
+            seed=seed, cfg=cfg, positive=positive, negative=negative, latent=latent_image, denoise=denoise,
+        )  # fmt: skip
+        return io.NodeOutput(latent, trace)
+
+
+class AsyncTimestepKSamplerAdvanced(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AsyncTimestepKSamplerAdvanced",
+            display_name="Async Timestep KSampler (Advanced)",
+            category=CATEGORY,
+            search_aliases=[*ALIASES, "ksampler advanced"],
+            description="KSampler (Advanced) that adds detail in the same number of steps. Stages of "
+            "one schedule get the same t* as a single run.",
+            inputs=[
+                io.Model.Input("model", tooltip="The model used for denoising."),
+                io.Combo.Input(
+                    "add_noise",
+                    options=["enable", "disable"],
+                    tooltip="Noise is added to the latent before sampling; disable it in a later stage.",
+                ),
+                *sampler_inputs("noise_seed"),
+                io.Int.Input(
+                    "start_at_step",
+                    default=0,
+                    min=0,
+                    max=10000,
+                    tooltip="The first step of this stage.",
+                ),
+                io.Int.Input(
+                    "end_at_step",
+                    default=10000,
+                    min=0,
+                    max=10000,
+                    tooltip="The step before which this stage stops.",
+                ),
+                io.Combo.Input(
+                    "return_with_leftover_noise",
+                    options=["disable", "enable"],
+                    tooltip="The latent keeps its noise for a next stage when enabled.",
+                ),
+                preset_input(),
+                scale_input(),
+                deviation_input(),
+            ],
+            outputs=[io.Latent.Output(tooltip="The denoised latent."), trace_output()],
+        )
+
+    @classmethod
+    def execute(
+        cls, model, add_noise, noise_seed, steps, cfg, sampler_name, scheduler, positive, negative,
+        latent_image, start_at_step, end_at_step, return_with_leftover_noise, preset, deviation_scale,
+        deviation=None,
+    ) -> io.NodeOutput:  # fmt: skip
+        latent, trace = async_ksampler(
+            model, chosen_policy(preset, deviation), deviation_scale, steps, sampler_name, scheduler,
+            seed=noise_seed, cfg=cfg, positive=positive, negative=negative, latent=latent_image,
+            disable_noise=add_noise == "disable", start_step=start_at_step, last_step=end_at_step,
+            force_full_denoise=return_with_leftover_noise == "disable",
+        )  # fmt: skip
+        return io.NodeOutput(latent, trace)

@@ -1,0 +1,27 @@
+"""Sets the host up, checks the style and runs all tests. Arguments go to pytest.
+
+    python scripts/test.py [--lint] [-k expression] [tests/unit]
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from host import ROOT, TEST, ensure_host, say
+
+
+def main(arguments: list[str]) -> int:
+    _, python = ensure_host(TEST)
+    for check in (["check", "."], ["format", "--check", "."]):
+        code = subprocess.run([str(python), "-m", "ruff", *check], cwd=ROOT).returncode
+        if code:
+            say("Style: run `ruff check --fix .` and `ruff format .`")
+            return code
+    if "--lint" in arguments:
+        return 0
+    return subprocess.run([str(python), "-m", "pytest", *arguments], cwd=ROOT).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

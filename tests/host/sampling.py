@@ -1,0 +1,52 @@
+"""Sampling in this process through ComfyUI's own entry point, with the network's calls written down."""
+
+from __future__ import annotations
+
+import comfy.sample
+import torch
+from comfy.patcher_extension import WrappersMP
+
+
+def sample(family, model=None, sampler="euler", steps=3, cfg=3.0, batch=2, seed=5, scheduler="simple", **more):
+    """(latents, timesteps that the network received [(chunks * B,), ...]) for a family's tiny model."""
+    stock, positive, negative, empty = family
+    model = (model or stock).clone()
+    latent = more.pop("latent", empty.repeat(batch, 1, 1, 1))
+    positive, negative = more.pop("positive", positive), more.pop("negative", negative)
+    noise = more.pop("noise", None)
+    if noise is None:
+        noise = comfy.sample.prepare_noise(latent, seed)
+    calls = []
+
+    def watch(network, args):
+        calls.append(args[1].detach().clone())
+
+    handle = model.model.diffusion_model.register_forward_pre_hook(watch)
+    try:
+        out = comfy.sample.sample(
+            model, noise, steps, cfg, sampler, scheduler, positive, negative, latent,
+            seed=seed, disable_pbar=True, **more,
+        )  # fmt: skip
+    finally:
+        handle.remove()
+    return out, calls
+
+
+def sample_sigmas(family, model, sigmas: torch.Tensor, sampler="euler", cfg=3.0, latent=None, noise=None, seed=5):
+    """The custom-sampler path: an explicit schedule, as SamplerCustomAdvanced runs it."""
+    import comfy.samplers
+
+    _, positive, negative, empty = family
+    latent = empty.repeat(2, 1, 1, 1) if latent is None else latent
+    noise = comfy.sample.prepare_noise(latent, seed) if noise is None else noise
+    return comfy.sample.sample_custom(
+        model, noise, cfg, comfy.samplers.sampler_object(sampler), sigmas, positive, negative, latent,
+        disable_pbar=True, seed=seed,
+    )  # fmt: skip
+
+
+def add_wrapper(model, wrapper_type: str, wrapper):
+    """A clone of the model with another pack's wrapper on it."""
+    clone = model.clone()
+    clone.add_wrapper_with_key(getattr(WrappersMP, wrapper_type), "another_pack", wrapper)
+    return clone

@@ -1,0 +1,74 @@
+"""Random-weight models, as small as ComfyUI's own loaders accept, and conditioning to go with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+SD15 = {
+    "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "num_res_blocks": [1],
+    "channel_mult": [1], "transformer_depth": [1], "transformer_depth_output": [1, 1],
+    "transformer_depth_middle": -2, "num_heads": 8, "use_spatial_transformer": True, "context_dim": 768,
+}  # fmt: skip
+
+
+def scrambled(module: torch.nn.Module, seed: int) -> dict[str, torch.Tensor]:
+    """A state dict in which nothing is zero: zero-initialised outputs would hide the timestep."""
+    rng = torch.Generator().manual_seed(seed)
+    state = {}
+    for name, tensor in module.state_dict().items():
+        fan = tensor[0].numel() if tensor.ndim > 1 else 1
+        noise = torch.randn(tensor.shape, generator=rng)
+        gain = 1.0 if tensor.ndim == 1 and "norm" in name and name.endswith("weight") else 0.0
+        state[name] = (gain + noise * (0.7 / fan**0.5 if tensor.ndim > 1 else 0.05)).half()
+    return state
+
+
+def write_models(folder: Path) -> dict[str, Path]:
+    """sd35 and flux in diffusers layout, sd15 in its original layout."""
+    import comfy.ops
+    from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+    from diffusers import FluxTransformer2DModel, SD3Transformer2DModel
+
+    sd35 = SD3Transformer2DModel(
+        num_layers=2, attention_head_dim=64, num_attention_heads=2, joint_attention_dim=64,
+        caption_projection_dim=128, pooled_projection_dim=2048, pos_embed_max_size=64,
+        dual_attention_layers=(0,), qk_norm="rms_norm",
+    )  # fmt: skip
+    flux = FluxTransformer2DModel(
+        patch_size=1, in_channels=64, num_layers=1, num_single_layers=1, attention_head_dim=128,
+        num_attention_heads=1, joint_attention_dim=64, pooled_projection_dim=768, guidance_embeds=True,
+    )  # fmt: skip
+    unet = UNetModel(**SD15, dtype=torch.float32, device="cpu", operations=comfy.ops.disable_weight_init)
+    files = {}
+    for name, module, seed in (("sd35", sd35, 1), ("flux", flux, 2), ("sd15", unet, 3)):
+        files[name] = folder / f"tiny_{name}.safetensors"
+        state = scrambled(module, seed)
+        if name == "sd35":
+            state["pos_embed.pos_embed"] = sd35.state_dict()["pos_embed.pos_embed"].half()
+        save_file(state, files[name])
+    return files
+
+
+def load_families(files: dict[str, Path]) -> dict[str, tuple]:
+    """family -> (model, positive, negative, empty latent); `vpred` is the SD1.5 net with v prediction."""
+    import comfy.sd
+    from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
+
+    models = {name: comfy.sd.load_diffusion_model(str(path)) for name, path in files.items()}
+    models["vpred"] = ModelSamplingDiscrete().patch(models["sd15"], "v_prediction", False)[0]
+    shapes = {"sd35": (64, 2048, 16), "flux": (64, 768, 16), "sd15": (768, None, 4), "vpred": (768, None, 4)}
+    out = {}
+    for name, model in models.items():
+        width, pooled, channels = shapes[name]
+        conds = [conditioning(seed, width, pooled) for seed in (11, 12)]
+        out[name] = (model, *conds, torch.zeros(1, channels, 8, 8))
+    return out
+
+
+def conditioning(seed: int, width: int, pooled: int | None, tokens: int = 7) -> list:
+    rng = torch.Generator().manual_seed(seed)
+    extra = {} if pooled is None else {"pooled_output": torch.randn(1, pooled, generator=rng)}
+    return [[torch.randn(1, tokens, width, generator=rng), extra]]

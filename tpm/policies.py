@@ -1,0 +1,221 @@
+"""Policies: what decides the deviation at every grid point. Small immutable objects that compose.
+
+    Scaled(Window(Constant(0.5), 0.0, 0.8), 2.0).decide(state)
+
+A policy gets a `State` and answers a `Decision`. It never sees the network; the hook asks it and applies the answer.
+"""
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+from .schedule import PERCENT_UNIT
+
+PRESETS = {  # family -> (deviation, where it comes from)
+    "flux1_dev": (0.5, "paper: 10 steps, 512 px"),
+    "sd35_medium": (0.2, "paper: 15 steps, 512 px"),
+}
+UNTUNED = 0.25  # every other family; with the last active step synchronous
+UNITS = ("interval", "percent")
+MODES = ("conditioning", "follow_time")
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the last network evaluation left behind, for a learned policy: latents (B, C, H, W), times (B,) in flow time."""
+
+    x: torch.Tensor
+    v: torch.Tensor
+    x0: torch.Tensor
+    t: torch.Tensor
+    t_star: torch.Tensor
+    pooled: torch.Tensor | None
+
+
+@dataclass(frozen=True)
+class State:
+    """One grid point k >= 1 of a run, in the whole schedule of `steps` intervals.
+
+    sigma: the true noise level there. last: no further evaluation follows (the next node is 0). percent_to_sigma: the
+    model's own map. evaluation: the state at k-1, None where a cache skipped it or the stage has just begun.
+    """
+
+    k: int
+    steps: int
+    sigma: float
+    last: bool
+    batch: int
+    device: torch.device
+    family: str
+    percent_to_sigma: Callable[[float], float]
+    evaluation: Evaluation | None = None
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Per-sample answer, each (B,): deviation in interval units, cut as a share of t, omega; `follow`: omega = t*/t."""
+
+    deviation: torch.Tensor
+    cut: torch.Tensor
+    omega: torch.Tensor
+    follow: bool = False
+
+    def scaled(self, gamma: float) -> Decision:
+        """gamma multiplies the deviation (Eq. 12), never omega."""
+        return replace(self, deviation=self.deviation * gamma, cut=self.cut * gamma)
+
+
+def synchronous(state: State) -> Decision:
+    """t* = t and omega = 1 for every sample."""
+    zero = torch.zeros(state.batch, device=state.device)
+    return Decision(zero, zero, torch.ones_like(zero))
+
+
+def inside(state: State, start_percent: float, end_percent: float) -> bool:
+    """True where the true sigma lies in the window; the same comparison in float32 as ComfyUI's own ranges."""
+    start, end, sigma = (torch.tensor(v, dtype=torch.float32) for v in (
+        state.percent_to_sigma(start_percent), state.percent_to_sigma(end_percent), state.sigma))
+    return bool(end <= sigma <= start)
+
+
+class Policy:
+    """Base: a label for plots, whether it reads `State.evaluation`, and `decide`."""
+
+    label = "off"
+    learned = False
+
+    def decide(self, state: State) -> Decision:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Constant(Policy):
+    """The same deviation at every step: the policy that the paper calls RL-free."""
+
+    deviation: float
+    unit: str = "interval"
+    mode: str = "conditioning"
+
+    @property
+    def label(self) -> str:
+        return f"D = {self.deviation:+g}" + (" (x 10 % of t)" if self.unit == "percent" else "")
+
+    def decide(self, state: State) -> Decision:
+        flat = torch.full((state.batch,), float(self.deviation), device=state.device)
+        zero = torch.zeros_like(flat)
+        deviation, cut = (flat, zero) if self.unit == "interval" else (zero, flat * PERCENT_UNIT)
+        return Decision(deviation, cut, torch.ones_like(flat), follow=self.mode == "follow_time")
+
+
+@dataclass(frozen=True)
+class Preset(Policy):
+    """The paper's constant for a family; `auto` takes the loaded model's family and is cautious with unknown ones."""
+
+    name: str = "auto"
+    mode: str = "conditioning"
+    unit: str = "interval"
+
+    @property
+    def label(self) -> str:
+        return f"preset {self.name}"
+
+    def resolve(self, family: str) -> tuple[float, str]:
+        """(deviation, remark) for a model family."""
+        wanted = family if self.name == "auto" else self.name
+        value, source = PRESETS.get(wanted, (UNTUNED, "untuned"))
+        return value, f"{wanted} D = {value:+g}, {source}"
+
+    def decide(self, state: State) -> Decision:
+        value, remark = self.resolve(state.family)
+        if remark.endswith("untuned") and state.last:
+            return synchronous(state)
+        return Constant(value, self.unit, self.mode).decide(state)
+
+
+@dataclass(frozen=True)
+class Curve(Policy):
+    """A deviation that follows a curve over the schedule: `shape(progress)` times the policy's own, progress = k / K."""
+
+    policy: Policy
+    shape: Callable[[float], float]
+
+    @property
+    def label(self) -> str:
+        return f"{self.policy.label} x curve"
+
+    def decide(self, state: State) -> Decision:
+        return self.policy.decide(state).scaled(float(self.shape(state.k / state.steps)))
+
+
+@dataclass(frozen=True)
+class Window(Policy):
+    """Only between start_percent and end_percent (ComfyUI's meaning, on the true sigma); synchronous outside."""
+
+    policy: Policy
+    start_percent: float = 0.0
+    end_percent: float = 1.0
+
+    @property
+    def label(self) -> str:
+        whole = (self.start_percent, self.end_percent) == (0.0, 1.0)
+        return self.policy.label + ("" if whole else f", {self.start_percent:.0%}-{self.end_percent:.0%}")
+
+    @property
+    def learned(self) -> bool:
+        return self.policy.learned
+
+    def decide(self, state: State) -> Decision:
+        return self.policy.decide(state) if inside(state, self.start_percent, self.end_percent) else synchronous(state)
+
+
+@dataclass(frozen=True)
+class Scaled(Policy):
+    """gamma times a policy's deviation inside a window (Eq. 12); outside the window the policy is left as it is."""
+
+    policy: Policy
+    gamma: float = 1.0
+    start_percent: float = 0.0
+    end_percent: float = 1.0
+
+    @property
+    def label(self) -> str:
+        return self.policy.label if self.gamma == 1 else f"{self.policy.label}, gamma {self.gamma:g}"
+
+    @property
+    def learned(self) -> bool:
+        return self.policy.learned
+
+    def decide(self, state: State) -> Decision:
+        decision = self.policy.decide(state)
+        return decision.scaled(self.gamma) if inside(state, self.start_percent, self.end_percent) else decision
+
+
+@dataclass(frozen=True)
+class VelocityScale(Policy):
+    """omega of Eq. 19: the returned denoised is x - omega sigma v. `constant` leaves the last step alone (omega = 1),
+    `follow_time` sets omega_k = t*_k / t_k on every step (sigma*/sigma for eps and v models)."""
+
+    policy: Policy | None = None
+    omega: float = 1.0
+    mode: str = "constant"
+    start_percent: float = 0.0
+    end_percent: float = 1.0
+
+    @property
+    def label(self) -> str:
+        own = self.policy.label if self.policy else "synchronous"
+        return own + (", omega = t*/t" if self.mode == "follow_time" else f", omega {self.omega:g}")
+
+    @property
+    def learned(self) -> bool:
+        return self.policy is not None and self.policy.learned
+
+    def decide(self, state: State) -> Decision:
+        decision = self.policy.decide(state) if self.policy else synchronous(state)
+        if not inside(state, self.start_percent, self.end_percent):
+            return decision
+        if self.mode == "follow_time":
+            return replace(decision, follow=True)
+        return decision if state.last else replace(decision, omega=decision.omega * self.omega)

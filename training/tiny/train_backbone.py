@@ -1,0 +1,155 @@
+"""Trains the embedded text-to-image model on rendered, captioned scenes. CPU is enough.
+
+    python -m training.tiny.train_backbone --out training/tiny/weights --minutes 90
+    python -m training.tiny.train_backbone --out /tmp/smoke --minutes 2          (what the tests run)
+
+Rectified flow: x_t = (1 - t) x0 + t noise, the network predicts v = noise - x0, t uniform, then shifted by 3 (without
+the shift the layout is not learnt). Muon for the matrices of the blocks, AdamW for the rest, warm-up, linear decay over
+the last two fifths of the time, a moving average of the weights. Writes text.safetensors, vae.safetensors,
+transformer.safetensors (fp16), log.jsonl and SHA256SUMS. Killed, it goes on from its last checkpoint.
+"""
+from __future__ import annotations
+
+import argparse
+import copy
+import hashlib
+import json
+import os
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from .backbone import new_transformer, shifted
+from .scenes import render, sample_scene
+from .text import TextTable, make_table
+from .vae import LinearVAE, fit_vae
+
+MATRICES = ("to_q", "to_k", "to_v", "to_out", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out", "ff", "norm1")
+
+
+def split_parameters(network: torch.nn.Module) -> tuple[list, list]:
+    """(matrices of the blocks, everything else), for Muon and AdamW."""
+    matrices, rest = [], []
+    for name, p in network.named_parameters():
+        inside = "transformer_blocks" in name and p.ndim == 2 and any(part in name for part in MATRICES)
+        (matrices if inside else rest).append(p)
+    return matrices, rest
+
+
+def learning_rate(progress: float, step: int) -> float:
+    """Multiplier: 200 steps of warm-up, flat, linear to 2 % over the last 40 % of the time."""
+    return min(1.0, (step + 1) / 200) * min(1.0, max(0.02, (1 - progress) / 0.4))
+
+
+def batch_of(size: int, rng: torch.Generator, text: TextTable, vae: LinearVAE):
+    """One training batch: latents, token vectors, pooled vectors; a tenth of the captions are empty (for CFG)."""
+    scenes = [sample_scene(rng, held_out=False) for _ in range(size)]
+    latents = vae.encode(render(scenes, rng)[0])
+    empty = (torch.rand(size, generator=rng) < 0.1).tolist()
+    tokens, pooled = text(["" if drop else scene.caption for scene, drop in zip(scenes, empty, strict=True)])
+    return latents, tokens, pooled
+
+
+def flow_loss(network, latents, tokens, pooled, rng: torch.Generator, bf16: bool) -> torch.Tensor:
+    """Mean squared error of the velocity; one stratified time a sample."""
+    n = len(latents)
+    t = shifted((torch.randperm(n, generator=rng) + torch.rand(n, generator=rng)) / n)
+    noise = torch.randn(latents.shape, generator=rng)
+    x = torch.lerp(latents, noise, t[:, None, None, None])
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):  # the network alone: the targets stay float32
+        v = network(x, encoder_hidden_states=tokens, pooled_projections=pooled, timestep=1000 * t, return_dict=False)[0]
+    return (v.float() - (noise - latents)).square().mean()
+
+
+def export(network: torch.nn.Module, out: Path, metadata: dict[str, str]) -> None:
+    """Writes the fp16 file that ComfyUI and TinyBackbone read, and the hashes of all files; atomically."""
+    tensors = {name: value.half().contiguous() for name, value in network.state_dict().items()}
+    save_file(tensors, out / "transformer.tmp", metadata={"format": "async-timestep-tiny-transformer", **metadata})
+    os.replace(out / "transformer.tmp", out / "transformer.safetensors")
+    lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}" for path in sorted(out.glob("*.safetensors"))]
+    (out / "SHA256SUMS").write_text("\n".join(lines) + "\n")
+
+
+def train(out: Path, minutes: float, batch: int, lr: float, seed: int, bf16: bool, compiled: bool) -> float:
+    """Trains for `minutes` of wall time in all (earlier parts of an interrupted run count). Returns the last mean loss."""
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(seed)
+    rng = torch.Generator().manual_seed(seed)
+    if not (out / "text.safetensors").exists():
+        make_table(out / "text.safetensors", rng)
+        fit_vae(render([sample_scene(rng) for _ in range(2000)], rng)[0], out / "vae.safetensors")
+    text, vae = TextTable(out / "text.safetensors"), LinearVAE(out / "vae.safetensors")
+    network = new_transformer()
+    for block in [*network.transformer_blocks, network]:
+        for name in ("norm1.linear", "norm1_context.linear", "norm_out.linear", "proj_out"):
+            layer = dict(block.named_modules()).get(name)
+            if layer is not None:
+                torch.nn.init.zeros_(layer.weight)
+                torch.nn.init.zeros_(layer.bias)
+    average = copy.deepcopy(network).requires_grad_(False)
+    matrices, rest = split_parameters(network)
+    optimizers = [torch.optim.Muon(matrices, lr=lr, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
+                  torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.99), weight_decay=0.0)]
+    step, spent, saved = 0, 0.0, out / "checkpoint.pt"
+    if saved.exists():
+        state = torch.load(saved)
+        network.load_state_dict(state["network"])
+        average.load_state_dict(state["average"])
+        for optimizer, kept in zip(optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(kept)
+        rng.set_state(state["rng"])
+        step, spent = state["step"], state["spent"]
+    forward = torch.compile(network) if compiled else network
+    start, last, losses = time.monotonic() - spent, time.monotonic(), []
+    while (spent := time.monotonic() - start) < minutes * 60:
+        factor = learning_rate(spent / (minutes * 60), step)
+        for optimizer in optimizers:
+            optimizer.param_groups[0]["lr"] = lr * factor
+        loss = flow_loss(forward, *batch_of(batch, rng, text, vae), rng, bf16)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        decay = min(0.998, (step + 1) / (step + 10))
+        torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - decay)
+        losses.append(float(loss.detach()))
+        step += 1
+        if step % 50 == 0:
+            line = {"step": step, "images": step * batch, "minutes": round(spent / 60, 2), "lr": lr * factor,
+                    "loss": round(sum(losses[-50:]) / len(losses[-50:]), 5)}
+            print(json.dumps(line), flush=True)
+            with open(out / "log.jsonl", "a") as log:
+                log.write(json.dumps(line) + "\n")
+        if time.monotonic() - last > 120:
+            last = time.monotonic()
+            torch.save({"network": network.state_dict(), "average": average.state_dict(), "step": step, "spent": spent,
+                        "optimizers": [o.state_dict() for o in optimizers], "rng": rng.get_state()}, out / "checkpoint.tmp")
+            os.replace(out / "checkpoint.tmp", saved)
+            export(average, out, {"steps": str(step), "seed": str(seed)})
+    export(average, out, {"steps": str(step), "images": str(step * batch), "minutes": f"{minutes:g}", "seed": str(seed)})
+    saved.unlink(missing_ok=True)
+    return sum(losses[-50:]) / max(1, len(losses[-50:]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="folder for the weights and the log")
+    parser.add_argument("--minutes", type=float, default=90, help="wall time to train for")
+    parser.add_argument("--batch", type=int, default=64, help="images a step")
+    parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate (both optimizers)")
+    parser.add_argument("--seed", type=int, default=7, help="seed of data, noise and initial weights")
+    parser.add_argument("--no_bf16", action="store_true", help="train in float32")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the network (needs a C++ compiler)")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 = all")
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    loss = train(args.out, args.minutes, args.batch, args.lr, args.seed, not args.no_bf16, args.compile)
+    print(f"Done: last loss {loss:.4f}; weights in {args.out}.")
+
+
+if __name__ == "__main__":
+    main()
