@@ -135,7 +135,9 @@ def load_demo_vae() -> comfy.sd.VAE:
     vae.process_output = lambda image: image.add_(1.0).div_(2.0).clamp_(0.0, 1.0)
     vae.process_input = lambda image: image * 2.0 - 1.0
     offload = vae.patcher.offload_device
-    vae.patcher = ModelPatcher(vae.first_stage_model, load_device=vae.device, offload_device=offload)
+    vae.patcher = ModelPatcher(
+        vae.first_stage_model, load_device=vae.device, offload_device=offload
+    )
     return vae
 
 

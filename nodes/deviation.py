@@ -4,13 +4,32 @@ from __future__ import annotations
 
 import os
 
+import comfy_api.input
 import folder_paths
 from comfy_api.latest import io
 
 from ..tpm.checkpoint import load_tpm
 from ..tpm.learned import TPMPolicy
-from ..tpm.policies import MODES, UNITS, Constant, Curve, Policy, Preset, Scaled, VelocityScale, Window
-from .inputs import ALIASES, CATEGORY, PRESET_NAMES, Deviation, deviation_input, scale_input, window_inputs
+from ..tpm.policies import (
+    MODES,
+    UNITS,
+    Constant,
+    Curve,
+    Policy,
+    Preset,
+    Scaled,
+    VelocityScale,
+    Window,
+)
+from .inputs import (
+    ALIASES,
+    CATEGORY,
+    PRESET_NAMES,
+    Deviation,
+    deviation_input,
+    scale_input,
+    window_inputs,
+)
 
 HAS_CURVE = hasattr(io, "Curve")  # older hosts have no curve editor; the window does the work there
 
@@ -24,14 +43,16 @@ def deviation_policy(
     mode: str = "conditioning",
     curve=None,
 ) -> Policy:
-    """What the Deviation node returns. `curve`: an object with interp(x in [0, 1]), or its points."""
+    """What the Deviation node returns. `curve`: the host's curve value; a flat 1 changes nothing."""
     require_window(start_percent, end_percent)
     if preset == "custom":
         policy = Constant(deviation, unit, mode)
     else:
         policy = Preset(preset, mode, unit)
     if curve is not None:
-        policy = Curve(policy, io.Curve.Type.from_raw(curve).interp)
+        shape = comfy_api.input.CurveInput.from_raw(curve)
+        if any(y != 1.0 for _, y in shape.points):
+            policy = Curve(policy, shape.interp)
     if (start_percent, end_percent) != (0.0, 1.0):
         policy = Window(policy, start_percent, end_percent)
     return policy
@@ -53,8 +74,9 @@ class AsyncTimestepDeviation(io.ComfyNode):
                 "curve",
                 optional=True,
                 socketless=False,
+                default=[(0.0, 1.0), (1.0, 1.0)],
                 tooltip="Shapes the deviation over the sampling, left is the noisy start: the value "
-                "multiplies it. Connect a Curve Editor.",
+                "multiplies it. Draw here or connect a Curve Editor.",
             )
         ] if HAS_CURVE else []  # fmt: skip
         return io.Schema(
@@ -157,9 +179,7 @@ class AsyncTimestepVelocityScale(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls, mode, omega, start_percent, end_percent, deviation=None
-    ) -> io.NodeOutput:
+    def execute(cls, mode, omega, start_percent, end_percent, deviation=None) -> io.NodeOutput:
         require_window(start_percent, end_percent)
         return io.NodeOutput(VelocityScale(deviation, omega, mode, start_percent, end_percent))
 

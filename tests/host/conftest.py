@@ -40,10 +40,13 @@ def import_comfy() -> None:
     spec.loader.exec_module(module)
 
 
+import_comfy()  # before the test modules here are collected: they import comfy at their top
+
+
 @pytest.fixture(scope="session")
 def pack():
     """The pack as ComfyUI imports it: `pack("nodes.hook")` gives a module."""
-    import_comfy()
+    torch.set_num_threads(1)  # the models are tiny: more threads only wait for each other
     torch.set_grad_enabled(False)
     yield lambda name: importlib.import_module(f"{PACK}.{name}")
     torch.set_grad_enabled(True)

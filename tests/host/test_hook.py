@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import comfy.model_management as mm
+import comfy.sample
+import comfy.samplers
 import comfy_stubs
 import numpy as np
 import pytest
@@ -31,8 +34,6 @@ class PerSample:
 
 
 def schedule(model, steps: int, scheduler="simple") -> torch.Tensor:
-    import comfy.samplers
-
     return comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), scheduler, steps)
 
 
@@ -57,6 +58,23 @@ def test_the_network_receives_t_star(pack, families, family, deviation, gamma):
     _, seen = sample(tiny, attach(pack, tiny, deviation, gamma)[0], steps=6)
     told = [float(t[0]) for t in seen]
     assert np.allclose(told, expected_times(u, deviation * gamma, low, high), rtol=1e-5, atol=1e-5 * high)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_trace_tells_the_share_of_sigma(pack, families, family):
+    """cut_percent: 1 - sigma*/sigma; on flow models sigma is the time, else the table's own value."""
+    tiny = families[family]
+    patched, trace = attach(pack, tiny, 0.5)
+    sample(tiny, patched, steps=5)
+    sampling = tiny[0].get_model_object("model_sampling")
+    for step in trace.runs[-1].steps[1:]:
+        ratio = step["t_star"][0] / step["t"]
+        if family in ("sd15", "vpred"):
+            logs, u = sampling.log_sigmas.double().numpy(), (step["t"], step["t_star"][0])
+            a, b = np.interp(u, np.arange(len(logs)), logs)
+            ratio = np.exp(b - a)
+        assert step["cut_percent"][0] == pytest.approx(100 * (1 - ratio), rel=1e-3)
+        assert step["cut_percent"][0] > 0
 
 
 @pytest.mark.parametrize("family", ("sd35", "flux"))
@@ -96,8 +114,6 @@ def attach_policy(pack, tiny, policy):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_batch_one_equals_the_item_in_batch_four(pack, families, family):
-    import comfy.sample
-
     tiny = families[family]
     latent = tiny[3].repeat(4, 1, 1, 1)
     noise = comfy.sample.prepare_noise(latent, 9)
@@ -207,8 +223,6 @@ def test_a_process_timestep_of_another_pack_is_kept(pack, families):
 
 @pytest.mark.parametrize("where", ["callback", "network"])
 def test_an_interrupt_leaves_nothing_behind(pack, families, where):
-    import comfy.model_management as mm
-
     def stop(*args, **kwargs):
         raise mm.InterruptProcessingException()
 
@@ -233,8 +247,6 @@ def test_stages_equal_the_single_run(pack, families, family, kind):
     p, node, hook = pack("tpm.policies"), pack("nodes.sampler"), pack("nodes.hook")
     constant, sigmas = p.Constant(0.5), schedule(tiny[0], 6)
     if kind == "patch":
-        import comfy.sample
-
         noise = comfy.sample.prepare_noise(tiny[3], 5)
         single = sample_sigmas(tiny, hook.attach(tiny[0], constant)[0], sigmas, latent=tiny[3], noise=noise)
         patched, trace = hook.attach(tiny[0], constant, 1.0, sigmas)

@@ -53,18 +53,23 @@ def write_models(folder: Path) -> dict[str, Path]:
 
 
 def load_families(files: dict[str, Path]) -> dict[str, tuple]:
-    """family -> (model, positive, negative, empty latent); `vpred` is the SD1.5 net with v prediction."""
+    """family -> (model, positive, negative, empty latent); `vpred` is the SD1.5 net with v prediction.
+
+    The SD1.5 net cannot be made small, so it is held in float32 (no cast at each call) on 4 x 4 latents.
+    """
     import comfy.sd
     from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 
     models = {name: comfy.sd.load_diffusion_model(str(path)) for name, path in files.items()}
+    models["sd15"] = comfy.sd.load_diffusion_model(str(files["sd15"]), {"dtype": torch.float32})
     models["vpred"] = ModelSamplingDiscrete().patch(models["sd15"], "v_prediction", False)[0]
     shapes = {"sd35": (64, 2048, 16), "flux": (64, 768, 16), "sd15": (768, None, 4), "vpred": (768, None, 4)}
     out = {}
     for name, model in models.items():
         width, pooled, channels = shapes[name]
         conds = [conditioning(seed, width, pooled) for seed in (11, 12)]
-        out[name] = (model, *conds, torch.zeros(1, channels, 8, 8))
+        size = 4 if channels == 4 else 8
+        out[name] = (model, *conds, torch.zeros(1, channels, size, size))
     return out
 
 

@@ -62,13 +62,22 @@ class Scene:
         return len(self.objects) > 1 and zlib.crc32(self.subject.encode()) % 10 == 0
 
 
-def sample_scene(rng: torch.Generator, held_out: bool | None = None, texture: str | None = None) -> Scene:
-    """One random scene; `held_out` asks for (True) or excludes (False) the held-out combinations."""
+def sample_scene(
+    rng: torch.Generator,
+    held_out: bool | None = None,
+    texture: str | None = None,
+    weights: tuple[float, ...] = KIND_WEIGHTS,
+) -> Scene:
+    """One random scene; `held_out` asks for (True) or excludes (False) the held-out combinations.
+
+    weights: relative frequency of the KINDS.
+    """
+
     def pick(options):
         return options[int(torch.randint(len(options), (1,), generator=rng))]
 
     while True:
-        kind = KINDS[int(torch.multinomial(torch.tensor(KIND_WEIGHTS), 1, generator=rng))]
+        kind = KINDS[int(torch.multinomial(torch.tensor(weights), 1, generator=rng))]
         count = {"single": 1, "pair": 1, "chain": 1, "group": 2, "count": pick((2, 3))}[kind]
         names = {"single": 1, "count": 1, "pair": 2, "group": 2, "chain": 3}[kind]
         objects = tuple((pick(tuple(COLOURS)), pick(SHAPES)) for _ in range(names))
@@ -78,6 +87,28 @@ def sample_scene(rng: torch.Generator, held_out: bool | None = None, texture: st
         scene = Scene(kind, objects, relation, count, pick(tuple(TONES)), texture or pick(TEXTURES))
         if held_out is None or scene.held_out == held_out:
             return scene
+
+
+def held_out_scenes(n: int, seed: int, compositions_only: bool = False) -> list[Scene]:
+    """`n` scenes that training never showed, a quarter of each texture, in turn.
+
+    Pairs, groups and chains are held-out combinations. Single objects and counts have no held-out
+    combinations; they come in their usual share, or not at all with `compositions_only`.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    usual = sum(
+        w for kind, w in zip(KINDS, KIND_WEIGHTS, strict=True) if kind in ("single", "count")
+    )
+    scenes = []
+    for i in range(n):
+        texture = TEXTURES[i % len(TEXTURES)]
+        if not compositions_only and float(torch.rand((), generator=rng)) < usual:
+            while len((scene := sample_scene(rng, texture=texture)).objects) > 1:
+                pass
+        else:
+            scene = sample_scene(rng, held_out=True, texture=texture)
+        scenes.append(scene)
+    return scenes
 
 
 _CAPTION = re.compile(
@@ -191,7 +222,7 @@ def backdrop(tone: str, texture: str) -> torch.Tensor:
     return torch.tensor(TONES[tone])[:, None, None] + sign * pattern
 
 
-_BACKDROPS = {(tone, texture): backdrop(tone, texture) for tone in TONES for texture in TEXTURES}
+BACKDROPS = {(tone, texture): backdrop(tone, texture) for tone in TONES for texture in TEXTURES}
 
 
 def render(scenes: list[Scene], rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -210,7 +241,7 @@ def render(scenes: list[Scene], rng: torch.Generator) -> tuple[torch.Tensor, tor
     masks[i, j] = coverage(shapes, places[i, j])
     paint = torch.zeros(len(scenes), MAX_OBJECTS, 3)
     paint[i, j] = torch.tensor(colours)
-    image = torch.stack([_BACKDROPS[s.tone, s.texture] for s in scenes])
+    image = torch.stack([BACKDROPS[s.tone, s.texture] for s in scenes])
     rough = [k for k, s in enumerate(scenes) if s.texture == "rough"]
     if rough:
         image[rough] = image[rough] + rough_field(len(rough), rng)[:, None]

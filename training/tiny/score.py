@@ -1,195 +1,233 @@
-"""The exact judge of the laboratory: finds the objects of an image and compares them with a caption.
+"""The exact judge of the laboratory: compares the objects that are found in an image with its
+caption. Nothing in it is learnt.
 
-    from training.tiny.score import score_images
-    score_images(images, ["a red circle above a blue star on a dark rough background", ...])["strict"].mean()
+    captions = ["a red circle above a blue star on a dark rough background"]
+    score_images(images, captions)["strict"]  # (B,)
 
-Nothing is learnt and nothing is told but the image: `find_objects` segments it by hue, labels what it finds and fits
-the four shapes to every piece; `score_images` matches the pieces with the slots of the caption. The backgrounds are
-grey and the palette is not, so the share of an object's paint in a pixel is a projection on the palette's chroma.
+Real scenes score 2.98 of 3, a shuffled caption 0.6.
 """
 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy import ndimage
 
 from tpm.noise import noise_residual
 
-from .scenes import _BACKDROPS, COLOURS, SHAPES, SIZE, TEXTURES, TONES, Scene, coverage, parse_caption
+from .find import NAMES, PALETTE, Objects, find_objects
+from .scenes import SHAPES, TEXTURES, TONES, Scene, backdrop, coverage, parse_caption
 
-# the reward: iou (0..1) has weight one, the others as here; foreign is a share of the image's pixels
+# reward = iou + the weighted parts - the weighted share of foreign colour; at most 3
 RELATION_WEIGHT, BACKGROUND_WEIGHT, CLEAN_WEIGHT, COUNT_WEIGHT = 0.5, 0.5, 0.5, 0.5
 FOREIGN_WEIGHT = 2.0
-IOU_RIGHT = 0.75  # a slot is right from this IoU on (and with the right colour and best shape)
-COLOUR_REACH = 0.30  # RGB distance up to which a piece has a palette colour at all
-PAINT_CORE, PAINT_EDGE = 0.5, 0.15  # share of paint of a pixel inside an object, and on its anti-aliased edge
-AREA_MIN = 30.0  # pixels of paint; the smallest true object has 105
+IOU_RIGHT = 0.70  # a slot is right from this IoU on (with the right colour and best shape)
 RELATION_MARGIN = 4.0  # pixels between two centres
-SEED_MIN = 8  # pixels of an eroded piece
-SHARPEN = 3.0
-ERODE, GROW = 2, 9  # pixels: cuts the bridges where two tips touch, then grows back to the tips
-PSNR_ZERO, PSNR_ONE = 12.0, 30.0  # dB where closeness is 0 and 1
-ROUGH_REAL = 0.0844  # low-passed texture std of rendered rough backgrounds (test_score.py measures it)
-NAMES = tuple(COLOURS)
-_PALETTE = torch.tensor(list(COLOURS.values()))
-_TONES = torch.tensor(list(TONES.values()))
+PIECES_MAX = 5  # the largest pieces of an image that are matched with the slots
+PSNR_ZERO, PSNR_ONE = 12.0, 30.0  # dB at which closeness is 0 and 1
+ROUGH_REAL = 0.0872  # low-passed texture std of rendered rough backgrounds (n = 2000)
+TONE_REACH = 0.25  # error of a rough background's mean colour that makes it worth nothing
+_BACKDROPS = {(tone, texture): backdrop(tone, texture) for tone in TONES for texture in TEXTURES}
 
 
-@dataclass
-class Objects:
-    """What was found in a batch; N pieces, each with all four shapes fitted.
+def parse_image(image: torch.Tensor) -> list[dict]:
+    """What is seen in one image (3, 64, 64) in [0, 1], largest first: colour, shape, iou, x, y,
+    radius (pixels)."""
+    objects = find_objects(image[None])
+    found = []
+    for row in objects.area.argsort(descending=True).tolist():
+        shape, colour = int(objects.shape[row]), int(objects.colour[row])
+        x, y, radius = objects.place[row, shape].tolist()
+        found.append(
+            {
+                "colour": NAMES[colour] if colour >= 0 else "none",
+                "shape": SHAPES[shape],
+                "iou": float(objects.iou[row, shape]),
+                "x": x,
+                "y": y,
+                "radius": radius,
+            }
+        )
+    return found
 
-    owner (N,) image, colour (N,) palette index or -1, place (N, 4, 3) centre x, y and radius a shape, iou (N, 4),
-    paint (N,) pixels. `dark` (B,) says the tone that was seen, `stray` (B, H, W) bool strong colour in no piece.
+
+def _match(colours: list[int], ious: list[list[float]], scene: Scene) -> list[int]:
+    """Which piece fills each slot (-1: none): of the asked colour, largest sum of IoU with the
+    asked shapes."""
+    table = []
+    for colour, shape in scene.slots:
+        c, s = NAMES.index(colour), SHAPES.index(shape)
+        row = [iou[s] if found == c else 0.0 for found, iou in zip(colours, ious, strict=True)]
+        table.append(row + [0.0] * len(scene.slots))  # a slot may stay empty
+    best = max(
+        itertools.permutations(range(len(table[0])), len(table)),
+        key=lambda order: sum(row[j] for row, j in zip(table, order, strict=True)),
+    )
+    return [j if row[j] > 0 else -1 for row, j in zip(table, best, strict=True)]
+
+
+def _relation(scene: Scene, chosen: list[int], centres: list[list[float]]) -> float:
+    """Share of the object pairs of neighbouring groups that lie as the caption says; a missing one
+    is wrong.
+
+    "left of": the centre lies further left, by more than it lies higher or lower and by
+    RELATION_MARGIN at least.
     """
-
-    owner: torch.Tensor
-    colour: torch.Tensor
-    place: torch.Tensor
-    iou: torch.Tensor
-    paint: torch.Tensor
-    dark: torch.Tensor
-    stray: torch.Tensor
-
-    @property
-    def shape(self) -> torch.Tensor:
-        """Index of the best-fitting shape, (N,)."""
-        return self.iou.argmax(1)
-
-
-def _unit_shapes() -> tuple[torch.Tensor, torch.Tensor]:
-    """Area and centroid height of every shape at radius one, measured on the renderer itself."""
-    place = torch.tensor([[SIZE / 2, SIZE / 2, 16.0]]).repeat(len(SHAPES), 1)
-    masks = coverage(list(SHAPES), place)
-    rows = torch.arange(SIZE) + 0.5 - SIZE / 2
-    area = masks.sum((1, 2))
-    return area / 16.0**2, (masks * rows[:, None]).sum((1, 2)) / area / 16.0
+    axis = 0 if scene.relation in ("left of", "right of") else 1
+    sign = 1 if scene.relation in ("left of", "above") else -1
+    groups = [chosen[: scene.count], *[[j] for j in chosen[scene.count :]]]
+    results = []
+    for first, second in itertools.pairwise(groups):
+        for i, j in itertools.product(first, second):
+            good = i >= 0 and j >= 0
+            if good:
+                step = [b - a for a, b in zip(centres[i], centres[j], strict=True)]
+                good = sign * step[axis] > max(abs(step[1 - axis]), RELATION_MARGIN)
+            results.append(float(good))
+    return sum(results) / len(results)
 
 
-_UNIT_AREA, _UNIT_DROP = _unit_shapes()
+def _judge(objects: Objects, scenes: list[Scene]) -> tuple[dict[str, torch.Tensor], list, list]:
+    """The parts of the score that follow from the objects alone; and, by image, the other and the
+    matched pieces."""
+    parts = {name: [] for name in ("iou", "relation", "count", "attributes", "strict")}
+    pieces, others, matched = [[] for _ in scenes], [], []
+    for row in objects.area.argsort(descending=True).tolist():
+        pieces[int(objects.owner[row])].append(row)
+    iou, shape, colour = objects.iou.tolist(), objects.shape.tolist(), objects.colour.tolist()
+    centre = objects.place[:, 0, :2].tolist()  # a circle's centre is the centroid
+    for scene, mine in zip(scenes, pieces, strict=True):
+        large = mine[:PIECES_MAX]
+        chosen = _match([colour[r] for r in large], [iou[r] for r in large], scene)
+        fits, right = [], []
+        for j, (_, name) in zip(chosen, scene.slots, strict=True):
+            s = SHAPES.index(name)
+            fits.append(iou[large[j]][s] if j >= 0 else 0.0)
+            right.append(j >= 0 and fits[-1] >= IOU_RIGHT and shape[large[j]] == s)
+        count = len(mine) == len(right)
+        relation = (
+            _relation(scene, chosen, [centre[r] for r in large]) if scene.relation else float(count)
+        )
+        for name, value in (
+            ("iou", sum(fits) / len(fits)),
+            ("relation", relation),
+            ("count", count),
+            ("attributes", sum(right) / len(right)),
+            ("strict", count and all(right) and relation == 1),
+        ):
+            parts[name].append(float(value))
+        matched.append([large[j] for j in chosen if j >= 0])
+        others.append([r for r in mine if r not in matched[-1]])
+    return {name: torch.tensor(values) for name, values in parts.items()}, others, matched
 
 
-def _smooth(images: torch.Tensor) -> torch.Tensor:
-    """Binomial low-pass 1-2-1 in both axes, edges replicated; (B, C, H, W)."""
-    taps = torch.tensor([0.25, 0.5, 0.25])
-    flat = F.pad(images.flatten(0, 1)[:, None], (1, 1, 1, 1), mode="replicate")
-    return F.conv2d(flat, torch.outer(taps, taps)[None, None]).view_as(images)
+def _paint(
+    objects: Objects, orders: list[list[int]], image: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Paints pieces over (B, 3, H, W) in the given order; also returns their joint coverage (B, H,
+    W)."""
+    image, cover = image.clone(), torch.zeros_like(image[:, 0])
+    for turn in range(max(map(len, orders), default=0)):
+        rows = torch.tensor([order[turn] for order in orders if len(order) > turn])
+        shape, owner = objects.shape[rows], objects.owner[rows]
+        masks = coverage([SHAPES[k] for k in shape.tolist()], objects.place[rows, shape])
+        paint = torch.where(objects.colour[rows, None] < 0, 0.5, PALETTE[objects.colour[rows]])
+        image[owner] += masks[:, None] * (paint[:, :, None, None] - image[owner])
+        cover[owner] = torch.maximum(cover[owner], masks)
+    return image, cover
 
 
-def paint_maps(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Hue (B, H, W) palette index, its share of paint there (B, H, W), and dark (B,): where the background is dark."""
-    chroma = images - images.mean(1, keepdim=True)
-    grey = chroma.square().sum(1) < 0.12**2
-    light = (images.mean(1) * grey).sum((1, 2)) / grey.sum((1, 2)).clamp(min=1)
-    dark = light < 0.55
-    tint = torch.where(dark[:, None], _TONES[0] - _TONES[0].mean(), _TONES[1] - _TONES[1].mean())
-    pure = (_PALETTE - _PALETTE.mean(1, keepdim=True))[None] - tint[:, None]  # (B, colours, 3)
-    length = pure.norm(dim=2)
-    along = torch.einsum("bchw,bkc->bkhw", chroma - tint[:, :, None, None], pure / length[..., None])
-    strength, hue = along.max(1)
-    share = strength / length.gather(1, hue.flatten(1)).view_as(strength)
-    return hue, share.clamp(0, 1), dark
+def _blur(images: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Gaussian low-pass (sigma 1 pixel) of (B, C, H, W), over the pixels where `weight` (B, H, W)
+    is one."""
+    taps = torch.exp(-0.5 * torch.arange(-3.0, 4.0) ** 2)
+    taps = taps / taps.sum()
+
+    def low(x):
+        x = F.conv2d(x.flatten(0, 1)[:, None], taps.view(1, 1, 1, -1), padding=(0, 3))
+        return F.conv2d(x, taps.view(1, 1, -1, 1), padding=(3, 0))
+
+    weight = weight[:, None]
+    return low(images * weight).view_as(images) / low(weight).clamp(min=1e-3)
 
 
-def _label(core: torch.Tensor, hue: torch.Tensor) -> tuple[torch.Tensor, int]:
-    """Seeds: pieces of one colour eroded by ERODE pixels, which parts shapes whose tips touch.
+def closeness(error: torch.Tensor) -> torch.Tensor:
+    """Mean squared error -> [0, 1], linear in PSNR between PSNR_ZERO and PSNR_ONE dB."""
+    psnr = -10 * error.clamp(min=1e-8).log10()
+    return ((psnr - PSNR_ZERO) / (PSNR_ONE - PSNR_ZERO)).clamp(0, 1)
 
-    Returns the label map (B, H, W), 0 for none, and the number of labels.
+
+def _mean(values: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+    """Mean of (B, H, W) over a mask (B, H, W); zero where the mask is empty."""
+    return (values * where).sum((1, 2)) / where.sum((1, 2)).clamp(min=1)
+
+
+def _score(images: torch.Tensor, scenes: list[Scene]) -> dict[str, torch.Tensor]:
+    objects = find_objects(images)
+    parts, others, matched = _judge(objects, scenes)
+    ground = torch.stack([_BACKDROPS[scene.tone, scene.texture] for scene in scenes])
+    rough = torch.tensor([scene.texture == "rough" for scene in scenes])
+    parsed, extra = _paint(objects, others, ground)
+    parsed, asked = _paint(objects, matched, parsed)
+    wide = F.max_pool2d(
+        torch.stack([asked, torch.maximum(asked, extra)], 1), 3, 1, 1
+    )  # plus a pixel
+    parts["foreign"] = (objects.core & (wide[:, 0] < 0.01)).float().mean((1, 2))
+    outside = (wide[:, 1] < 0.01).float()
+    low = _blur(images, outside)
+    grey = low.mean(1)
+    spread = (grey - _mean(grey, outside)[:, None, None]).square()
+    parts["texture_std"] = _mean(spread, outside).sqrt()
+    error = (images - ground).square().mean(1)
+    shift = torch.stack([_mean(images[:, c] - ground[:, c], outside).abs() for c in range(3)]).amax(
+        0
+    )
+    texture = (1 - (parts["texture_std"] / ROUGH_REAL - 1).abs()).clamp(0, 1)
+    texture = texture * (1 - shift / TONE_REACH).clamp(0, 1)
+    parts["background"] = torch.where(rough, texture, closeness(_mean(error, outside)))
+    # a rough texture has no one truth: there, clean asks only that nothing finer than the low-pass
+    # is in it
+    truth = torch.where(rough[:, None, None, None] & (outside > 0)[:, None], low, parsed)
+    known = torch.where(
+        rough[:, None, None], (outside > 0) | (torch.maximum(asked, extra) > 0.99), True
+    )
+    parts["clean"] = closeness(_mean((truth - images).square().mean(1), known))
+    parts["noise"] = noise_residual(images.movedim(1, -1))[0].float()
+    parts["reward"] = (
+        parts["iou"]
+        + RELATION_WEIGHT * parts["relation"]
+        + BACKGROUND_WEIGHT * parts["background"]
+        + CLEAN_WEIGHT * parts["clean"]
+        + COUNT_WEIGHT * parts["count"]
+        - FOREIGN_WEIGHT * parts["foreign"]
+    )
+    return parts
+
+
+def score_images(
+    images: torch.Tensor, captions: list[str], chunk: int = 32
+) -> dict[str, torch.Tensor]:
+    """Scores (B, 3, 64, 64) images in [0, 1] against their captions; every value is (B,) float32.
+
+    iou         mean over the asked slots of the matched object's IoU with the asked shape, or 0
+    relation    share of the asked relations that hold; of a caption without one: the same as count
+    count       1 when as many objects are found as asked
+    attributes  share of the slots with the right colour, best shape and IoU >= IOU_RIGHT
+    strict      1 when count, all attributes and all relations are right: strict attribute accuracy
+    background  closeness to the asked background; `rough` is judged by its texture_std and tone
+    clean       closeness (PSNR) to the re-rendered parse on the asked background
+    foreign     share of the pixels with strong colour that belongs to no object asked for
+    texture_std standard deviation of the low-passed background
+    noise       high-frequency noise of tpm.noise, beside the reward and never a part of it
+    reward      iou + 0.5 (relation + background + clean + count) - 2 foreign
+
+    Raises ValueError on a caption outside the grammar, another image size, or lengths that differ.
     """
-    painted = torch.where(core, hue + 1, 0)
-    for _ in range(ERODE):  # a pixel stays where its four neighbours are of its own colour
-        m = F.pad(painted, (1, 1, 1, 1))
-        around = (m[:, 2:, 1:-1], m[:, :-2, 1:-1], m[:, 1:-1, 2:], m[:, 1:-1, :-2])
-        painted = painted * torch.stack([side == painted for side in around]).all(0)
-    cross = np.zeros((3, 3, 3), bool)
-    cross[1] = ndimage.generate_binary_structure(2, 1)  # images of the batch do not touch
-    labels, n = ndimage.label((painted > 0).numpy(), cross)
-    large = np.bincount(labels.ravel(), minlength=n + 1) >= SEED_MIN  # not the last pixel of a star's leg
-    large[0] = False
-    labels = np.where(large, np.cumsum(large), 0)[labels]
-    return torch.from_numpy(labels), int(large.sum())
-
-
-def _grow(seeds: torch.Tensor, n: int, hue: torch.Tensor, near: torch.Tensor) -> torch.Tensor:
-    """Grows seeds over `near` pixels of their own hue; where two of one hue meet, the nearer centre takes the pixel."""
-    first = torch.full((n + 1,), -1)
-    first[seeds.flatten()] = hue.flatten()
-    first[0] = -1
-    grown, passable = seeds.float(), torch.where(near, hue, -2)
-    for _ in range(GROW):
-        wider = F.max_pool2d(grown[:, None], 3, 1, 1)[:, 0]
-        grown = torch.where((grown == 0) & (first[wider.long()] == passable), wider, grown)
-    grown = grown.long()
-    count = torch.bincount(seeds.flatten(), minlength=n + 1).clamp(min=1)
-    grid = torch.arange(SIZE) + 0.5
-    x = torch.bincount(seeds.flatten(), grid.expand(seeds.shape).flatten(), n + 1) / count
-    y = torch.bincount(seeds.flatten(), grid[:, None].expand(seeds.shape).flatten(), n + 1) / count
-    owner = torch.zeros(n + 1, dtype=torch.long)
-    owner[seeds.flatten()] = torch.arange(len(seeds)).repeat_interleave(SIZE * SIZE)
-    for i, j in _twins(owner, first, n):
-        pair = (grown[owner[i]] == i) | (grown[owner[i]] == j)
-        nearer = (grid - x[i]) ** 2 + (grid[:, None] - y[i]) ** 2 < (
-            (grid - x[j]) ** 2 + (grid[:, None] - y[j]) ** 2)
-        grown[owner[i]] = torch.where(pair, torch.where(nearer, i, j), grown[owner[i]])
-    return grown
-
-
-def _twins(owner: torch.Tensor, first: torch.Tensor, n: int) -> list[tuple[int, int]]:
-    """Pairs of labels of one image and one hue."""
-    key = (owner * len(NAMES) + first).tolist()
-    groups: dict[int, list[int]] = {}
-    for label in range(1, n + 1):
-        groups.setdefault(key[label], []).append(label)
-    return [pair for group in groups.values() for pair in itertools.combinations(group, 2)]
-
-
-def find_objects(images: torch.Tensor) -> Objects:
-    """Segments (B, 3, 64, 64) in [0, 1] and fits shapes. Raises ValueError on another size."""
-    if images.ndim != 4 or images.shape[1:] != (3, SIZE, SIZE):
-        raise ValueError(f"Scenes are (B, 3, {SIZE}, {SIZE}) images, not {tuple(images.shape)}.")
-    hue, smooth_share, dark = paint_maps(_smooth(images))
-    raw_hue, share, _ = paint_maps(images)
-    core = smooth_share > PAINT_CORE
-    seeds, n = _label(core, hue)
-    member = _grow(seeds, n, hue, torch.maximum(smooth_share, share) > PAINT_EDGE)
-    share = torch.where((member > 0), share, 0.0)
-    solid, grid = (seeds > 0).float(), torch.arange(SIZE) + 0.5
-    values = torch.stack([share, share * grid, share * grid[:, None], solid,
-                          *(images * solid[:, None]).unbind(1)], -1)
-    sums = torch.zeros(n + 1, 7).index_add_(0, member.flatten(), values.flatten(0, 2))
-    owner = torch.zeros(n + 1, dtype=torch.long)
-    owner[member.flatten()] = torch.arange(len(images)).repeat_interleave(SIZE * SIZE)
-    kept = sums[:, 0] >= AREA_MIN
-    kept[0] = False
-    stray = core & ~kept[member]
-    sums, owner, rows = sums[kept], owner[kept], kept.nonzero()[:, 0]
-    gap, colour = torch.cdist(sums[:, 4:] / sums[:, 3:4].clamp(min=1), _PALETTE).min(1)
-    colour = torch.where(gap < COLOUR_REACH, colour, -1)
-    place, iou = _fit(share[owner] * (member[owner] == rows[:, None, None]), sums)
-    return Objects(owner, colour, place, iou, sums[:, 0], dark, stray)
-
-
-def _fit(paint: torch.Tensor, sums: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Fits each shape to (N, H, W) by area and centroid: place (N, 4, 3) and IoU (N, 4)."""
-    n, s = len(sums), len(SHAPES)
-    radius = (sums[:, :1] / _UNIT_AREA).sqrt()  # (N, 4)
-    centre = sums[:, 1:3] / sums[:, :1]
-    place = torch.stack([centre[:, :1].expand(n, s), centre[:, 1:] - _UNIT_DROP * radius, radius], -1)
-    shapes = coverage(list(SHAPES) * n, place.view(-1, 3)).view(n, s, SIZE, SIZE)
-    return place, iou_of(paint[:, None], shapes)
-
-
-def _sharp(cover: torch.Tensor) -> torch.Tensor:
-    """Steeper edges: the blur of the autoencoder is not a fault of the shape."""
-    return (SHARPEN * (cover - 0.5) + 0.5).clamp(0, 1)
-
-
-def iou_of(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Intersection over union of two coverages in [0, 1] over the last two axes, edges sharpened."""
-    a, b = _sharp(a), _sharp(b)
-    return torch.minimum(a, b).sum((-1, -2)) / torch.maximum(a, b).sum((-1, -2)).clamp(min=1e-6)
+    if len(images) != len(captions):
+        raise ValueError(f"{len(images)} images were given with {len(captions)} captions.")
+    scenes = [parse_caption(caption) for caption in captions]
+    images = images.detach().float().cpu()
+    rows = range(0, len(scenes), chunk)
+    parts = [_score(images[i : i + chunk], scenes[i : i + chunk]) for i in rows]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}

@@ -1,0 +1,135 @@
+"""A TPM as a policy: which network call it makes, what it answers, what it refuses."""
+
+import pytest
+import torch
+
+from tpm import network
+from tpm.learned import TPMPolicy, grid_warning
+from tpm.policies import Evaluation, Scaled, State
+
+GRID = [1.0, 0.9, 0.75, 0.5, 0.0]
+
+
+def state(batch=3, last=False, pooled_batch=3, pooled_dim=12, shape=(4, 10, 14), **more) -> State:
+    generator = torch.Generator().manual_seed(1)
+    x, v, x0 = (torch.randn(batch, *shape, generator=generator) for _ in range(3))
+    pooled = torch.randn(pooled_batch, pooled_dim, generator=generator) if pooled_dim else None
+    t = torch.full((batch,), 0.9)
+    evaluation = more.pop("evaluation", Evaluation(x, v, x0, t, t - 0.02, pooled))
+    device = torch.device("cpu")
+    return State(2, 4, 0.75, last, batch, device, "tiny", lambda p: 1 - p, evaluation)
+
+
+def raw(module, s: State, pooled=None) -> torch.Tensor:
+    e = s.evaluation
+    pooled = e.pooled if pooled is None else pooled
+    return module(e.x, e.v, e.x0, pooled, e.t, e.t_star, s.k, s.steps)
+
+
+@pytest.mark.parametrize("bound", [0.5, 1.0])
+def test_deviation_is_the_mode_in_the_trained_bound(make_tpm, bound):
+    module, meta = make_tpm(meta={"deviation_bound": bound})
+    s = state()
+    alpha, beta = network.concentrations(raw(module, s).double()[:, 0])
+    r = (alpha - 1) / (alpha + beta - 2)  # Eq. 18 as printed
+    decision = TPMPolicy(module, meta).decide(s)
+    torch.testing.assert_close(
+        decision.deviation.double(), 2 * bound * (r - 0.5), rtol=1e-5, atol=1e-6
+    )
+    assert decision.deviation.unique().numel() == 3  # every sample its own
+    assert bool((decision.omega == 1).all()) and not bool(decision.cut.any())
+    assert not decision.deviation.requires_grad
+
+
+def test_both_actions(make_tpm):
+    module, meta = make_tpm(actions="both", meta={"omega_range": (0.8, 1.4)})
+    s = state()
+    r = network.mode(raw(module, s))
+    decision = TPMPolicy(module, meta).decide(s)
+    torch.testing.assert_close(decision.deviation, r[:, 0] - 0.5)
+    torch.testing.assert_close(decision.omega, 0.8 + 0.6 * r[:, 1])
+    last = TPMPolicy(module, meta).decide(state(last=True))
+    assert bool((last.omega == 1).all()) and bool(last.deviation.any())
+
+
+def test_omega_alone_is_synchronous(make_tpm):
+    module, meta = make_tpm(actions="omega")
+    decision = TPMPolicy(module, meta).decide(state())
+    assert not bool(decision.deviation.any()) and bool((decision.omega != 1).all())
+
+
+def test_untrained_is_exactly_synchronous(make_tpm):
+    module, meta = make_tpm(actions="both")
+    torch.nn.init.zeros_(module.raw.weight)
+    decision = TPMPolicy(module, meta).decide(state())
+    assert torch.equal(decision.deviation, torch.zeros(3))
+    assert torch.equal(decision.omega, torch.ones(3))
+
+
+def test_without_an_evaluation_it_is_synchronous(make_tpm):
+    decision = TPMPolicy(*make_tpm()).decide(state(evaluation=None))
+    assert torch.equal(decision.deviation, torch.zeros(3))
+
+
+def test_half_precision_latents_are_read_in_float32(make_tpm):
+    module, meta = make_tpm()
+    s = state()
+    half = [value.half() for value in (s.evaluation.x, s.evaluation.v, s.evaluation.x0)]
+    e = Evaluation(*half, s.evaluation.t, s.evaluation.t_star, s.evaluation.pooled.half())
+    found = TPMPolicy(module, meta).decide(state(evaluation=e)).deviation
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(
+        found, TPMPolicy(module, meta).decide(s).deviation, rtol=0, atol=5e-3
+    )
+
+
+@pytest.mark.parametrize("pooled_batch", [1, 2])
+def test_pooled_text_is_repeated_over_the_batch(make_tpm, pooled_batch):
+    module, meta = make_tpm()
+    s = state(pooled_batch=pooled_batch)
+    rows = [i % pooled_batch for i in range(3)]
+    expected = network.mode(raw(module, s, s.evaluation.pooled[rows]))[:, 0] - 0.5
+    torch.testing.assert_close(TPMPolicy(module, meta).decide(s).deviation, expected)
+
+
+@pytest.mark.parametrize(
+    "wrong,words",
+    [
+        ({"pooled_dim": 0}, ["no pooled text", "12"]),
+        ({"pooled_dim": 8}, ["[3, 8]", "12"]),
+        ({"shape": (16, 8, 8)}, ["[3, 16, 8, 8]", "4 channels"]),
+        ({"shape": (4, 5, 8, 8)}, ["[3, 4, 5, 8, 8]", "4 channels"]),
+    ],
+)
+def test_another_model_is_refused_in_one_sentence(make_tpm, wrong, words):
+    policy = TPMPolicy(*make_tpm(), name="a.safetensors")
+    with pytest.raises(ValueError) as error:
+        policy.decide(state(**wrong))
+    message = str(error.value)
+    assert "\n" not in message and len(message) < 300
+    assert all(word in message for word in [*words, "a.safetensors", "tiny"])
+
+
+def test_label_and_composition(make_tpm):
+    policy = TPMPolicy(*make_tpm(), name="a.safetensors")
+    assert policy.label == "TPM a.safetensors" and policy.learned and Scaled(policy, 2.0).learned
+    one, two = (p.decide(state()).deviation for p in (policy, Scaled(policy, 2.0)))
+    torch.testing.assert_close(two, 2 * one)
+
+
+def test_grid_warning(make_tpm):
+    meta = make_tpm()[1]
+    assert grid_warning(meta, GRID) is None
+    assert grid_warning(meta, [s * (1 + 5e-4) for s in GRID]) is None
+    for other in ([1.0, 0.902, 0.75, 0.5, 0.0], GRID[:-1], [*GRID[:-1], 0.2, 0.0], [1.0, 0.0]):
+        warning = grid_warning(meta, other)
+        assert "\n" not in warning and "4 steps" in warning and "64 px" in warning
+        assert "scheduler simple with shift 3" in warning
+    assert grid_warning(meta, [1.0]) is None  # nothing will be sampled
+
+
+@pytest.mark.parametrize(
+    "family,words", [("sd35_medium", "scheduler normal"), ("flux1_dev", "shift 0.63"), ("x", "its")]
+)
+def test_grid_warning_names_the_scheduler_of_the_family(make_tpm, family, words):
+    assert words in grid_warning(make_tpm(meta={"model_family": family})[1], [1.0, 0.5, 0.0])

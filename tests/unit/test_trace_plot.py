@@ -1,0 +1,167 @@
+"""The record of a run, its JSON, its words and its picture."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from tpm.canvas import DARK, LIGHT
+from tpm.plot import Axis, nice_ticks, plot_trace
+from tpm.trace import Run, Trace
+
+GRID = [1.0, 0.9, 0.75, 0.5, 0.0]
+
+
+def run(deviation=(0.5,), label="D = +0.5", remark="", family="tiny", omega=1.0, grid=GRID) -> Run:
+    """A run of Euler over the grid with one deviation a sample."""
+    record = Run(label, family, remark, list(grid))
+    for k in range(len(grid) - 1):
+        d = [value * (k > 0) for value in deviation]
+        t_star = [grid[k] + value * (grid[k] - grid[max(k - 1, 0)]) for value in d]
+        cut = [100 * (1 - value / grid[k]) for value in t_star]
+        record.add(k, grid[k], grid[k], t_star, d, cut, [omega] * len(d))
+    return record
+
+
+def trace(*runs: Run) -> Trace:
+    record = Trace()
+    record.runs.extend(runs)
+    return record
+
+
+def count(image: torch.Tensor, color: str) -> int:
+    """Pixels of a theme colour."""
+    wanted = torch.tensor([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    return int(((image[0] - wanted).abs().amax(-1) < 0.02).sum())
+
+
+def test_json():
+    content = json.loads(trace(run(), run((0.2, -0.2), remark="untuned")).to_json())
+    assert set(content) == {"runs", "labels", "remarks", "families", "sigmas"}
+    assert content["labels"] == ["D = +0.5"] * 2 and content["remarks"] == ["", "untuned"]
+    assert content["families"] == ["tiny"] * 2 and content["sigmas"] == [GRID, GRID]
+    first = content["runs"][0][2]
+    keys = {"step", "sigma", "t", "t_star", "deviation", "cut_percent", "omega"}
+    assert set(first) == keys and first["step"] == 2
+    assert first["sigma"] == first["t"] == 0.75 and first["deviation"] == [0.5]
+    assert first["t_star"] == pytest.approx([0.675]) and first["cut_percent"] == pytest.approx(
+        [10.0]
+    )
+    assert [len(entry["t_star"]) for entry in content["runs"][1]] == [2, 2, 2, 2]
+
+
+def test_json_has_no_nan():
+    record = run()
+    record.add(4, math.inf, 0.1, [math.nan], [0.5], [-math.inf], [1.0])
+    text = trace(record).to_json()
+    last = json.loads(text, parse_constant=lambda name: pytest.fail(name))["runs"][0][-1]
+    assert last["sigma"] is None and last["t_star"] == [None] and last["cut_percent"] == [None]
+
+
+def test_empty_trace():
+    assert json.loads(Trace().to_json())["runs"] == []
+    assert Trace().summary().startswith("off")
+
+
+def test_summary_names_the_numbers():
+    text = trace(run(remark="paper: 10 steps, 512 px")).summary()
+    assert "D = +0.5: 4 evaluations, mean D +0.500" in text  # the first one is no decision
+    assert "peak cut 25.0 % = about a Detail Daemon peak cut of 25.0 %" in text
+    assert "paper: 10 steps" in text and "run 1" not in text
+    assert "mean D +0.100" in trace(run((0.5, -0.3))).summary()
+    assert "peak cut -25.0 %" in trace(run((-0.5,))).summary()
+
+
+def test_summary_of_several_runs():
+    lines = (
+        trace(run(), run(label="second", remark="sdxl D = +0.25, untuned")).summary().split("\n")
+    )
+    assert lines[0].startswith("run 1 of 2: D = +0.5") and lines[1].startswith("run 2 of 2: second")
+    assert "untuned" in lines[2] and len(lines) == 3
+
+
+def test_summary_of_nothing():
+    assert "no evaluations" in trace(Run("D = +0.5", "tiny", "", GRID)).summary()
+    assert "off" in trace(run((0.0,))).summary()
+    assert "off" not in trace(run((0.0,), omega=1.1)).summary()
+    assert "omega 1.1 to 1.1" in trace(run((0.0,), omega=1.1)).summary()
+
+
+def test_off_untuned_and_peak():
+    assert run((0.0, 0.0)).off and not run((0.0, 0.1)).off and not run((0.0,), omega=0.9).off
+    assert run(remark="sdxl D = +0.25, untuned").untuned and not run().untuned
+    assert run((0.5, 0.3)).peak_cut() == pytest.approx(20.0)  # mean of the batch
+
+
+@pytest.mark.parametrize("size", [(768, 512), (512, 341), (320, 240)])
+@pytest.mark.parametrize("dark", [True, False])
+def test_plot_shape_and_theme(size, dark):
+    image = plot_trace(trace(run()), size, dark)
+    assert image.shape == (1, size[1], size[0], 3) and image.dtype == torch.float32
+    assert 0.0 <= float(image.min()) and float(image.max()) <= 1.0
+    ours, other = (DARK, LIGHT) if dark else (LIGHT, DARK)
+    assert count(image, ours.told) > 200 and count(image, ours.cut) > 80
+    assert count(image, ours.band) > 2000 > count(image, other.band)
+
+
+def test_plot_says_off_without_the_told_line():
+    off = plot_trace(None)
+    assert count(off, DARK.text) > 1000 and count(off, DARK.told) == 0  # the large letters
+    assert torch.equal(plot_trace(Trace()), off)
+    zero = plot_trace(trace(run((0.0,))))
+    assert count(zero, DARK.text) > 1000 and count(zero, DARK.told) == 0
+    assert count(zero, DARK.true) > 200  # the sampler's own sigma is still there
+    assert count(plot_trace(trace(Run("a", "tiny", "", GRID))), DARK.text) > 1000
+
+
+def test_plot_shows_untuned():
+    tagged = plot_trace(trace(run(remark="sdxl D = +0.25, untuned")))
+    plain = plot_trace(trace(run(remark="flux1_dev D = +0.5, paper: 10 steps")))
+    assert count(tagged, DARK.warn) > 500 and count(plain, DARK.warn) == 0
+
+
+def test_plot_shows_omega_only_where_it_is_used():
+    assert count(plot_trace(trace(run(omega=1.1))), DARK.omega) > 200
+    assert count(plot_trace(trace(run((0.0,), omega=1.1))), DARK.omega) > 200
+    assert count(plot_trace(trace(run())), DARK.omega) == 0
+
+
+def test_plot_shows_the_last_run():
+    one, two = run(), run((0.1, 0.4), label="second")
+    assert not torch.equal(plot_trace(trace(one, two)), plot_trace(trace(two, one)))
+    # only the corner ("run 2 of 2") may differ from the plot of that run alone
+    difference = (plot_trace(trace(one, two)) - plot_trace(trace(two))).abs().amax(-1)[0]
+    assert bool(difference[:40].any()) and not bool(difference[40:].any())
+
+
+def test_whiskers_appear_with_a_batch_that_differs():
+    spread, same = (plot_trace(trace(run(d))) for d in ((0.2, 0.4), (0.3, 0.3)))
+    assert count(spread, DARK.told) > count(same, DARK.told)
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        run(grid=[14.6, 7.0, 2.0, 0.5, 0.03, 0.0]),
+        run(grid=[1.0 - i / 120 for i in range(121)]),
+        run(grid=[1.0, 0.0]),
+        run(label="x" * 300, remark="word " * 200),
+        run(label="", remark="untuned" * 100),
+        run((-1.0, 1.0, math.nan)),
+    ],
+    ids=["eps model", "120 steps", "one step", "long text", "no label", "nan"],
+)
+def test_plot_of_unusual_runs(record):
+    image = plot_trace(trace(record))
+    assert bool(image.isfinite().all()) and count(image, DARK.true) > 20
+
+
+def test_axis_and_ticks():
+    axis = Axis((0, 10, 100, 110), 0.0, 2.0, 4)
+    assert axis.y(0.0) == 110 and axis.y(2.0) == 10 and axis.y(1.0) == 60 and axis.x(0) == 12.5
+    log = Axis((0, 0, 1, 100), 0.01, 100.0, 1, log=True)
+    assert log.y(1.0) == pytest.approx(50)
+    assert nice_ticks(0.0, 1.0, 5) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    assert nice_ticks(-0.27, 0.27, 4) == pytest.approx([-0.2, -0.1, 0.0, 0.1, 0.2])
+    assert nice_ticks(0.5, 0.5, 4) == [0.5]

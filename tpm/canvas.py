@@ -1,0 +1,111 @@
+"""A small drawing surface for plots: PIL at twice the size, scaled down at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+SUPERSAMPLING = 2
+REFERENCE_WIDTH = 768  # pixels at which the sizes of fonts and lines are given
+SMALLEST_FONT = 11.0  # pixels, however small the plot
+Point = tuple[float, float]
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+
+@dataclass(frozen=True)
+class Colors:
+    """One theme."""
+
+    ground: str
+    panel: str
+    grid: str
+    text: str
+    dim: str
+    true: str  # the sampler's own
+    told: str  # what the network was told
+    band: str
+    cut: str
+    omega: str
+    warn: str
+
+
+DARK = Colors(
+    ground="#17191d",
+    panel="#1f2227",
+    grid="#363b43",
+    text="#eceff3",
+    dim="#9aa3af",
+    true="#9aa3af",
+    told="#4cc2ff",
+    band="#24506a",
+    cut="#ffb454",
+    omega="#b4e06a",
+    warn="#ff7a59",
+)
+LIGHT = Colors(
+    ground="#ffffff",
+    panel="#f5f6f8",
+    grid="#d5d9e0",
+    text="#16191d",
+    dim="#5b6470",
+    true="#6b7480",
+    told="#0b74b8",
+    band="#bcdcf2",
+    cut="#b45f00",
+    omega="#4d7c0f",
+    warn="#c2330f",
+)
+
+
+class Canvas:
+    """A PIL drawing in output pixels, drawn larger and scaled down at the end."""
+
+    def __init__(self, size: tuple[int, int], colors: Colors) -> None:
+        self.size, self.colors = size, colors
+        self.unit = max(size[0] / REFERENCE_WIDTH, 0.4)
+        large = (size[0] * SUPERSAMPLING, size[1] * SUPERSAMPLING)
+        self.image = Image.new("RGB", large, colors.ground)
+        self.draw = ImageDraw.Draw(self.image)
+        self.fonts: dict[float, ImageFont.FreeTypeFont | ImageFont.ImageFont] = {}
+
+    def font(self, size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+        pixels = max(size * self.unit, SMALLEST_FONT) * SUPERSAMPLING
+        if pixels not in self.fonts:  # Pillow unpacks its font anew at every call
+            self.fonts[pixels] = ImageFont.load_default(size=pixels)
+        return self.fonts[pixels]
+
+    def width(self, text: str, size: float) -> float:
+        """Of a line of text, in output pixels."""
+        return self.font(size).getlength(text) / SUPERSAMPLING
+
+    def text(self, at: Point, text: str, color: str, size=15.0, anchor="la") -> None:
+        self.draw.text(up([at])[0], text, fill=color, font=self.font(size), anchor=anchor)
+
+    def line(self, points: Sequence[Point], color: str, width: float = 2.0) -> None:
+        pixels = max(1, round(width * self.unit * SUPERSAMPLING))
+        self.draw.line(up(points), fill=color, width=pixels, joint="curve")
+
+    def dots(self, points: Sequence[Point], color: str, radius=3.0) -> None:
+        r = radius * self.unit * SUPERSAMPLING
+        for x, y in up(points):
+            self.draw.ellipse((x - r, y - r, x + r, y + r), fill=color)
+
+    def area(self, points: Sequence[Point], color: str) -> None:
+        self.draw.polygon(up(points), fill=color)
+
+    def box(self, box: Box, color: str, radius: float = 6.0) -> None:
+        corners = [value * SUPERSAMPLING for value in box]
+        self.draw.rounded_rectangle(corners, radius * self.unit * SUPERSAMPLING, fill=color)
+
+    def tensor(self) -> torch.Tensor:
+        """(1, H, W, 3) in [0, 1], as ComfyUI's images."""
+        small = self.image.resize(self.size, Image.Resampling.BOX)
+        return torch.from_numpy(np.asarray(small, dtype=np.float32) / 255.0)[None]
+
+
+def up(points: Sequence[Point]) -> list[Point]:
+    return [(x * SUPERSAMPLING, y * SUPERSAMPLING) for x, y in points]

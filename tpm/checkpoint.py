@@ -1,0 +1,137 @@
+"""A TPM file: one .safetensors with the weights, and with all that must be known to use them.
+
+    save_tpm("tpm.safetensors", module, TPMMeta(network=module.config, model_family="tiny", ...))
+    module, meta = load_tpm("tpm.safetensors")
+
+Whatever is wrong with a file ends as a `TPMFileError` of one sentence.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from .metadata import CURE, TPMFileError, TPMMeta, from_texts, shown, to_texts
+from .network import TimestepPredictionModule, TPMConfig
+
+__all__ = ["TPMFileError", "TPMMeta", "load_tpm", "save_tpm"]
+DTYPES = (torch.float32, torch.float16)
+
+
+def save_tpm(path: str | Path, module: TimestepPredictionModule, meta: TPMMeta) -> None:
+    """Writes the file in one move: a reader sees the old one or the new one, never a half.
+
+    Raises TPMFileError where `load_tpm` would refuse the result.
+    """
+    path = Path(path)
+    if module.config != meta.network:
+        raise TPMFileError(
+            f"{path.name} was to be saved with metadata of another network than the module's; "
+            "pass TPMMeta(network=module.config, ...)."
+        )
+    texts = to_texts(meta)
+    from_texts(path.name, texts)
+    tensors = {
+        name: tensor.detach().to("cpu", torch.float32).contiguous()
+        for name, tensor in module.state_dict().items()
+    }
+    for name, tensor in tensors.items():
+        check_finite(path.name, name, tensor)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_bytes(with_sorted_header(save(tensors, metadata=texts)))
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+
+
+def with_sorted_header(data: bytes) -> bytes:
+    """The same file with its header in order: safetensors shuffles the metadata, and the same
+    training run should give the same bytes."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + data[end:]
+
+
+def load_tpm(path: str | Path) -> tuple[TimestepPredictionModule, TPMMeta]:
+    """The module (float32, CPU, no gradients) and its metadata. Raises TPMFileError."""
+    path = Path(path)
+    name = path.name
+    if not path.is_file():
+        raise TPMFileError(f"{name} was not found, expected a TPM file there; {CURE}.")
+    if path.stat().st_size == 0:
+        raise TPMFileError(f"{name} is empty, expected a TPM file; copy or download it again.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            meta = from_texts(name, file.metadata())
+            check_size(name, meta.network, path.stat().st_size)
+            with torch.random.fork_rng(devices=[]):  # the initial values are thrown away
+                module = TimestepPredictionModule(meta.network)
+            shapes = {key: tensor.shape for key, tensor in module.state_dict().items()}
+            check_names(name, set(shapes), set(file.keys()))
+            tensors = {
+                key: read_tensor(name, key, file.get_tensor(key), shape)
+                for key, shape in shapes.items()
+            }
+    except (SafetensorError, OSError):
+        raise TPMFileError(
+            f"{name} is no complete safetensors file (of another kind, or cut off), expected a TPM "
+            "file; copy or download it again."
+        ) from None
+    module.load_state_dict(tensors, assign=True)
+    return module.requires_grad_(False).train(False), meta
+
+
+def check_size(name: str, config: TPMConfig, found: int) -> None:
+    """Raises TPMFileError where the file is too small for the network, before that is allocated."""
+    blocks = 12 * config.layers * config.width**2
+    patches = 3 * config.latent_channels * config.patch**2 * config.width
+    expected = 2 * (blocks + patches + config.registers * config.width**2)  # bytes, half precision
+    if found < expected:
+        raise TPMFileError(
+            f"{name} has {found} bytes, expected more than {expected} for the network that its "
+            f"metadata describe; {CURE}."
+        )
+
+
+def check_names(name: str, expected: set[str], found: set[str]) -> None:
+    """Raises TPMFileError unless the tensors are exactly those of the network."""
+    for what, keys in (("lacks", expected - found), ("has the unknown", found - expected)):
+        if keys:
+            raise TPMFileError(
+                f"{name} {what} tensor {shown(min(keys))} ({len(keys)} in all), expected the "
+                f"{len(expected)} tensors of the network that its metadata describe; {CURE}."
+            )
+
+
+def read_tensor(name: str, key: str, tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """A float32 copy, so that the file is not kept open. Raises TPMFileError."""
+    if tensor.shape != shape:
+        raise TPMFileError(
+            f"{name} has the tensor {key} with shape {list(tensor.shape)}, expected {list(shape)} "
+            f"from its metadata; {CURE}."
+        )
+    if tensor.dtype not in DTYPES:
+        raise TPMFileError(
+            f"{name} has the tensor {key} in {str(tensor.dtype)[6:]}, expected float32 or float16; "
+            "save it again in one of these."
+        )
+    check_finite(name, key, tensor)
+    return tensor.to(torch.float32, copy=True)
+
+
+def check_finite(name: str, key: str, tensor: torch.Tensor) -> None:
+    """Raises TPMFileError on NaN or infinity."""
+    if not bool(tensor.isfinite().all()):
+        raise TPMFileError(
+            f"{name} has NaN or infinity in the tensor {key}, expected finite weights; take an "
+            "earlier checkpoint of that training run."
+        )

@@ -1,0 +1,99 @@
+"""How well the embedded model follows held-out combinations, by kind and by texture; and a picture
+of it.
+
+python -m training.tiny.accuracy --n 512 --steps 15 --guidance 3 --out /tmp/accuracy.png
+"""
+
+from __future__ import annotations
+
+import argparse
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw
+from tqdm import tqdm
+
+from .backbone import WEIGHTS, TinyBackbone, simple_sigmas
+from .sampling import generate
+from .scenes import KINDS, TEXTURES, Scene, held_out_scenes
+from .score import score_images
+
+COLUMNS = ("strict", "iou", "relation", "count", "attributes", "background", "reward")
+
+
+def picture(
+    images: torch.Tensor, captions: list[str], columns: int = 8, zoom: int = 2
+) -> Image.Image:
+    """A grid of (B, 3, H, W) images with their captions below."""
+    cell, text = images.shape[-1] * zoom, 46
+    rows = -(-len(images) // columns)
+    sheet = Image.new("RGB", (columns * (cell + 8), rows * (cell + text)), "white")
+    draw = ImageDraw.Draw(sheet)
+    for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
+        x, y = (i % columns) * (cell + 8) + 4, (i // columns) * (cell + text)
+        array = (image.movedim(0, -1).clamp(0, 1) * 255).round().numpy().astype(np.uint8)
+        sheet.paste(Image.fromarray(array).resize((cell, cell), Image.NEAREST), (x, y))
+        lines = textwrap.wrap(caption.removesuffix(" background"), 25)[:4]
+        draw.multiline_text(
+            (x, y + cell + 1), "\n".join(lines), fill="black", font_size=10, spacing=1
+        )
+    return sheet
+
+
+def table(scores: dict[str, torch.Tensor], scenes: list[Scene]) -> str:
+    """Means by kind, by texture and over all, with the standard error of strict."""
+    groups = {kind: [s.kind == kind for s in scenes] for kind in KINDS}
+    groups |= {texture: [s.texture == texture for s in scenes] for texture in TEXTURES}
+    groups["all"] = [True] * len(scenes)
+    lines = [
+        f"{'':9}{'n':>5}" + "".join(f"{name:>12}" for name in COLUMNS) + f"{'s.e. strict':>13}"
+    ]
+    for name, members in groups.items():
+        rows = torch.tensor(members)
+        if rows.any():
+            means = [float(scores[column][rows].mean()) for column in COLUMNS]
+            error = float((means[0] * (1 - means[0]) / rows.sum()) ** 0.5)
+            cells = "".join(f"{mean:12.3f}" for mean in means)
+            lines.append(f"{name:9}{int(rows.sum()):5d}{cells}{error:13.3f}")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder of the model")
+    parser.add_argument("--n", type=int, default=512, help="held-out captions")
+    parser.add_argument("--steps", type=int, default=15, help="Euler steps")
+    parser.add_argument("--guidance", type=float, default=3.0, help="classifier-free guidance")
+    parser.add_argument("--deviation", type=float, default=0.0, help="constant deviation D")
+    parser.add_argument("--seed", type=int, default=1234, help="seed of captions and noises")
+    parser.add_argument("--batch", type=int, default=64, help="images at a time")
+    parser.add_argument("--all", action="store_true", help="single objects and counts too")
+    parser.add_argument("--out", type=Path, default=Path("accuracy.png"), help="the picture")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 = all")
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    scenes = held_out_scenes(args.n, args.seed, compositions_only=not args.all)
+    captions = [scene.caption for scene in scenes]
+    with tqdm(total=args.n, unit="image") as bar:
+        images = generate(
+            TinyBackbone(args.weights),
+            captions,
+            [args.seed * 100_000 + i for i in range(args.n)],
+            simple_sigmas(args.steps),
+            args.guidance,
+            args.batch,
+            bar.update,
+            deviation=args.deviation,
+        )
+    print(table(score_images(images, captions), scenes))
+    picture(images[:40], captions[:40]).save(args.out)
+    print(f"Picture of the first 40: {args.out}")
+
+
+if __name__ == "__main__":
+    main()
