@@ -13,6 +13,7 @@ import io
 import json
 import shutil
 import tempfile
+import uuid
 from pathlib import Path
 
 from comfy_server import ComfyServer
@@ -32,7 +33,7 @@ IMPORT = """async ([graph, places, note, name]) => {
   await window.app.loadApiJson(graph, name)
   const g = window.app.graph
   for (const node of g.nodes) {
-    const place = places[node.id] ?? places[graph[node.id]?.class_type]
+    const place = places[node.id]
     if (place) { node.pos = place.slice(0, 2); if (place[2]) node.setSize(place.slice(2, 4)) }
   }
   const text = window.LiteGraph.createNode('MarkdownNote') ?? window.LiteGraph.createNode('Note')
@@ -61,6 +62,28 @@ def open_page(play, server, nodes2: bool = False, size=(2200, 1100)):
     page.goto(server.url, wait_until="domcontentloaded")
     page.wait_for_function(READY, arg="AsyncTimestepKSampler", timeout=120_000)
     return page
+
+
+def numbered(graph: dict) -> tuple[dict, dict]:
+    """The graph with the numbers that the editor expects as node ids, and the places under them."""
+    number = {word: str(k) for k, word in enumerate(graph, start=1)}
+
+    def wire(value):
+        return [number[value[0]], value[1]] if isinstance(value, list) else value
+
+    renamed = {
+        number[word]: {**node, "inputs": {k: wire(v) for k, v in node["inputs"].items()}}
+        for word, node in graph.items()
+    }
+    return renamed, {number[word]: PLACES[word] for word in graph}
+
+
+def tidy(value):
+    """Without the nulls of the editor's internal fields (an empty link stays null)."""
+    if isinstance(value, dict):
+        keep = {k: v for k, v in value.items() if v is not None or k in ("link", "links")}
+        return {k: tidy(v) for k, v in keep.items()}
+    return [tidy(v) for v in value] if isinstance(value, list) else value
 
 
 def fit(page) -> None:
@@ -98,15 +121,14 @@ def main() -> None:
     ):
         page = open_page(play, server)
         for name, make in WORKFLOWS.items():
-            graph, places = make(), PLACES
-            saved = page.evaluate(IMPORT, [graph, places, NOTES[name], name])
-            for node in saved["nodes"]:
-                node["properties"].pop("aux_id", None)
+            graph, places = numbered(make())
+            saved = tidy(page.evaluate(IMPORT, [graph, places, NOTES[name], name]))
+            saved["id"] = str(uuid.uuid5(uuid.NAMESPACE_URL, name))
             (folder / f"{name}.json").write_text(json.dumps(saved, indent=1) + "\n")
             outcome, detail = page.evaluate(RUN, [saved, name])
             if outcome != "execution_success":
                 raise SystemExit(f"{name}: {outcome} {detail}")
-            thumbnail(server, server.run(graph), folder / f"{name}.jpg")
+            thumbnail(server, server.run(make()), folder / f"{name}.jpg")
             if args.shots:
                 args.shots.mkdir(parents=True, exist_ok=True)
                 fit(page)

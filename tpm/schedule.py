@@ -28,7 +28,7 @@ def conditioning_time(u: torch.Tensor, u_previous: torch.Tensor | float, deviati
     """
     u_star = (u + deviation * (u - u_previous) - cut * u).clamp(max=high)
     # a grid may end below `low` (karras): then the bound is the time itself, never a noisier one
-    u_star = torch.maximum(u_star, torch.minimum(torch.as_tensor(low).to(u), u))
+    u_star = torch.maximum(u_star, torch.minimum(torch.as_tensor(low, dtype=u.dtype, device=u.device), u))
     return torch.where((deviation == 0) & (torch.as_tensor(cut, device=u.device) == 0), u, u_star)
 
 

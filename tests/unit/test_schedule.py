@@ -103,3 +103,11 @@ def test_grid_index_at_and_between_nodes():
         assert schedule.grid_index(grid, (node + following) / 2) == k + 1
     assert schedule.grid_index(grid, 0.0) == 10
     assert schedule.grid_index(grid, 2.0) == 0
+
+
+def test_a_time_below_the_clamp_never_becomes_noisier():
+    """karras grids end near 3e-4: D > 0 there must not lift the time to 1e-3."""
+    u, before, d = as64([3.16e-4, 3.16e-4], 2e-3, [0.5, -0.5])
+    cleaner, noisier = schedule.conditioning_time(u, before, d, 0.0, 1e-3, 1.0).tolist()
+    assert cleaner == pytest.approx(3.16e-4)
+    assert noisier == pytest.approx(3.16e-4 + 0.5 * (2e-3 - 3.16e-4))

@@ -1,0 +1,364 @@
+"""Time and peak memory of one sampling step: stock against the patch with a fixed D and with a TPM.
+
+    python bench/overhead.py --size tiny --out overhead.md
+
+Random weights, Euler, cfg 1 (one network call a step) and one image: the cheapest step there is,
+hence the hardest case for the ratio. All variants run in one process and take turns, round after
+round; every ratio is taken inside a round. `stock again` is stock under another name: what it is
+off 1 is noise. `make bench` runs this in the host's environment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import gc
+import importlib
+import importlib.util
+import logging
+import os
+import shlex
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+from tqdm import tqdm
+
+ROOT = Path(__file__).resolve().parents[1]
+PACK = "async_timestep_pack"
+STOCK, AGAIN, FIXED, TPM = "stock", "stock again", "fixed D = 0.5", "TPM"
+VARIANTS = (STOCK, AGAIN, FIXED, TPM)
+GOALS = f"Goals: {FIXED} <= 1.01 x, {TPM} <= 1.02 x, and {FIXED} adds <= 0.2 ms with no network."
+MEDIUM = 24  # blocks of SD3.5-medium; the width is 64 times that
+DUAL = 13  # its first blocks with a second self-attention
+MIB = 2**20
+
+
+@dataclass
+class Case:
+    """A model, what to sample with it, and how the table calls it. patches: stubs or nothing."""
+
+    title: str
+    model: object  # ModelPatcher
+    positive: list
+    latent: torch.Tensor
+    steps: int
+    rounds: int
+    stub: bool = False
+
+
+@dataclass
+class Result:
+    """ms: milliseconds a step, one value a round. weights, peak: bytes, see `memory`."""
+
+    ms: dict[str, list[float]]
+    weights: dict[str, int]
+    peak: dict[str, int]
+
+
+def import_comfy(device: str) -> None:
+    """ComfyUI, and the pack as a package beside it, as the host would load both."""
+    sys.path.insert(0, str(ROOT / "scripts"))
+    from host import ensure_tree
+
+    tree = str(ensure_tree())
+    sys.path.insert(0, tree)
+    argv, sys.argv = sys.argv, [sys.argv[0], *(["--cpu"] if device == "cpu" else [])]
+    import comfy.options
+
+    comfy.options.enable_args_parsing()
+    import nodes  # noqa: F401  ComfyUI's, before anything else can take the name
+
+    sys.argv = argv
+    spec = importlib.util.spec_from_file_location(
+        PACK, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
+    )
+    sys.modules[PACK] = module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    logging.getLogger().setLevel(logging.WARNING)
+
+
+def pack(name: str):
+    return importlib.import_module(f"{PACK}.{name}")
+
+
+def sd35_model(depth: int, dual: int, context_width: int, dtype: torch.dtype):
+    """An SD3.5 model as ComfyUI builds it, computing in `dtype`, with random weights."""
+    import comfy.model_management as mm
+    import comfy.model_patcher
+    import comfy.supported_models
+
+    linear = {"in_features": context_width, "out_features": 64 * depth}
+    side = 384 if depth >= 12 else 64
+    config = comfy.supported_models.SD3(
+        {
+            "in_channels": 16,
+            "patch_size": 2,
+            "out_channels": 16,
+            "depth": depth,
+            "input_size": None,
+            "adm_in_channels": 2048,
+            "context_embedder_config": {"target": "torch.nn.Linear", "params": linear},
+            "num_patches": side**2,
+            "pos_embed_max_size": side,
+            "pos_embed_scaling_factor": None,
+            "qk_norm": "rms",
+            "x_block_self_attn_layers": list(range(dual)),
+        }
+    )
+    config.set_inference_dtype(dtype, None)
+    offload, load = mm.unet_offload_device(), mm.get_torch_device()
+    base = config.get_model({}, device=offload)
+    rng = torch.Generator(device=offload).manual_seed(1)
+    for name, tensor in base.diffusion_model.state_dict().items():
+        if tensor.ndim > 1:  # gain 0.7 through every layer: nothing is zero, nothing overflows
+            tensor.normal_(0, 0.7 / tensor[0].numel() ** 0.5, generator=rng)
+        elif "ln_" in name:
+            tensor.fill_(1)
+        else:
+            tensor.normal_(0, 0.05, generator=rng)
+    return comfy.model_patcher.CoreModelPatcher(base, load_device=load, offload_device=offload)
+
+
+def prompt(width: int, tokens: int) -> list:
+    """A random conditioning with the pooled vector of CLIP-L and CLIP-G."""
+    rng = torch.Generator().manual_seed(2)
+    pooled = torch.randn(1, 2048, generator=rng)
+    return [[torch.randn(1, tokens, width, generator=rng), {"pooled_output": pooled}]]
+
+
+def random_tpm(grid: torch.Tensor):
+    """A TPM policy of default size, whose head is not zero, through its file as a user loads it."""
+    network, checkpoint = pack("tpm.network"), pack("tpm.checkpoint")
+    torch.manual_seed(3)
+    module = network.TimestepPredictionModule(network.TPMConfig())
+    torch.nn.init.normal_(module.raw.weight)
+    meta = checkpoint.TPMMeta(module.config, "sd35_medium", len(grid) - 1, tuple(grid.tolist()))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "random.safetensors"
+        checkpoint.save_tpm(path, module, meta)
+        return pack("tpm.learned").TPMPolicy(*checkpoint.load_tpm(path), name=path.name)
+
+
+@contextlib.contextmanager
+def stubbed(network: torch.nn.Module, stub: bool) -> Iterator[None]:
+    """With `stub`, the network answers zeros at once."""
+    if stub:
+        network.forward = lambda x, *args, **kwargs: torch.zeros_like(x)
+    try:
+        yield
+    finally:
+        if stub:
+            del network.forward
+
+
+def measure(case: Case) -> Result:
+    """Runs all variants of a case in turns. The first round only warms up."""
+    import comfy.model_management as mm
+    import comfy.sample
+    import comfy.samplers
+
+    stock = case.model
+    sampling = stock.get_model_object("model_sampling")
+    grid = comfy.samplers.calculate_sigmas(sampling, "simple", case.steps)
+    fixed, policy = pack("tpm.policies").Constant(0.5), random_tpm(grid)
+    attach = pack("nodes.hook").attach
+    models = {STOCK: stock.clone(), AGAIN: stock.clone()}
+    traces = {}
+    for name, chosen in ((FIXED, fixed), (TPM, policy)):
+        models[name], traces[name] = attach(stock, chosen)
+    noise = comfy.sample.prepare_noise(case.latent, 5)
+    euler = comfy.samplers.sampler_object("euler")
+    cuda = mm.get_torch_device().type == "cuda"
+
+    def run(name: str) -> float:
+        """Milliseconds a step of one sampling, the opening of the run included."""
+        mm.load_models_gpu([models[name]])  # the change from clone to clone is not the patch's
+        gc.collect()
+        if cuda:
+            torch.cuda.synchronize()
+        started = time.perf_counter()
+        comfy.sample.sample_custom(
+            models[name], noise, 1.0, euler, grid, case.positive, case.positive, case.latent,
+            disable_pbar=True, seed=5,
+        )  # fmt: skip
+        if cuda:
+            torch.cuda.synchronize()
+        return (time.perf_counter() - started) * 1e3 / case.steps
+
+    ms = {name: [] for name in VARIANTS}
+    with stubbed(stock.model.diffusion_model, case.stub), torch.no_grad():
+        for n in tqdm(range(case.rounds + 1), desc=case.title, unit="round"):
+            turn = n % len(VARIANTS)  # everyone gets every place in the round
+            for name in VARIANTS[turn:] + VARIANTS[:turn]:
+                value = run(name)
+                if n:
+                    ms[name].append(value)
+        for name, trace in traces.items():  # a patch that did nothing would be cheap
+            told = trace.runs[-1]
+            if told.off or len(told.steps) != case.steps:
+                raise SystemExit(f"{name} was not applied: {told.summary()}")
+        weights, peak = {}, {}
+        for name in () if case.stub else VARIANTS:
+            held = [stock.model.diffusion_model, *([policy.module] if name == TPM else [])]
+            weights[name] = sum(size(module) for module in held)
+            policy.module.cpu()
+            peak[name] = memory(lambda name=name: run(name), weights[name], cuda)
+    return Result(ms, weights, peak)
+
+
+def size(module: torch.nn.Module) -> int:
+    return sum(tensor.nbytes for tensor in module.state_dict().values())
+
+
+def memory(run: Callable[[], object], weights: int, cuda: bool) -> int:
+    """Peak bytes while `run` runs. On CUDA: all that torch has allocated there. On the CPU: the
+    weights, plus the largest sum of the tensors that were made in the run and still lived, from
+    torch's profiler; scratch space inside of oneDNN and the like is not seen."""
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+        run()
+        return torch.cuda.max_memory_allocated()
+    with torch.autograd.profiler.profile(profile_memory=True) as profile:
+        run()
+    events = [e for e in profile.kineto_results.events() if e.name() == "[memory]"]
+    live, most = 0, 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        live += event.nbytes()
+        most = max(most, live)
+    return weights + most
+
+
+def spread(values: list[float], form: str) -> str:
+    """Median, and the quartiles behind it."""
+    if len(values) < 3:
+        return f"{statistics.median(values):{form}}"
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return f"{middle:{form}} ({low:{form}} to {high:{form}})"
+
+
+def table(case: Case, result: Result) -> str:
+    """One case as a markdown table."""
+    head = ["", "min ms", "median ms", "added ms (quartiles)", "ratio (quartiles)"]
+    head += [] if case.stub else ["peak MiB", "of it weights", "memory ratio"]
+    shape = " x ".join(map(str, case.latent.shape))
+    lines = [f"## {case.title}", ""]
+    lines += [f"Latents {shape}, {case.steps} steps, {case.rounds} rounds.", ""]
+    lines += [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    stock = result.ms[STOCK]
+    for name, ms in result.ms.items():
+        row = [name, f"{min(ms):.3f}", f"{statistics.median(ms):.3f}"]
+        row.append(spread([a - b for a, b in zip(ms, stock, strict=True)], "+.3f"))
+        row.append(spread([a / b for a, b in zip(ms, stock, strict=True)], ".4f"))
+        if name == STOCK:
+            row[3:] = ["", "1"]
+        if not case.stub:
+            peak, weights = result.peak[name], result.weights[name]
+            row += [f"{peak / MIB:.1f}", f"{weights / MIB:.1f}", f"{peak / result.peak[STOCK]:.4f}"]
+        lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines) + "\n"
+
+
+def implied(stub: Result, large: Result) -> str:
+    """The ratios without the noise of the large network."""
+    step = statistics.median(large.ms[STOCK])
+    shown = []
+    for name in (FIXED, TPM):
+        pairs = zip(stub.ms[name], stub.ms[STOCK], strict=True)
+        added = statistics.median(a - b for a, b in pairs)
+        shown.append(f"{name} {1 + added / step:.5f}")
+    return (
+        f"What the patch adds without a network on these latents, over the {step:.0f} ms of a stock "
+        f"step, gives the ratios without the network's own noise: {', '.join(shown)}.\n"
+    )
+
+
+def largest_depth(device: str) -> int:
+    """Blocks of the largest model whose weights in bfloat16 fit twice into the free memory."""
+    free = psutil.virtual_memory().available
+    if device == "cuda":
+        free = min(free, torch.cuda.mem_get_info()[0])
+    # 38: the width of SD3.5-large; on a CPU one of its steps takes minutes
+    for depth in (38, MEDIUM, 12) if device == "cuda" else (MEDIUM, 12):
+        if 2 * 2 * parameters(depth) < free:
+            return depth
+    return 6
+
+
+def parameters(depth: int) -> int:
+    """Roughly: 36 w^2 a joint block (two streams), 7 w^2 more with the second attention."""
+    width = 64 * depth
+    return (36 * depth + 7 * min(DUAL, depth)) * width**2 + 384**2 * width
+
+
+def cases(args: argparse.Namespace) -> Iterator[Case]:
+    """In the order of the tables. A model is built when its turn comes."""
+    tiny = sd35_model(2, 1, 64, torch.float32)
+    positive = prompt(64, 7)
+    small, big = torch.zeros(1, 16, 8, 8), torch.zeros(1, 16, 64, 64)
+    if args.size != "large":
+        rounds = args.rounds or 60
+        yield Case("Tiny network", tiny, positive, small, 20, rounds)
+        yield Case("No network", tiny, positive, small, 20, rounds, stub=True)
+    if args.size != "tiny":
+        yield Case("No network, 512 px", tiny, positive, big, 20, args.rounds or 60, stub=True)
+        depth = args.depth or largest_depth(args.device)
+        model = sd35_model(depth, DUAL, 4096, torch.bfloat16)
+        count = sum(p.numel() for p in model.model.diffusion_model.parameters()) / 1e9
+        title = (
+            f"Large network: SD3.5-medium's plan, {depth} blocks, {count:.2f} B parameters, bf16"
+        )
+        yield Case(title, model, prompt(4096, 154), big, args.steps, args.rounds or 6)
+
+
+def machine(args: argparse.Namespace) -> str:
+    """Everything but the date."""
+    import comfyui_version
+
+    name = torch.cuda.get_device_name() if args.device == "cuda" else "CPU"
+    return (
+        f"{name}; {os.cpu_count()} cores, {torch.get_num_threads()} threads; torch "
+        f"{torch.__version__}, ComfyUI {comfyui_version.__version__}, Python {sys.version.split()[0]}"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--size", choices=("tiny", "large", "all"), default="tiny")
+    parser.add_argument("--rounds", type=int, default=0, help="default: 60, large network 6")
+    parser.add_argument("--steps", type=int, default=4, help="of the large network")
+    parser.add_argument("--depth", type=int, default=0, help="its blocks; 0 = the most that fit")
+    found = "cuda" if torch.cuda.is_available() else "cpu"
+    parser.add_argument("--device", choices=("cpu", "cuda"), default=found)
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 = all")
+    parser.add_argument("--out", type=Path, help="write the tables to this .md file too")
+    args = parser.parse_args()
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    import_comfy(args.device)
+    command = shlex.join(["python", "bench/overhead.py", *sys.argv[1:]])
+    parts = [f"# Overhead\n\nMade by `{command}`.\n\n{machine(args)}.\n\n{GOALS}\n"]
+    results = {}
+    for case in cases(args):
+        results[case.title] = result = measure(case)
+        parts.append(table(case, result))
+    *_, stub, large = [None, *results.values()]
+    if args.size != "tiny":
+        parts.append(implied(stub, large))
+    text = "\n".join(parts)
+    print(text)
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(text)
+
+
+if __name__ == "__main__":
+    main()
