@@ -11,15 +11,16 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
 import comfy.latent_formats
 import comfy.sd
-import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.sd1_clip import escape_important, token_weights, unescape_important
 from comfy.taesd.taesd import TAESD
 from comfy_api.latest import io
-from safetensors import safe_open
-from safetensors.torch import load_file
 
 from .family import FAMILY_KEY
 from .inputs import CATEGORY

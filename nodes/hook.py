@@ -13,10 +13,11 @@ import logging
 from dataclasses import dataclass, field
 
 import torch
+from comfy_execution.utils import get_executing_context
+
 from comfy.model_patcher import ModelPatcher
 from comfy.model_sampling import CONST
 from comfy.patcher_extension import WrappersMP
-from comfy_execution.utils import get_executing_context
 
 from ..tpm.learned import TPMPolicy, grid_warning
 from ..tpm.policies import Decision, Evaluation, Policy, Preset, Scaled, State

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import comfy.samplers
 import torch
+
+import comfy.samplers
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from nodes import common_ksampler

@@ -4,6 +4,7 @@
 
 A policy gets a `State` and answers a `Decision`. It never sees the network; the hook asks it and applies the answer.
 """
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -75,8 +76,14 @@ def synchronous(state: State) -> Decision:
 
 def inside(state: State, start_percent: float, end_percent: float) -> bool:
     """True where the true sigma lies in the window; the same comparison in float32 as ComfyUI's own ranges."""
-    start, end, sigma = (torch.tensor(v, dtype=torch.float32) for v in (
-        state.percent_to_sigma(start_percent), state.percent_to_sigma(end_percent), state.sigma))
+    start, end, sigma = (
+        torch.tensor(v, dtype=torch.float32)
+        for v in (
+            state.percent_to_sigma(start_percent),
+            state.percent_to_sigma(end_percent),
+            state.sigma,
+        )
+    )
     return bool(end <= sigma <= start)
 
 
@@ -176,7 +183,11 @@ class Window(Policy):
         return self.policy.label + window_label(self.start_percent, self.end_percent)
 
     def decide(self, state: State) -> Decision:
-        return self.policy.decide(state) if inside(state, self.start_percent, self.end_percent) else synchronous(state)
+        return (
+            self.policy.decide(state)
+            if inside(state, self.start_percent, self.end_percent)
+            else synchronous(state)
+        )
 
 
 @dataclass(frozen=True)
@@ -197,7 +208,11 @@ class Scaled(Policy):
 
     def decide(self, state: State) -> Decision:
         decision = self.policy.decide(state)
-        return decision.scaled(self.gamma) if inside(state, self.start_percent, self.end_percent) else decision
+        return (
+            decision.scaled(self.gamma)
+            if inside(state, self.start_percent, self.end_percent)
+            else decision
+        )
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 All times are in the model's own coordinate u = model_sampling.timestep(sigma): the flow time t (times its multiplier)
 for flow models, the index in the training table for eps/v models. Equation numbers are those of the AsyncDiff paper.
 """
+
 from __future__ import annotations
 
 import torch
@@ -19,8 +20,14 @@ def grid_index(sigmas: torch.Tensor, sigma: float) -> int:
     return int((sigmas > sigma * (1 + 1e-4)).sum())
 
 
-def conditioning_time(u: torch.Tensor, u_previous: torch.Tensor | float, deviation: torch.Tensor,
-                      cut: torch.Tensor | float = 0.0, low: float = 0.0, high: float = float("inf")) -> torch.Tensor:
+def conditioning_time(
+    u: torch.Tensor,
+    u_previous: torch.Tensor | float,
+    deviation: torch.Tensor,
+    cut: torch.Tensor | float = 0.0,
+    low: float = 0.0,
+    high: float = float("inf"),
+) -> torch.Tensor:
     """u* = u_k + gamma D_k (u_k - u_{k-1}) - cut u_k, clamped to [low, high]. Eq. 6 and 12.
 
     `deviation` is gamma * D, a share of the interval just passed; `cut` a share of the time itself; positive is cleaner.
@@ -28,7 +35,9 @@ def conditioning_time(u: torch.Tensor, u_previous: torch.Tensor | float, deviati
     """
     u_star = (u + deviation * (u - u_previous) - cut * u).clamp(max=high)
     # a grid may end below `low` (karras): then the bound is the time itself, never a noisier one
-    u_star = torch.maximum(u_star, torch.minimum(torch.as_tensor(low, dtype=u.dtype, device=u.device), u))
+    u_star = torch.maximum(
+        u_star, torch.minimum(torch.as_tensor(low, dtype=u.dtype, device=u.device), u)
+    )
     return torch.where((deviation == 0) & (torch.as_tensor(cut, device=u.device) == 0), u, u_star)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import comfy.sample
 import torch
+
+import comfy.sample
 
 
 def start(family, sigmas: torch.Tensor, seed=5):
@@ -20,7 +21,9 @@ def start(family, sigmas: torch.Tensor, seed=5):
         cross_attn=tokens, pooled_output=extra.get("pooled_output"), noise=noise, device="cpu",
         latent_image=None, prompt_type="positive",
     )  # fmt: skip
-    made = {name: cond.process_cond(batch_size=2, device="cpu").cond for name, cond in conds.items()}
+    made = {
+        name: cond.process_cond(batch_size=2, device="cpu").cond for name, cond in conds.items()
+    }
     return base, x, made
 
 
@@ -31,12 +34,18 @@ def network(base, x, sigma: torch.Tensor, u: float, conds: dict) -> torch.Tensor
     inside = sampling.calculate_input(s, x)
     extra = {k: v for k, v in conds.items() if k != "c_crossattn"}
     raw = base.diffusion_model(
-        inside, torch.full((len(x),), u), context=conds["c_crossattn"], transformer_options={}, **extra
+        inside,
+        torch.full((len(x),), u),
+        context=conds["c_crossattn"],
+        transformer_options={},
+        **extra,
     )
     return sampling.calculate_denoised(s, raw.float(), x)
 
 
-def euler_with_times(family, sigmas, times: list[float], omegas: list[float] | None = None) -> torch.Tensor:
+def euler_with_times(
+    family, sigmas, times: list[float], omegas: list[float] | None = None
+) -> torch.Tensor:
     """Algorithm 2's integration: x += (sigma_{k+1} - sigma_k) omega_k v(x, u_k)."""
     base, x, conds = start(family, sigmas)
     for k, u in enumerate(times):

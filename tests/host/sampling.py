@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-import comfy.sample
 import torch
+
+import comfy.sample
 from comfy.patcher_extension import WrappersMP
 
 
-def sample(family, model=None, sampler="euler", steps=3, cfg=3.0, batch=2, seed=5, scheduler="simple", **more):
+def sample(
+    family,
+    model=None,
+    sampler="euler",
+    steps=3,
+    cfg=3.0,
+    batch=2,
+    seed=5,
+    scheduler="simple",
+    **more,
+):
     """(latents, timesteps that the network received [(chunks * B,), ...]) for a family's tiny model."""
     stock, positive, negative, empty = family
     model = (model or stock).clone()
@@ -32,7 +43,9 @@ def sample(family, model=None, sampler="euler", steps=3, cfg=3.0, batch=2, seed=
     return out, calls
 
 
-def sample_sigmas(family, model, sigmas: torch.Tensor, sampler="euler", cfg=3.0, latent=None, noise=None, seed=5):
+def sample_sigmas(
+    family, model, sigmas: torch.Tensor, sampler="euler", cfg=3.0, latent=None, noise=None, seed=5
+):
     """The custom-sampler path: an explicit schedule, as SamplerCustomAdvanced runs it."""
     import comfy.samplers
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import comfy.samplers
 import pytest
 import torch
 from sampling import sample
+
+import comfy.samplers
 
 FAMILIES = ("sd35", "flux", "sd15", "vpred")
 

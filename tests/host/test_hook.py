@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import comfy.model_management as mm
-import comfy.sample
-import comfy.samplers
 import comfy_stubs
 import numpy as np
 import pytest
 import torch
 from sampling import add_wrapper, sample, sample_sigmas
 
+import comfy.model_management as mm
+import comfy.sample
+import comfy.samplers
+
 FAMILIES = ("sd35", "flux", "sd15", "vpred")
 
 
 def attach(pack, tiny, deviation=0.4, scale=1.0, sigmas=None, **kwargs):
     policies = pack("tpm.policies")
-    policy = deviation if isinstance(deviation, policies.Policy) else policies.Constant(deviation, **kwargs)
+    policy = (
+        deviation
+        if isinstance(deviation, policies.Policy)
+        else policies.Constant(deviation, **kwargs)
+    )
     return pack("nodes.hook").attach(tiny[0], policy, scale, sigmas)
 
 
@@ -34,7 +39,9 @@ class PerSample:
 
 
 def schedule(model, steps: int, scheduler="simple") -> torch.Tensor:
-    return comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), scheduler, steps)
+    return comfy.samplers.calculate_sigmas(
+        model.get_model_object("model_sampling"), scheduler, steps
+    )
 
 
 def expected_times(u: np.ndarray, deviation: float, low: float, high: float) -> list[float]:
@@ -57,7 +64,9 @@ def test_the_network_receives_t_star(pack, families, family, deviation, gamma):
     high = float(sampling.timestep(torch.as_tensor(sampling.sigma_max)))
     _, seen = sample(tiny, attach(pack, tiny, deviation, gamma)[0], steps=6)
     told = [float(t[0]) for t in seen]
-    assert np.allclose(told, expected_times(u, deviation * gamma, low, high), rtol=1e-5, atol=1e-5 * high)
+    assert np.allclose(
+        told, expected_times(u, deviation * gamma, low, high), rtol=1e-5, atol=1e-5 * high
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -121,7 +130,9 @@ def test_batch_one_equals_the_item_in_batch_four(pack, families, family):
     one, _ = sample(tiny, attach(pack, tiny)[0], latent=latent[:1], noise=noise[2:3], steps=4)
     stock4, _ = sample(tiny, latent=latent, noise=noise, steps=4)
     stock1, _ = sample(tiny, latent=latent[:1], noise=noise[2:3], steps=4)
-    slack = float((stock4[2] - stock1[0]).abs().max())  # what the kernels lose at another batch size
+    slack = float(
+        (stock4[2] - stock1[0]).abs().max()
+    )  # what the kernels lose at another batch size
     assert float((both[2] - one[0]).abs().max()) <= 4 * slack + 1e-5 * float(one.abs().max())
 
 
@@ -164,9 +175,18 @@ def test_ksampler_policy_wins_over_the_patch(pack, families):
     tiny = families["sd35"]
     p, node = pack("tpm.policies"), pack("nodes.sampler")
     patched = pack("nodes.hook").attach(tiny[0], p.Constant(-0.9))[0]
-    stock = dict(seed=5, cfg=3.0, positive=tiny[1], negative=tiny[2], latent={"samples": tiny[3]}, denoise=1.0)
+    stock = dict(
+        seed=5,
+        cfg=3.0,
+        positive=tiny[1],
+        negative=tiny[2],
+        latent={"samples": tiny[3]},
+        denoise=1.0,
+    )
     out = [
-        node.async_ksampler(model, p.Constant(0.4), 1.0, 3, "euler", "simple", **stock)[0]["samples"]
+        node.async_ksampler(model, p.Constant(0.4), 1.0, 3, "euler", "simple", **stock)[0][
+            "samples"
+        ]
         for model in (tiny[0], patched)
     ]
     assert torch.equal(*out)
@@ -189,7 +209,9 @@ def test_order_against_model_sampling_does_not_matter(pack, families, family):
     assert not torch.equal(sample(tiny, first)[0], sample(tiny, attach(pack, tiny, 0.5)[0])[0])
 
 
-@pytest.mark.parametrize("kind", ["PREDICT_NOISE", "APPLY_MODEL", "OUTER_SAMPLE", "CALC_COND_BATCH"])
+@pytest.mark.parametrize(
+    "kind", ["PREDICT_NOISE", "APPLY_MODEL", "OUTER_SAMPLE", "CALC_COND_BATCH"]
+)
 def test_order_against_another_packs_wrapper_does_not_matter(pack, families, kind):
     def passing(executor, *args, **kwargs):
         called.append(1)
@@ -248,7 +270,9 @@ def test_stages_equal_the_single_run(pack, families, family, kind):
     constant, sigmas = p.Constant(0.5), schedule(tiny[0], 6)
     if kind == "patch":
         noise = comfy.sample.prepare_noise(tiny[3], 5)
-        single = sample_sigmas(tiny, hook.attach(tiny[0], constant)[0], sigmas, latent=tiny[3], noise=noise)
+        single = sample_sigmas(
+            tiny, hook.attach(tiny[0], constant)[0], sigmas, latent=tiny[3], noise=noise
+        )
         patched, trace = hook.attach(tiny[0], constant, 1.0, sigmas)
         first = sample_sigmas(tiny, patched, sigmas[:4], latent=tiny[3], noise=noise)
         last = sample_sigmas(tiny, patched, sigmas[3:], latent=first, noise=torch.zeros_like(noise))
@@ -304,7 +328,9 @@ def test_omega_scales_the_velocity_but_not_on_the_last_step(pack, families, fami
     velocity = pack("tpm.policies").VelocityScale(None, 0.8)
     patched, trace = attach(pack, tiny, velocity)
     out = sample_sigmas(tiny, patched, sigmas, cfg=1.0)
-    assert [step["omega"][0] for step in trace.runs[-1].steps] == pytest.approx([0.8, 0.8, 0.8, 1.0])
+    assert [step["omega"][0] for step in trace.runs[-1].steps] == pytest.approx(
+        [0.8, 0.8, 0.8, 1.0]
+    )
     times = [step["t"] for step in trace.runs[-1].steps]
     reference = comfy_stubs.euler_with_times(tiny, sigmas, times, omegas=[0.8, 0.8, 0.8, 1.0])
     assert torch.allclose(out, reference, rtol=1e-4, atol=1e-4 * float(reference.abs().max()))

@@ -20,7 +20,9 @@ WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 
 
 def images(server, output: dict) -> list[np.ndarray]:
-    return [np.asarray(Image.open(io.BytesIO(server.fetch(e))).convert("RGB")) for e in output["images"]]
+    return [
+        np.asarray(Image.open(io.BytesIO(server.fetch(e))).convert("RGB")) for e in output["images"]
+    ]
 
 
 def by_type(workflow: dict, outputs: dict, kind: str) -> dict:
@@ -83,7 +85,10 @@ def test_stages_equal_the_single_run(server):
     single["one"] = {"class_type": "SamplerCustomAdvanced", "inputs": {
         **graph["first"]["inputs"], "sigmas": ["schedule", 0],
     }}  # fmt: skip
-    single["decode"] = {"class_type": "VAEDecode", "inputs": {"samples": ["one", 0], "vae": ["loader", 2]}}
+    single["decode"] = {
+        "class_type": "VAEDecode",
+        "inputs": {"samples": ["one", 0], "vae": ["loader", 2]},
+    }
     single["plot"]["inputs"]["after"] = ["one", 0]
     staged = images(server, server.run(graph)["preview"])
     whole = images(server, server.run(single)["preview"])

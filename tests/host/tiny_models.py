@@ -28,9 +28,10 @@ def scrambled(module: torch.nn.Module, seed: int) -> dict[str, torch.Tensor]:
 
 def write_models(folder: Path) -> dict[str, Path]:
     """sd35 and flux in diffusers layout, sd15 in its original layout."""
+    from diffusers import FluxTransformer2DModel, SD3Transformer2DModel
+
     import comfy.ops
     from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
-    from diffusers import FluxTransformer2DModel, SD3Transformer2DModel
 
     sd35 = SD3Transformer2DModel(
         num_layers=2, attention_head_dim=64, num_attention_heads=2, joint_attention_dim=64,
@@ -41,7 +42,9 @@ def write_models(folder: Path) -> dict[str, Path]:
         patch_size=1, in_channels=64, num_layers=1, num_single_layers=1, attention_head_dim=128,
         num_attention_heads=1, joint_attention_dim=64, pooled_projection_dim=768, guidance_embeds=True,
     )  # fmt: skip
-    unet = UNetModel(**SD15, dtype=torch.float32, device="cpu", operations=comfy.ops.disable_weight_init)
+    unet = UNetModel(
+        **SD15, dtype=torch.float32, device="cpu", operations=comfy.ops.disable_weight_init
+    )
     files = {}
     for name, module, seed in (("sd35", sd35, 1), ("flux", flux, 2), ("sd15", unet, 3)):
         files[name] = folder / f"tiny_{name}.safetensors"
@@ -63,7 +66,12 @@ def load_families(files: dict[str, Path]) -> dict[str, tuple]:
     models = {name: comfy.sd.load_diffusion_model(str(path)) for name, path in files.items()}
     models["sd15"] = comfy.sd.load_diffusion_model(str(files["sd15"]), {"dtype": torch.float32})
     models["vpred"] = ModelSamplingDiscrete().patch(models["sd15"], "v_prediction", False)[0]
-    shapes = {"sd35": (64, 2048, 16), "flux": (64, 768, 16), "sd15": (768, None, 4), "vpred": (768, None, 4)}
+    shapes = {
+        "sd35": (64, 2048, 16),
+        "flux": (64, 768, 16),
+        "sd15": (768, None, 4),
+        "vpred": (768, None, 4),
+    }
     out = {}
     for name, model in models.items():
         width, pooled, channels = shapes[name]

@@ -7,12 +7,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from training.tiny.accuracy import held_out_scenes, picture, table
+from training.tiny.accuracy import picture, table
 from training.tiny.scenes import (
     COLOURS,
     SHAPES,
     TEXTURES,
     Scene,
+    held_out_scenes,
     parse_caption,
     render,
     sample_scene,

@@ -1,8 +1,9 @@
 """The embedded text-to-image model: a tiny SD3.5-type rectified flow that ComfyUI's own UNET loader reads.
 
-    from training.tiny.backbone import TinyBackbone
-    images = TinyBackbone().sample(["a red circle above a blue star on a dark rough background"], seed=0)
+from training.tiny.backbone import TinyBackbone
+images = TinyBackbone().sample(["a red circle above a blue star on a dark rough background"], seed=0)
 """
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -22,9 +23,19 @@ SHIFT = 3.0  # flow time shift t' = s t / (1 + (s - 1) t), the default of SD3 in
 def new_transformer() -> SD3Transformer2DModel:
     """The untrained network, in diffusers layout (3.9 M parameters)."""
     return SD3Transformer2DModel(
-        sample_size=16, patch_size=2, in_channels=CHANNELS, out_channels=CHANNELS, num_layers=LAYERS,
-        num_attention_heads=LAYERS, attention_head_dim=64, joint_attention_dim=WIDTH, caption_projection_dim=64 * LAYERS,
-        pooled_projection_dim=POOLED, pos_embed_max_size=16, qk_norm="rms_norm")
+        sample_size=16,
+        patch_size=2,
+        in_channels=CHANNELS,
+        out_channels=CHANNELS,
+        num_layers=LAYERS,
+        num_attention_heads=LAYERS,
+        attention_head_dim=64,
+        joint_attention_dim=WIDTH,
+        caption_projection_dim=64 * LAYERS,
+        pooled_projection_dim=POOLED,
+        pos_embed_max_size=16,
+        qk_norm="rms_norm",
+    )
 
 
 def shifted(t: torch.Tensor) -> torch.Tensor:
@@ -44,17 +55,29 @@ class TinyBackbone:
 
     def __init__(self, weights: Path = WEIGHTS):
         self.network = new_transformer()
-        self.network.load_state_dict({k: v.float() for k, v in load_file(weights / "transformer.safetensors").items()})
-        self.network.requires_grad_(False).eval()
-        self.text, self.vae = TextTable(weights / "text.safetensors"), LinearVAE(weights / "vae.safetensors")
+        self.network.load_state_dict(
+            {k: v.float() for k, v in load_file(weights / "transformer.safetensors").items()}
+        )
+        self.network.requires_grad_(False).train(False)
+        self.text, self.vae = (
+            TextTable(weights / "text.safetensors"),
+            LinearVAE(weights / "vae.safetensors"),
+        )
 
     @torch.inference_mode()
-    def velocity(self, x: torch.Tensor, t: torch.Tensor, captions: list[str], guidance: float) -> torch.Tensor:
+    def velocity(
+        self, x: torch.Tensor, t: torch.Tensor, captions: list[str], guidance: float
+    ) -> torch.Tensor:
         """CFG velocity v_uncond + guidance (v_cond - v_uncond), (B, 16, h, w), at per-sample time t (B,) in [0, 1]."""
         both = guidance != 1.0
         tokens, pooled = self.text(captions + [""] * len(captions) if both else captions)
-        v = self.network(x.repeat(2, 1, 1, 1) if both else x, encoder_hidden_states=tokens, pooled_projections=pooled,
-                         timestep=1000 * (t.repeat(2) if both else t), return_dict=False)[0]
+        v = self.network(
+            x.repeat(2, 1, 1, 1) if both else x,
+            encoder_hidden_states=tokens,
+            pooled_projections=pooled,
+            timestep=1000 * (t.repeat(2) if both else t),
+            return_dict=False,
+        )[0]
         if not both:
             return v
         cond, uncond = v.chunk(2)
@@ -62,5 +85,14 @@ class TinyBackbone:
 
     def noise(self, seeds: list[int], size: int = 64) -> torch.Tensor:
         """Initial latents (B, 16, size/4, size/4), one generator a seed: the batch does not change an image."""
-        return torch.stack([torch.randn(CHANNELS, size // PATCH, size // PATCH,
-                                        generator=torch.Generator().manual_seed(s)) for s in seeds])
+        return torch.stack(
+            [
+                torch.randn(
+                    CHANNELS,
+                    size // PATCH,
+                    size // PATCH,
+                    generator=torch.Generator().manual_seed(s),
+                )
+                for s in seeds
+            ]
+        )

@@ -4,6 +4,7 @@ A scene is one to three coloured shapes on one of eight backgrounds, and its cap
 of T2I-CompBench (attribute binding, spatial relation, count): "two red circles above a blue star on a dark rough
 background". Everything is rendered from signed distances, so the true mask of every object is known.
 """
+
 from __future__ import annotations
 
 import math
@@ -15,8 +16,12 @@ import torch
 
 SIZE = 64  # pixels, square
 COLOURS = {
-    "red": (0.87, 0.16, 0.16), "green": (0.13, 0.65, 0.27), "blue": (0.15, 0.35, 0.90),
-    "yellow": (0.95, 0.79, 0.12), "purple": (0.58, 0.20, 0.78), "cyan": (0.10, 0.74, 0.80),
+    "red": (0.87, 0.16, 0.16),
+    "green": (0.13, 0.65, 0.27),
+    "blue": (0.15, 0.35, 0.90),
+    "yellow": (0.95, 0.79, 0.12),
+    "purple": (0.58, 0.20, 0.78),
+    "cyan": (0.10, 0.74, 0.80),
 }
 SHAPES = ("circle", "square", "triangle", "star")
 RELATIONS = ("left of", "right of", "above", "below")
@@ -25,8 +30,16 @@ TEXTURES = ("plain", "striped", "dotted", "rough")
 KINDS = ("single", "pair", "count", "group", "chain")
 KIND_WEIGHTS = (0.15, 0.30, 0.15, 0.20, 0.20)
 MAX_OBJECTS = 3
-ROUGH_STD, ROUGH_BLUR = 0.10, 1.8  # standard deviation of the rough texture in [0, 1] units; blur in pixels
-AREA = {"circle": 1.0, "square": 0.82, "triangle": 1.18, "star": 1.28}  # radius factor: shapes look equally large
+ROUGH_STD, ROUGH_BLUR = (
+    0.10,
+    1.8,
+)  # standard deviation of the rough texture in [0, 1] units; blur in pixels
+AREA = {
+    "circle": 1.0,
+    "square": 0.82,
+    "triangle": 1.18,
+    "star": 1.28,
+}  # radius factor: shapes look equally large
 
 
 @dataclass(frozen=True)
@@ -49,7 +62,11 @@ class Scene:
     def subject(self) -> str:
         """The caption without its background: what makes a combination."""
         names = [f"{colour} {shape}" for colour, shape in self.objects]
-        first = f"a {names[0]}" if self.count == 1 else f"{('two', 'three')[self.count - 2]} {names[0]}s"
+        first = (
+            f"a {names[0]}"
+            if self.count == 1
+            else f"{('two', 'three')[self.count - 2]} {names[0]}s"
+        )
         return first + "".join(f" {self.relation} a {name}" for name in names[1:])
 
     @property
@@ -113,26 +130,34 @@ def held_out_scenes(n: int, seed: int, compositions_only: bool = False) -> list[
 
 _CAPTION = re.compile(
     r"^(a|two|three) (\w+) (\w+?)s?(?: (left of|right of|above|below) a (\w+) (\w+))?"
-    r"(?: (left of|right of|above|below) a (\w+) (\w+))? on a (dark|light) (plain|striped|dotted|rough) background$")
+    r"(?: (left of|right of|above|below) a (\w+) (\w+))? on a (dark|light) (plain|striped|dotted|rough) background$"
+)
 
 
 def parse_caption(caption: str) -> Scene:
     """The scene of a caption. Raises ValueError on a sentence outside the grammar."""
     found = _CAPTION.match(caption.strip())
     if not found:
-        raise ValueError(f"{caption!r} is not a scene caption; expected for example "
-                         "'two red circles above a blue star on a dark rough background'.")
+        raise ValueError(
+            f"{caption!r} is not a scene caption; expected for example "
+            "'two red circles above a blue star on a dark rough background'."
+        )
     number, c1, s1, r1, c2, s2, r2, c3, s3, tone, texture = found.groups()
     objects = tuple((c, s) for c, s in ((c1, s1), (c2, s2), (c3, s3)) if c)
     for colour, shape in objects:
         if colour not in COLOURS or shape not in SHAPES:
-            raise ValueError(f"'{colour} {shape}' is not an object; colours are {', '.join(COLOURS)} "
-                             f"and shapes {', '.join(SHAPES)}.")
+            raise ValueError(
+                f"'{colour} {shape}' is not an object; colours are {', '.join(COLOURS)} "
+                f"and shapes {', '.join(SHAPES)}."
+            )
     count = ("a", "two", "three").index(number) + 1
     kind = {(1, 1): "single", (2, 1): "pair", (3, 1): "chain", (2, 2): "group"}.get(
-        (len(objects), count), "count" if len(objects) == 1 else "")
+        (len(objects), count), "count" if len(objects) == 1 else ""
+    )
     if not kind or (r2 and r2 != r1):
-        raise ValueError(f"{caption!r} mixes a count or two relations in a way that the scenes do not have.")
+        raise ValueError(
+            f"{caption!r} mixes a count or two relations in a way that the scenes do not have."
+        )
     return Scene(kind, objects, r1, count, tone, texture)
 
 
@@ -143,12 +168,19 @@ def layout(scene: Scene, rng: torch.Generator) -> torch.Tensor:
         sign = -1  # the first-named object lies on the far side
     half = SIZE / 2
     place = {
-        "single": [(0, 0)], "pair": [(-15, 0), (15, 0)], "chain": [(-20, 0), (0, 0), (20, 0)],
+        "single": [(0, 0)],
+        "pair": [(-15, 0), (15, 0)],
+        "chain": [(-20, 0), (0, 0), (20, 0)],
         "group": [(-15, -15), (-15, 15), (15, 0)],
         "count": [(-15, 0), (15, 0)] if scene.count == 2 else [(-20, 0), (0, 0), (20, 0)],
     }[scene.kind]
-    jitter, radius = {"single": (5, 15), "pair": (2.5, 11), "chain": (1.2, 7.6), "group": (2, 9.5),
-                      "count": (2.5, 11) if scene.count == 2 else (1.2, 7.6)}[scene.kind]
+    jitter, radius = {
+        "single": (5, 15),
+        "pair": (2.5, 11),
+        "chain": (1.2, 7.6),
+        "group": (2, 9.5),
+        "count": (2.5, 11) if scene.count == 2 else (1.2, 7.6),
+    }[scene.kind]
     if scene.kind == "chain" or (scene.kind == "count" and scene.count == 3):
         across = 6.0  # a row of three may wander across its own axis
     else:
@@ -170,11 +202,14 @@ def distance(shape: str, x: torch.Tensor, y: torch.Tensor, r: torch.Tensor) -> t
     if shape == "square":
         return torch.maximum(x.abs(), y.abs()) - r
     if shape == "triangle":  # equilateral, apex up; three half-planes
-        slope = 3 ** 0.5 / 2
+        slope = 3**0.5 / 2
         y = y - 0.12 * r
         return torch.maximum(slope * x.abs() - y / 2 - r / 2, y - r / 2)
     # five-pointed star: fold the plane into half a point, then the distance to the line through tip and notch
-    tip, notch = torch.tensor([0.0, 1.0]), 0.48 * torch.tensor([math.sin(math.pi / 5), math.cos(math.pi / 5)])
+    tip, notch = (
+        torch.tensor([0.0, 1.0]),
+        0.48 * torch.tensor([math.sin(math.pi / 5), math.cos(math.pi / 5)]),
+    )
     normal = torch.tensor([tip[1] - notch[1], notch[0] - tip[0]])
     normal = normal / normal.norm()
     angle = torch.remainder(torch.atan2(x, -y) + math.pi / 5, 2 * math.pi / 5) - math.pi / 5
@@ -225,13 +260,15 @@ def backdrop(tone: str, texture: str) -> torch.Tensor:
 BACKDROPS = {(tone, texture): backdrop(tone, texture) for tone in TONES for texture in TEXTURES}
 
 
-def render(scenes: list[Scene], rng: torch.Generator) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def render(
+    scenes: list[Scene], rng: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """Draws scenes. Returns images (n, 3, SIZE, SIZE) in [0, 1], true object masks (n, MAX_OBJECTS, SIZE, SIZE) and
     places (n, MAX_OBJECTS, 3); unused object rows are zero."""
     places = torch.zeros(len(scenes), MAX_OBJECTS, 3)
     owner, shapes, colours = [], [], []
     for i, scene in enumerate(scenes):
-        places[i, :len(scene.slots)] = layout(scene, rng)
+        places[i, : len(scene.slots)] = layout(scene, rng)
         for j, (colour, shape) in enumerate(scene.slots):
             owner.append((i, j))
             shapes.append(shape)

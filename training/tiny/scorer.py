@@ -88,7 +88,7 @@ class SceneScorer:
         self.rows = json.loads(self.metadata["vocabulary"])
         self.network = ScorerNetwork(len(weights["word.weight"]))
         self.network.load_state_dict(weights)
-        self.network.requires_grad_(False).eval()
+        self.network.requires_grad_(False).train(False)
 
     @torch.inference_mode()
     def __call__(self, images: torch.Tensor, captions: list[str]) -> torch.Tensor:

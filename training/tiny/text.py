@@ -3,6 +3,7 @@
 Everything it knows is in one safetensors file (`text.safetensors`): the vectors, and in the metadata the word list,
 where a word maps to a row, or to -1 when it carries nothing ("a", "on").
 """
+
 from __future__ import annotations
 
 import json
@@ -22,7 +23,18 @@ SILENT = ("a", "an", "the", "of", "on", "and", "background")
 
 def vocabulary() -> dict[str, int]:
     """Word -> table row. Row 0 is the empty prompt, row 1 is padding; a plural shares its singular's row."""
-    words = [*COLOURS, *SHAPES, "left", "right", "above", "below", "two", "three", *TONES, *TEXTURES]
+    words = [
+        *COLOURS,
+        *SHAPES,
+        "left",
+        "right",
+        "above",
+        "below",
+        "two",
+        "three",
+        *TONES,
+        *TEXTURES,
+    ]
     rows = {word: row for row, word in enumerate(words, start=2)}
     rows.update({shape + "s": rows[shape] for shape in SHAPES})
     rows.update({word: -1 for word in SILENT})
@@ -37,7 +49,11 @@ def make_table(path: Path, rng: torch.Generator) -> None:
         "position": 0.5 * torch.randn(LENGTH, WIDTH, generator=rng),
         "pool": torch.randn(LENGTH * WIDTH, POOLED, generator=rng) / (LENGTH * WIDTH) ** 0.5,
     }
-    save_file(tensors, path, metadata={"format": "async-timestep-tiny-text", "vocabulary": json.dumps(vocabulary())})
+    save_file(
+        tensors,
+        path,
+        metadata={"format": "async-timestep-tiny-text", "vocabulary": json.dumps(vocabulary())},
+    )
 
 
 class TextTable:
@@ -46,18 +62,24 @@ class TextTable:
     def __init__(self, path: Path):
         with safe_open(path, framework="pt") as file:
             self.rows = json.loads(file.metadata()["vocabulary"])
-            self.token, self.position, self.pool = (file.get_tensor(n) for n in ("token", "position", "pool"))
+            self.token, self.position, self.pool = (
+                file.get_tensor(n) for n in ("token", "position", "pool")
+            )
 
     def ids(self, caption: str) -> list[int]:
         """Table rows of a caption, padded to LENGTH. Raises ValueError on an unknown word or a long caption."""
         words = caption.lower().replace(",", " ").split()
         for word in words:
             if word not in self.rows:
-                raise ValueError(f"The embedded demo model does not know the word {word!r}; "
-                                 f"it knows: {', '.join(self.rows)}.")
+                raise ValueError(
+                    f"The embedded demo model does not know the word {word!r}; "
+                    f"it knows: {', '.join(self.rows)}."
+                )
         ids = [self.rows[word] for word in words if self.rows[word] >= 0] or [0]
         if len(ids) > LENGTH:
-            raise ValueError(f"The prompt has {len(ids)} meaningful words, the embedded demo model reads at most {LENGTH}.")
+            raise ValueError(
+                f"The prompt has {len(ids)} meaningful words, the embedded demo model reads at most {LENGTH}."
+            )
         return ids + [1] * (LENGTH - len(ids))
 
     def __call__(self, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:

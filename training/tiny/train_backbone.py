@@ -9,6 +9,7 @@ small shapes. Rows of three are shown more often than they are tested, because t
 the last two fifths of the time, a moving average of the weights. Writes text.safetensors, vae.safetensors,
 transformer.safetensors (fp16), log.jsonl and SHA256SUMS. Killed, it goes on from its last checkpoint.
 """
+
 from __future__ import annotations
 
 import argparse
@@ -28,14 +29,27 @@ from .text import TextTable, make_table
 from .vae import LinearVAE, fit_vae
 
 KIND_WEIGHTS = (0.1, 0.2, 0.2, 0.2, 0.3)  # single, pair, count, group, chain
-MATRICES = ("to_q", "to_k", "to_v", "to_out", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out", "ff", "norm1")
+MATRICES = (
+    "to_q",
+    "to_k",
+    "to_v",
+    "to_out",
+    "add_q_proj",
+    "add_k_proj",
+    "add_v_proj",
+    "to_add_out",
+    "ff",
+    "norm1",
+)
 
 
 def split_parameters(network: torch.nn.Module) -> tuple[list, list]:
     """(matrices of the blocks, everything else), for Muon and AdamW."""
     matrices, rest = [], []
     for name, p in network.named_parameters():
-        inside = "transformer_blocks" in name and p.ndim == 2 and any(part in name for part in MATRICES)
+        inside = (
+            "transformer_blocks" in name and p.ndim == 2 and any(part in name for part in MATRICES)
+        )
         (matrices if inside else rest).append(p)
     return matrices, rest
 
@@ -50,7 +64,9 @@ def batch_of(size: int, rng: torch.Generator, text: TextTable, vae: LinearVAE):
     scenes = [sample_scene(rng, held_out=False, weights=KIND_WEIGHTS) for _ in range(size)]
     latents = vae.encode(render(scenes, rng)[0])
     empty = (torch.rand(size, generator=rng) < 0.1).tolist()
-    tokens, pooled = text(["" if drop else scene.caption for scene, drop in zip(scenes, empty, strict=True)])
+    tokens, pooled = text(
+        ["" if drop else scene.caption for scene, drop in zip(scenes, empty, strict=True)]
+    )
     return latents, tokens, pooled
 
 
@@ -60,25 +76,44 @@ def sample_times(n: int, rng: torch.Generator, shifted_share: float) -> torch.Te
     return torch.where(torch.rand(n, generator=rng) < shifted_share, shifted(t), t)
 
 
-def flow_loss(network, latents, tokens, pooled, t, rng: torch.Generator, bf16: bool) -> torch.Tensor:
+def flow_loss(
+    network, latents, tokens, pooled, t, rng: torch.Generator, bf16: bool
+) -> torch.Tensor:
     """Mean squared error of the velocity at times t (n,)."""
     noise = torch.randn(latents.shape, generator=rng)
     x = torch.lerp(latents, noise, t[:, None, None, None])
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):  # the network alone: the targets stay float32
-        v = network(x, encoder_hidden_states=tokens, pooled_projections=pooled, timestep=1000 * t, return_dict=False)[0]
+    with torch.autocast(
+        "cpu", torch.bfloat16, enabled=bf16
+    ):  # the network alone: the targets stay float32
+        v = network(
+            x,
+            encoder_hidden_states=tokens,
+            pooled_projections=pooled,
+            timestep=1000 * t,
+            return_dict=False,
+        )[0]
     return (v.float() - (noise - latents)).square().mean()
 
 
 def export(network: torch.nn.Module, out: Path, metadata: dict[str, str]) -> None:
     """Writes the fp16 file that ComfyUI and TinyBackbone read, and the hashes of all files; atomically."""
     tensors = {name: value.half().contiguous() for name, value in network.state_dict().items()}
-    save_file(tensors, out / "transformer.tmp", metadata={"format": "async-timestep-tiny-transformer", **metadata})
+    save_file(
+        tensors,
+        out / "transformer.tmp",
+        metadata={"format": "async-timestep-tiny-transformer", **metadata},
+    )
     os.replace(out / "transformer.tmp", out / "transformer.safetensors")
-    lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}" for path in sorted(out.glob("*.safetensors"))]
+    lines = [
+        f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}"
+        for path in sorted(out.glob("*.safetensors"))
+    ]
     (out / "SHA256SUMS").write_text("\n".join(lines) + "\n")
 
 
-def train(out: Path, minutes: float, batch: int, lr: float, seed: int, bf16: bool, compiled: bool) -> float:
+def train(
+    out: Path, minutes: float, batch: int, lr: float, seed: int, bf16: bool, compiled: bool
+) -> float:
     """Trains for `minutes` of wall time in all (earlier parts of an interrupted run count). Returns the last mean loss."""
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
@@ -96,8 +131,10 @@ def train(out: Path, minutes: float, batch: int, lr: float, seed: int, bf16: boo
                 torch.nn.init.zeros_(layer.bias)
     average = copy.deepcopy(network).requires_grad_(False)
     matrices, rest = split_parameters(network)
-    optimizers = [torch.optim.Muon(matrices, lr=lr, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
-                  torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.99), weight_decay=0.0)]
+    optimizers = [
+        torch.optim.Muon(matrices, lr=lr, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.99), weight_decay=0.0),
+    ]
     step, spent, saved = 0, 0.0, out / "checkpoint.pt"
     if saved.exists():
         state = torch.load(saved)
@@ -125,36 +162,71 @@ def train(out: Path, minutes: float, batch: int, lr: float, seed: int, bf16: boo
         losses.append(float(loss.detach()))
         step += 1
         if step % 50 == 0:
-            line = {"step": step, "images": step * batch, "minutes": round(spent / 60, 2), "lr": lr * factor,
-                    "loss": round(sum(losses[-50:]) / len(losses[-50:]), 5)}
+            line = {
+                "step": step,
+                "images": step * batch,
+                "minutes": round(spent / 60, 2),
+                "lr": lr * factor,
+                "loss": round(sum(losses[-50:]) / len(losses[-50:]), 5),
+            }
             print(json.dumps(line), flush=True)
             with open(out / "log.jsonl", "a") as log:
                 log.write(json.dumps(line) + "\n")
         if time.monotonic() - last > 120:
             last = time.monotonic()
-            torch.save({"network": network.state_dict(), "average": average.state_dict(), "step": step, "spent": spent,
-                        "optimizers": [o.state_dict() for o in optimizers], "rng": rng.get_state()}, out / "checkpoint.tmp")
+            torch.save(
+                {
+                    "network": network.state_dict(),
+                    "average": average.state_dict(),
+                    "step": step,
+                    "spent": spent,
+                    "optimizers": [o.state_dict() for o in optimizers],
+                    "rng": rng.get_state(),
+                },
+                out / "checkpoint.tmp",
+            )
             os.replace(out / "checkpoint.tmp", saved)
             export(average, out, {"steps": str(step), "seed": str(seed)})
-    export(average, out, {"steps": str(step), "images": str(step * batch), "minutes": f"{minutes:g}", "seed": str(seed)})
+    export(
+        average,
+        out,
+        {
+            "steps": str(step),
+            "images": str(step * batch),
+            "minutes": f"{minutes:g}",
+            "seed": str(seed),
+        },
+    )
     saved.unlink(missing_ok=True)
     return sum(losses[-50:]) / max(1, len(losses[-50:]))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="folder for the weights and the log")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for the weights and the log"
+    )
     parser.add_argument("--minutes", type=float, default=90, help="wall time to train for")
     parser.add_argument("--batch", type=int, default=64, help="images a step")
-    parser.add_argument("--lr", type=float, default=2e-3, help="peak learning rate (both optimizers)")
-    parser.add_argument("--seed", type=int, default=7, help="seed of data, noise and initial weights")
+    parser.add_argument(
+        "--lr", type=float, default=2e-3, help="peak learning rate (both optimizers)"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=7, help="seed of data, noise and initial weights"
+    )
     parser.add_argument("--no_bf16", action="store_true", help="train in float32")
-    parser.add_argument("--compile", action="store_true", help="torch.compile the network (needs a C++ compiler)")
+    parser.add_argument(
+        "--compile", action="store_true", help="torch.compile the network (needs a C++ compiler)"
+    )
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 = all")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    loss = train(args.out, args.minutes, args.batch, args.lr, args.seed, not args.no_bf16, args.compile)
+    loss = train(
+        args.out, args.minutes, args.batch, args.lr, args.seed, not args.no_bf16, args.compile
+    )
     print(f"Done: last loss {loss:.4f}; weights in {args.out}.")
 
 

@@ -178,7 +178,7 @@ def train(
             print(json.dumps(line), flush=True)
             with open(out / "scorer_log.jsonl", "a") as log:
                 log.write(json.dumps(line) + "\n")
-    accuracy = held_out_accuracy(network.eval(), rows, vae)
+    accuracy = held_out_accuracy(network.train(False), rows, vae)
     facts = {
         "steps": str(step),
         "seed": str(seed),

@@ -1,4 +1,5 @@
 """The embedded model's autoencoder: a linear map between 4x4 pixel patches and 16 latent channels (whitened PCA)."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -15,14 +16,21 @@ def fit_vae(images: torch.Tensor, path: Path) -> float:
     Channels are scaled by the square root of their standard deviation (between plain PCA and full whitening), then all
     by one factor so that the latent has unit variance: the flow's noise N(0, 1) matches it.
     """
-    patches = torch.nn.functional.unfold(images * 2 - 1, PATCH, stride=PATCH).transpose(1, 2).reshape(-1, 3 * PATCH**2)
+    patches = (
+        torch.nn.functional.unfold(images * 2 - 1, PATCH, stride=PATCH)
+        .transpose(1, 2)
+        .reshape(-1, 3 * PATCH**2)
+    )
     mean = patches.mean(0)
     values, vectors = torch.linalg.eigh(torch.cov(patches.T.double()))
     values, vectors = values.flip(0)[:CHANNELS].float(), vectors.flip(1)[:, :CHANNELS].float()
     scale = values.sqrt().sqrt()
     scale = scale * (values / scale**2).mean().sqrt()
-    save_file({"mean": mean, "basis": vectors.contiguous(), "scale": scale}, path,
-              metadata={"format": "async-timestep-tiny-vae"})
+    save_file(
+        {"mean": mean, "basis": vectors.contiguous(), "scale": scale},
+        path,
+        metadata={"format": "async-timestep-tiny-vae"},
+    )
     return float(values.sum() / torch.cov(patches.T).trace())
 
 
