@@ -274,7 +274,8 @@ def implied(stub: Result, large: Result) -> str:
         added = statistics.median(a - b for a, b in pairs)
         shown.append(f"{name} {1 + added / step:.5f}")
     return (
-        f"What the patch adds without a network on these latents, over the {step:.0f} ms of a stock "
+        f"What the patch adds without a network on these latents, over the {step:.0f} ms of a "
+        "stock "
         f"step, gives the ratios without the network's own noise: {', '.join(shown)}.\n"
     )
 
@@ -324,7 +325,8 @@ def machine(args: argparse.Namespace) -> str:
     name = torch.cuda.get_device_name() if args.device == "cuda" else "CPU"
     return (
         f"{name}; {os.cpu_count()} cores, {torch.get_num_threads()} threads; torch "
-        f"{torch.__version__}, ComfyUI {comfyui_version.__version__}, Python {sys.version.split()[0]}"
+        f"{torch.__version__}, ComfyUI {comfyui_version.__version__}, Python "
+        f"{sys.version.split()[0]}"
     )
 
 

@@ -43,7 +43,9 @@ class TinyTokenizer:
         self.length = load_file(WEIGHTS / "text.safetensors")["position"].shape[0]
 
     def tokenize_with_weights(self, text: str, return_word_ids: bool = False, **kwargs) -> dict:
-        """{"tiny": [[(row, weight), ...]]}. Raises ValueError on an unknown word or a long prompt."""
+        """{"tiny": [[(row, weight), ...]]}. Raises ValueError on an unknown word or a long
+        prompt.
+        """
         tokens = []
         for segment, weight in token_weights(escape_important(text), 1.0):
             for word in unescape_important(segment).lower().replace(",", " ").split():
@@ -158,7 +160,8 @@ class AsyncTimestepDemoLoader(io.ComfyNode):
             display_name="Demo Model Loader",
             category=CATEGORY,
             search_aliases=["tiny model", "test model", "demo", "async timestep"],
-            description="A tiny trained text-to-image model that comes with the pack and samples in "
+            description="A tiny trained text-to-image model that comes with the pack and "
+            "samples in "
             "seconds on a CPU. Prompt it like: two red circles above a blue star on a dark rough "
             "background. Use a 128 x 128 SD3 latent, cfg 3 and the scheduler simple.",
             inputs=[],

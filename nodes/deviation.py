@@ -43,7 +43,9 @@ def deviation_policy(
     mode: str = "conditioning",
     curve=None,
 ) -> Policy:
-    """What the Deviation node returns. `curve`: the host's curve value; a flat 1 changes nothing."""
+    """What the Deviation node returns. `curve`: the host's curve value; a flat 1 changes
+    nothing.
+    """
     require_window(start_percent, end_percent)
     if preset == "custom":
         policy = Constant(deviation, unit, mode)
@@ -75,7 +77,8 @@ class AsyncTimestepDeviation(io.ComfyNode):
                 optional=True,
                 socketless=False,
                 default=[(0.0, 1.0), (1.0, 1.0)],
-                tooltip="Shapes the deviation over the sampling, left is the noisy start: the value "
+                tooltip="Shapes the deviation over the sampling, left is the noisy start: the "
+                        "value "
                 "multiplies it. Draw here or connect a Curve Editor.",
             )
         ] if HAS_CURVE else []  # fmt: skip
@@ -90,7 +93,8 @@ class AsyncTimestepDeviation(io.ComfyNode):
                     "preset",
                     options=PRESET_NAMES,
                     default="auto",
-                    tooltip="Where the amount comes from: the paper's value for the model family, or "
+                    tooltip="Where the amount comes from: the paper's value for the model "
+                    "family, or "
                     "custom to use the number below.",
                 ),
                 io.Float.Input(
@@ -99,7 +103,8 @@ class AsyncTimestepDeviation(io.ComfyNode):
                     min=-1.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="More detail above 0, a smoother image below; 0 is the stock result. Read "
+                    tooltip="More detail above 0, a smoother image below; 0 is the stock "
+                    "result. Read "
                     "only with the preset custom.",
                 ),
                 *window_inputs(),
@@ -107,14 +112,16 @@ class AsyncTimestepDeviation(io.ComfyNode):
                     "unit",
                     options=list(UNITS),
                     default="interval",
-                    tooltip="What 1 means: interval is one whole step ahead (the paper; it fades with "
+                    tooltip="What 1 means: interval is one whole step ahead (the paper; it "
+                    "fades with "
                     "more steps), percent is 10 % off the time (the same at 8 and at 30 steps).",
                 ),
                 io.Combo.Input(
                     "mode",
                     options=list(MODES),
                     default="conditioning",
-                    tooltip="conditioning changes only what the model is told (the paper); follow_time "
+                    tooltip="conditioning changes only what the model is told (the paper); "
+                    "follow_time "
                     "also shortens each step, as Detail Daemon does on flow models.",
                 ),
                 *curve,
@@ -195,13 +202,16 @@ class AsyncTimestepTPMLoader(io.ComfyNode):
             display_name="TPM Loader",
             category=CATEGORY,
             search_aliases=[*ALIASES, "timestep prediction module"],
-            description="Loads a trained timestep prediction module, which chooses the deviation for "
-            "each image at each step. Files go to models/tpm; train one with training/train_tpm.py.",
+            description="Loads a trained timestep prediction module, which chooses the "
+            "deviation for "
+            "each image at each step. Files go to models/tpm; train one with "
+            "training/train_tpm.py.",
             inputs=[
                 io.Combo.Input(
                     "tpm_name",
                     options=folder_paths.get_filename_list("tpm") or [NO_TPM],
-                    tooltip="The policy that chooses the detail. A file works with the model family "
+                    tooltip="The policy that chooses the detail. A file works with the model "
+                    "family "
                     "that it was trained on.",
                 )
             ],

@@ -61,7 +61,8 @@ def require_descending(sigmas: torch.Tensor) -> None:
     if sigmas.ndim != 1 or len(sigmas) < 2 or not bool((sigmas[1:] < sigmas[:-1]).all()):
         raise ValueError(
             f"Async Timestep found sigmas {[round(s, 4) for s in sigmas.flatten().tolist()][:8]}, "
-            "expected a schedule of two or more falling values; connect the scheduler's own SIGMAS, "
+            "expected a schedule of two or more falling values; connect the scheduler's own "
+            "SIGMAS, "
             "and take the patch off a model that samples backwards (inversion)."
         )
 
@@ -173,7 +174,9 @@ def grid_state(run: RunState, sampling, k: int, sigma: float, batch: int, evalua
 
 
 def decide(run: RunState, state: State) -> Decision:
-    """The decision for this evaluation. t*_0 = t_0; a TPM has answered one step earlier, or not at all."""
+    """The decision for this evaluation. t*_0 = t_0; a TPM has answered one step earlier, or not
+    at all.
+    """
     if state.k == 0:
         first = run.policy.decide(state)
         return Decision(first.deviation * 0, first.cut * 0, first.omega, first.follow)
@@ -194,14 +197,18 @@ def told_time(run: RunState, sampling, u, k: int, decision: Decision) -> torch.T
 
 
 def lowest_sigma(sampling) -> torch.Tensor:
-    """Smallest conditioning sigma: flow time 1e-3 for flow models, the table's end for the others."""
+    """Smallest conditioning sigma: flow time 1e-3 for flow models, the table's end for the
+    others.
+    """
     if isinstance(sampling, CONST):
         return torch.tensor(FLOW_TIME_MIN)
     return torch.as_tensor(sampling.sigma_min).cpu()
 
 
 def velocity_factor(sampling, decision: Decision, u, u_star) -> torch.Tensor | None:
-    """omega (B,) of Eq. 19, or None where it is 1 for every sample (and nothing is to be touched)."""
+    """omega (B,) of Eq. 19, or None where it is 1 for every sample (and nothing is to be
+    touched).
+    """
     omega = decision.omega.to(u.device)
     if decision.follow and not torch.equal(u_star, u):
         omega = omega * sigma_ratio(sampling, u, u_star)
@@ -211,8 +218,8 @@ def velocity_factor(sampling, decision: Decision, u, u_star) -> torch.Tensor | N
 def sigma_ratio(sampling, u, u_star) -> torch.Tensor:
     """sigma* / sigma (B,), exactly 1 where u* = u.
 
-    A flow model's time is its sigma. (Its own `sigma()` maps the unshifted time and is no inverse of
-    `timestep()`.)
+    A flow model's time is its sigma. (Its own `sigma()` maps the unshifted time and is no
+    inverse of `timestep()`.)
     """
     if isinstance(sampling, CONST):
         ratio = u_star / u
@@ -222,7 +229,9 @@ def sigma_ratio(sampling, u, u_star) -> torch.Tensor:
 
 
 def record(run: RunState, sampling, k, sigma, u, u_star, decision: Decision, omega) -> None:
-    """One line of the trace. cut_percent compares sigmas, so that it means the same in every family."""
+    """One line of the trace. cut_percent compares sigmas, so that it means the same in every
+    family.
+    """
     ones = torch.ones_like(u)
     ratio = ones if torch.equal(u_star, u) else sigma_ratio(sampling, u, u_star)
     run.record.add(
@@ -287,8 +296,8 @@ def apply_model(
     c_concat=None,
     c_crossattn=None,
     control=None,
-    transformer_options={},
-    **kwargs,  # noqa: B006
+    transformer_options={},  # noqa: B006 (the host's own signature)
+    **kwargs,
 ):
     """APPLY_MODEL: the network, and nothing else, receives u*, tiled over the cond chunks."""
     run: RunState | None = transformer_options.get(KEY)
@@ -314,14 +323,18 @@ def apply_model(
 
 
 def tile(u_star: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-    """u* (B,) repeated over the chunks (cond, uncond, areas ...) that ComfyUI put into one batch."""
+    """u* (B,) repeated over the chunks (cond, uncond, areas ...) that ComfyUI put into one
+    batch.
+    """
     chunks, rest = divmod(len(timestep), len(u_star))
     if rest == 0:
         return u_star.to(timestep).repeat(chunks)
     if bool((u_star == u_star[0]).all()):
         return u_star[:1].to(timestep).expand(len(timestep))
     raise ValueError(
-        f"Async Timestep has one time for each of {len(u_star)} images, but the network was called with "
-        f"a batch of {len(timestep)}, which is no multiple of it; use the same deviation for all images "
+        f"Async Timestep has one time for each of {len(u_star)} images, but the network was "
+        "called with "
+        f"a batch of {len(timestep)}, which is no multiple of it; use the same deviation for "
+        "all images "
         "here, or take the node out that splits the batch (context windows)."
     )

@@ -28,7 +28,8 @@ def preset_input() -> io.Combo.Input:
         options=PRESET_NAMES,
         default="auto",
         tooltip="How much detail the model adds: auto picks the paper's value for the loaded model "
-        "(Flux.1-dev +0.5, SD3.5-medium +0.2) and a careful +0.25, marked untuned, for every other. "
+        "(Flux.1-dev +0.5, SD3.5-medium +0.2) and a careful +0.25, marked untuned, for every "
+        "other. "
         "A connected deviation replaces it; custom needs one.",
     )
 
@@ -84,7 +85,9 @@ def trace_output() -> io.Custom.Output:
 
 
 def chosen_policy(preset: str, deviation: Policy | None) -> Policy:
-    """The connected policy, else the preset's. Raises ValueError for custom with nothing connected."""
+    """The connected policy, else the preset's. Raises ValueError for custom with nothing
+    connected.
+    """
     if deviation is not None:
         return deviation
     if preset == "custom":

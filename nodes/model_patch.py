@@ -24,7 +24,8 @@ class AsyncTimestepModel(io.ComfyNode):
             display_name="Async Timestep (model patch)",
             category=CATEGORY,
             search_aliases=[*ALIASES, "model patch"],
-            description="Adds detail in the same number of steps: tells the model that it is later in "
+            description="Adds detail in the same number of steps: tells the model that it is "
+            "later in "
             "the schedule than the sampler is. Put it between the loader and any sampler.",
             inputs=[
                 io.Model.Input("model", tooltip="The model that will add more detail."),
@@ -34,8 +35,10 @@ class AsyncTimestepModel(io.ComfyNode):
                 io.Sigmas.Input(
                     "sigmas",
                     optional=True,
-                    tooltip="Makes both halves of a split schedule behave as the single run: connect "
-                    "the whole schedule here, before it is split. Without it the first step of each "
+                    tooltip="Makes both halves of a split schedule behave as the single run: "
+                    "connect "
+                    "the whole schedule here, before it is split. Without it the first step of "
+                    "each "
                     "sampler is synchronous.",
                 ),
             ],

@@ -1,4 +1,6 @@
-"""Async Timestep Plot and the Noise Residual Meter: what was applied, and what it left in the image."""
+"""Async Timestep Plot and the Noise Residual Meter: what was applied, and what it left in the
+image.
+"""
 
 from __future__ import annotations
 

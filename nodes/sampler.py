@@ -81,7 +81,8 @@ def sampler_inputs(seed_name: str) -> list:
             max=100.0,
             step=0.1,
             round=0.01,
-            tooltip="How closely the image follows the prompt. The deviation does not depend on it.",
+            tooltip="How closely the image follows the prompt. The deviation does not depend on "
+            "it.",
         ),
         io.Combo.Input(
             "sampler_name",
@@ -91,7 +92,8 @@ def sampler_inputs(seed_name: str) -> list:
         io.Combo.Input(
             "scheduler",
             options=comfy.samplers.SCHEDULER_NAMES,
-            tooltip="How the noise falls over the steps. A TPM expects the one it was trained with.",
+            tooltip="How the noise falls over the steps. A TPM expects the one it was trained "
+            "with.",
         ),
         io.Conditioning.Input("positive", tooltip="What should be in the image."),
         io.Conditioning.Input("negative", tooltip="What should not be in the image."),
@@ -107,7 +109,8 @@ class AsyncTimestepKSampler(io.ComfyNode):
             display_name="Async Timestep KSampler",
             category=CATEGORY,
             search_aliases=[*ALIASES, "ksampler"],
-            description="KSampler that adds detail in the same number of steps: the model is told a "
+            description="KSampler that adds detail in the same number of steps: the model is "
+            "told a "
             "cleaner time than the sampler integrates with.",
             inputs=[
                 io.Model.Input("model", tooltip="The model used for denoising."),
@@ -118,7 +121,8 @@ class AsyncTimestepKSampler(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="How much of the latent is made anew; lower keeps more of its structure.",
+                    tooltip="How much of the latent is made anew; lower keeps more of its "
+                    "structure.",
                 ),
                 preset_input(),
                 scale_input(),
@@ -133,8 +137,9 @@ class AsyncTimestepKSampler(io.ComfyNode):
         denoise, preset, deviation_scale, deviation=None,
     ) -> io.NodeOutput:  # fmt: skip
         latent, trace = async_ksampler(
-            model, chosen_policy(preset, deviation), deviation_scale, steps, sampler_name, scheduler,
-            seed=seed, cfg=cfg, positive=positive, negative=negative, latent=latent_image, denoise=denoise,
+            model, chosen_policy(preset, deviation), deviation_scale, steps, sampler_name,
+            scheduler, seed=seed, cfg=cfg, positive=positive, negative=negative,
+            latent=latent_image, denoise=denoise,
         )  # fmt: skip
         return io.NodeOutput(latent, trace)
 
@@ -147,14 +152,16 @@ class AsyncTimestepKSamplerAdvanced(io.ComfyNode):
             display_name="Async Timestep KSampler (Advanced)",
             category=CATEGORY,
             search_aliases=[*ALIASES, "ksampler advanced"],
-            description="KSampler (Advanced) that adds detail in the same number of steps. Stages of "
+            description="KSampler (Advanced) that adds detail in the same number of steps. "
+            "Stages of "
             "one schedule get the same t* as a single run.",
             inputs=[
                 io.Model.Input("model", tooltip="The model used for denoising."),
                 io.Combo.Input(
                     "add_noise",
                     options=["enable", "disable"],
-                    tooltip="Noise is added to the latent before sampling; disable it in a later stage.",
+                    tooltip="Noise is added to the latent before sampling; disable it in a "
+                    "later stage.",
                 ),
                 *sampler_inputs("noise_seed"),
                 io.Int.Input(
@@ -186,13 +193,14 @@ class AsyncTimestepKSamplerAdvanced(io.ComfyNode):
     @classmethod
     def execute(
         cls, model, add_noise, noise_seed, steps, cfg, sampler_name, scheduler, positive, negative,
-        latent_image, start_at_step, end_at_step, return_with_leftover_noise, preset, deviation_scale,
-        deviation=None,
+        latent_image, start_at_step, end_at_step, return_with_leftover_noise, preset,
+        deviation_scale, deviation=None,
     ) -> io.NodeOutput:  # fmt: skip
         latent, trace = async_ksampler(
-            model, chosen_policy(preset, deviation), deviation_scale, steps, sampler_name, scheduler,
-            seed=noise_seed, cfg=cfg, positive=positive, negative=negative, latent=latent_image,
-            disable_noise=add_noise == "disable", start_step=start_at_step, last_step=end_at_step,
+            model, chosen_policy(preset, deviation), deviation_scale, steps, sampler_name,
+            scheduler, seed=noise_seed, cfg=cfg, positive=positive, negative=negative,
+            latent=latent_image, disable_noise=add_noise == "disable",
+            start_step=start_at_step, last_step=end_at_step,
             force_full_denoise=return_with_leftover_noise == "disable",
         )  # fmt: skip
         return io.NodeOutput(latent, trace)

@@ -1,4 +1,6 @@
-"""A real ComfyUI server as a context manager, and the few HTTP calls that the demo and tests need."""
+"""A real ComfyUI server as a context manager, and the few HTTP calls that the demo and tests
+need.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def free_port() -> int:
 
 
 class ComfyServer:
-    """`with ComfyServer(base) as server: server.run(prompt)`. CPU, no other packs, log in `base`."""
+    """`with ComfyServer(base) as server: server.run(prompt)`. CPU, no other packs, log in
+    `base`.
+    """
 
     def __init__(
         self, base: Path, port: int = 0, flags: tuple[str, ...] = ("--cpu",), only_ours: bool = True
@@ -117,7 +121,9 @@ class ComfyServer:
         raise TimeoutError(f"The prompt was not done after {timeout} s; see {self.log}.")
 
     def run(self, prompt: dict, timeout: float = 300) -> dict:
-        """Queues, waits, and returns the outputs by node id. Raises RuntimeError with the node's message."""
+        """Queues, waits, and returns the outputs by node id. Raises RuntimeError with the
+        node's message.
+        """
         entry = self.wait(self.queue(prompt), timeout)
         if entry["status"]["status_str"] != "success":
             raise RuntimeError(error_message(entry))

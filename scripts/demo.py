@@ -1,9 +1,11 @@
-"""Runs the bundled graphs on the embedded model in a real ComfyUI and leaves what they show in demo/.
+"""Runs the bundled graphs on the embedded model in a real ComfyUI and leaves what they show in
+demo/.
 
     python scripts/demo.py [--prompts 64]
 
-Makes: the pictures of the bundled workflows, a grid over the deviation on paired seeds, the plot of
-what was applied, and a table with standard errors. A few minutes on two cores, set-up included.
+Makes: the pictures of the bundled workflows, a grid over the deviation on paired seeds, the
+plot of what was applied, and a table with standard errors. A few minutes on two cores, set-up
+included.
 """
 
 from __future__ import annotations
@@ -69,7 +71,8 @@ def inside_host(prompts: int) -> None:
     print(write_table(scores, DEVIATIONS, every, out / "scores.csv"))
     print(
         f"\nDone in {time.monotonic() - started:.0f} s. Look at demo/deviation_grid.png, "
-        "demo/demo_3_async_ksampler_plot.png and demo/scores.csv.\nTo open the graphs in a browser: "
+        "demo/demo_3_async_ksampler_plot.png and demo/scores.csv.\nTo open the graphs in a "
+        "browser: "
         "make serve, then Workflow > Browse Templates > async-timestep."
     )
 

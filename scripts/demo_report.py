@@ -70,7 +70,8 @@ def write_table(
     """
     base = scores[deviations.index(0.0)]
     lines = [
-        f"{'texture':9} {'D':>6} {'n':>4} {'d_reward':>18} {'strict':>7} {'texture':>8} {'noise':>7}"
+        f"{'texture':9} {'D':>6} {'n':>4} {'d_reward':>18} {'strict':>7} {'texture':>8} "
+        f"{'noise':>7}"
     ]
     with open(path, "w", newline="") as file:
         writer = csv.writer(file)
@@ -88,7 +89,8 @@ def write_table(
                     [texture, deviation, n, *(f"{v:.5f}" for v in (mean, error, *values))]
                 )
                 lines.append(
-                    f"{texture:9} {deviation:+6.2f} {n:4d} {mean:+9.4f} +- {error:.4f} {values[0]:7.3f} "
+                    f"{texture:9} {deviation:+6.2f} {n:4d} {mean:+9.4f} +- {error:.4f} "
+                    f"{values[0]:7.3f} "
                     f"{values[1]:8.4f} {values[2]:7.4f}"
                 )
     return "\n".join(lines)

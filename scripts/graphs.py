@@ -1,6 +1,8 @@
-"""The example graphs in the server's own (API) format: the source of workflows/ and of the demo.
+"""The example graphs in the server's own (API) format: the source of workflows/ and of the
+demo.
 
-Each graph is {node id: {class_type, inputs, _meta: {title}}}; ids are words here, links are [id, slot].
+Each graph is {node id: {class_type, inputs, _meta: {title}}}; ids are words here, links are
+[id, slot].
 """
 
 from __future__ import annotations
@@ -83,7 +85,8 @@ def async_ksampler(
             start_percent=0.0, end_percent=1.0,
         ),
         "sampler": node(
-            "AsyncTimestepKSampler", **wired, preset="auto", deviation_scale=1.0, deviation=["scale", 0]
+            "AsyncTimestepKSampler", **wired, preset="auto", deviation_scale=1.0,
+            deviation=["scale", 0],
         ),
         "plot": node("AsyncTimestepPlot", trace=["sampler", 1], after=["sampler", 0]),
         "meter": node("AsyncTimestepNoiseMeter", image=["decode", 0]),
@@ -98,14 +101,17 @@ def split_sigmas(
     graph["decode"]["inputs"]["samples"] = ["second", 0]
     return {
         **graph,
-        "schedule": node("BasicScheduler", model=["loader", 0], scheduler="simple", steps=steps, denoise=1.0),
+        "schedule": node(
+            "BasicScheduler", model=["loader", 0], scheduler="simple", steps=steps, denoise=1.0
+        ),
         "split": node("SplitSigmas", sigmas=["schedule", 0], step=cut),
         "patch": node(
             "AsyncTimestepModel", model=["loader", 0], preset="auto", deviation_scale=1.0,
             sigmas=["schedule", 0],
         ),
         "guider": node(
-            "CFGGuider", model=["patch", 0], positive=["positive", 0], negative=["negative", 0], cfg=3.0
+            "CFGGuider", model=["patch", 0], positive=["positive", 0],
+            negative=["negative", 0], cfg=3.0,
         ),
         "euler": node("KSamplerSelect", sampler_name="euler"),
         "noise": node("RandomNoise", noise_seed=seed),
@@ -152,8 +158,10 @@ PLACES = {  # where the nodes stand in the editor: x, y, width, height
     "meter": [1140, 580, 420, 160],
 }
 HOW = (
-    "The model is tiny and comes with the pack: it draws what you write in the words it knows, one to "
-    "three coloured shapes on a *dark* or *light*, *plain*, *striped*, *dotted* or *rough* background.\n\n"
+    "The model is tiny and comes with the pack: it draws what you write in the words it knows, "
+    "one to "
+    "three coloured shapes on a *dark* or *light*, *plain*, *striped*, *dotted* or *rough* "
+    "background.\n\n"
 )
 NOTES = {
     "demo_1_stock_ksampler": "## The embedded model in a stock KSampler\n\n"
@@ -163,12 +171,14 @@ NOTES = {
     "demo_2_model_patch": "## The same graph with the model patch\n\n"
     + HOW
     + "Between the loader and a stock "
-    "KSampler: the network is told a cleaner time than the sampler integrates with. `deviation_scale` 0 is "
+    "KSampler: the network is told a cleaner time than the sampler integrates with. "
+    "`deviation_scale` 0 is "
     "exactly the stock picture, 2 is twice the effect. The plot shows what was really applied.",
     "demo_3_async_ksampler": "## Deviation, Deviation Scale, Async Timestep KSampler\n\n"
     + HOW
     + "Set "
-    "`deviation_scale` to 0, 1, 2 on the same seed: more texture, and, from some point on, grain: the "
+    "`deviation_scale` to 0, 1, 2 on the same seed: more texture, and, from some point on, "
+    "grain: the "
     "Noise Residual Meter counts it.",
     "demo_4_split_sigmas": "## A schedule in two stages\n\n"
     + HOW

@@ -112,7 +112,8 @@ def ensure_python(tree: Path, extra: list[str] | None = None) -> Path:
             continue
         if name == "host":
             say(
-                "Installing ComfyUI's requirements into .host/venv (half a minute to a few minutes) ..."
+                "Installing ComfyUI's requirements into .host/venv (half a minute to a few "
+                "minutes) ..."
             )
             if not python.exists():
                 run([sys.executable, "-m", "venv", venv], HOST / "venv.log")

@@ -1,8 +1,10 @@
-"""Policies: what decides the deviation at every grid point. Small immutable objects that compose.
+"""Policies: what decides the deviation at every grid point. Small immutable objects that
+compose.
 
     Scaled(Window(Constant(0.5), 0.0, 0.8), 2.0).decide(state)
 
-A policy gets a `State` and answers a `Decision`. It never sees the network; the hook asks it and applies the answer.
+A policy gets a `State` and answers a `Decision`. It never sees the network; the hook asks it
+and applies the answer.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ MODES = ("conditioning", "follow_time")
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What the last network evaluation left behind, for a learned policy: latents (B, C, H, W), times (B,) in flow time."""
+    """What the last network evaluation left behind, for a learned policy: latents (B, C, H, W),
+    times (B,) in flow time.
+    """
 
     x: torch.Tensor
     v: torch.Tensor
@@ -39,8 +43,9 @@ class Evaluation:
 class State:
     """One grid point k >= 1 of a run, in the whole schedule of `steps` intervals.
 
-    sigma: the true noise level there. last: no further evaluation follows (the next node is 0). percent_to_sigma: the
-    model's own map. evaluation: the state at k-1, None where a cache skipped it or the stage has just begun.
+    sigma: the true noise level there. last: no further evaluation follows (the next node is 0).
+    percent_to_sigma: the model's own map. evaluation: the state at k-1, None where a cache
+    skipped it or the stage has just begun.
     """
 
     k: int
@@ -56,7 +61,9 @@ class State:
 
 @dataclass(frozen=True)
 class Decision:
-    """Per-sample answer, each (B,): deviation in interval units, cut as a share of t, omega; `follow`: omega = t*/t."""
+    """Per-sample answer, each (B,): deviation in interval units, cut as a share of t, omega;
+    `follow`: omega = t*/t.
+    """
 
     deviation: torch.Tensor
     cut: torch.Tensor
@@ -75,7 +82,9 @@ def synchronous(state: State) -> Decision:
 
 
 def inside(state: State, start_percent: float, end_percent: float) -> bool:
-    """True where the true sigma lies in the window; the same comparison in float32 as ComfyUI's own ranges."""
+    """True where the true sigma lies in the window; the same comparison in float32 as ComfyUI's
+    own ranges.
+    """
     start, end, sigma = (
         torch.tensor(v, dtype=torch.float32)
         for v in (
@@ -97,7 +106,9 @@ def follow_label(mode: str) -> str:
 
 
 class Policy:
-    """Base: a label for plots, whether a TPM is inside (it reads `State.evaluation`), and `decide`."""
+    """Base: a label for plots, whether a TPM is inside (it reads `State.evaluation`), and
+    `decide`.
+    """
 
     label = "off"
 
@@ -132,7 +143,9 @@ class Constant(Policy):
 
 @dataclass(frozen=True)
 class Preset(Policy):
-    """The paper's constant for a family; `auto` takes the loaded model's family and is cautious with unknown ones."""
+    """The paper's constant for a family; `auto` takes the loaded model's family and is cautious
+    with unknown ones.
+    """
 
     name: str = "auto"
     mode: str = "conditioning"
@@ -157,7 +170,9 @@ class Preset(Policy):
 
 @dataclass(frozen=True)
 class Curve(Policy):
-    """A deviation that follows a curve over the schedule: `shape(progress)` times the policy's own, progress = k / K."""
+    """A deviation that follows a curve over the schedule: `shape(progress)` times the policy's
+    own, progress = k / K.
+    """
 
     policy: Policy
     shape: Callable[[float], float]
@@ -172,7 +187,9 @@ class Curve(Policy):
 
 @dataclass(frozen=True)
 class Window(Policy):
-    """Only between start_percent and end_percent (ComfyUI's meaning, on the true sigma); synchronous outside."""
+    """Only between start_percent and end_percent (ComfyUI's meaning, on the true sigma);
+    synchronous outside.
+    """
 
     policy: Policy
     start_percent: float = 0.0
@@ -192,7 +209,9 @@ class Window(Policy):
 
 @dataclass(frozen=True)
 class Scaled(Policy):
-    """gamma times a policy's deviation inside a window (Eq. 12); outside the window the policy is left as it is."""
+    """gamma times a policy's deviation inside a window (Eq. 12); outside the window the policy
+    is left as it is.
+    """
 
     policy: Policy
     gamma: float = 1.0
@@ -217,8 +236,9 @@ class Scaled(Policy):
 
 @dataclass(frozen=True)
 class VelocityScale(Policy):
-    """omega of Eq. 19: the returned denoised is x - omega sigma v. `constant` leaves the last step alone (omega = 1),
-    `follow_time` sets omega_k = t*_k / t_k on every step (sigma*/sigma for eps and v models)."""
+    """omega of Eq. 19: the returned denoised is x - omega sigma v. `constant` leaves the last
+    step alone (omega = 1), `follow_time` sets omega_k = t*_k / t_k on every step
+    (sigma*/sigma for eps and v models)."""
 
     policy: Policy | None = None
     omega: float = 1.0

@@ -28,7 +28,9 @@ def start(family, sigmas: torch.Tensor, seed=5):
 
 
 def network(base, x, sigma: torch.Tensor, u: float, conds: dict) -> torch.Tensor:
-    """denoised with the true sigma in input scaling and output, and u as the only time that is told."""
+    """denoised with the true sigma in input scaling and output, and u as the only time that is
+    told.
+    """
     sampling = base.model_sampling
     s = sigma.expand(len(x))
     inside = sampling.calculate_input(s, x)
@@ -55,7 +57,9 @@ def euler_with_times(
 
 
 def euler_lying_sigma(family, sigmas, lies: list[float]) -> torch.Tensor:
-    """Detail Daemon: the whole model call is made with the lower sigma; the step keeps the true one."""
+    """Detail Daemon: the whole model call is made with the lower sigma; the step keeps the true
+    one.
+    """
     base, x, conds = start(family, sigmas)
     sampling = base.model_sampling
     for k, lie in enumerate(lies):

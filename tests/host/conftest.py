@@ -1,4 +1,6 @@
-"""The real ComfyUI in this process (for bit-exact checks), and a real server (for graphs over HTTP)."""
+"""The real ComfyUI in this process (for bit-exact checks), and a real server (for graphs over
+HTTP).
+"""
 
 from __future__ import annotations
 

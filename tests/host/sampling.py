@@ -1,4 +1,6 @@
-"""Sampling in this process through ComfyUI's own entry point, with the network's calls written down."""
+"""Sampling in this process through ComfyUI's own entry point, with the network's calls written
+down.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ def sample(
     scheduler="simple",
     **more,
 ):
-    """(latents, timesteps that the network received [(chunks * B,), ...]) for a family's tiny model."""
+    """(latents, timesteps that the network received [(chunks * B,), ...]) for a family's tiny
+    model.
+    """
     stock, positive, negative, empty = family
     model = (model or stock).clone()
     latent = more.pop("latent", empty.repeat(batch, 1, 1, 1))
@@ -53,7 +57,8 @@ def sample_sigmas(
     latent = empty.repeat(2, 1, 1, 1) if latent is None else latent
     noise = comfy.sample.prepare_noise(latent, seed) if noise is None else noise
     return comfy.sample.sample_custom(
-        model, noise, cfg, comfy.samplers.sampler_object(sampler), sigmas, positive, negative, latent,
+        model, noise, cfg, comfy.samplers.sampler_object(sampler), sigmas, positive, negative,
+        latent,
         disable_pbar=True, seed=seed,
     )  # fmt: skip
 

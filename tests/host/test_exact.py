@@ -40,7 +40,9 @@ def test_zero_is_stock_and_not_zero_is_active(pack, families, family, cfg):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_zero_wires_are_stock(pack, families, family):
-    """Every way to say zero: window never open, velocity 1, percent 0, curve at 0, untrained TPM."""
+    """Every way to say zero: window never open, velocity 1, percent 0, curve at 0, untrained
+    TPM.
+    """
     hook, p = pack("nodes.hook"), pack("tpm.policies")
     tiny = families[family]
     stock, _ = sample(tiny, steps=5)

@@ -71,7 +71,9 @@ def test_the_network_receives_t_star(pack, families, family, deviation, gamma):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_trace_tells_the_share_of_sigma(pack, families, family):
-    """cut_percent: 1 - sigma*/sigma; on flow models sigma is the time, else the table's own value."""
+    """cut_percent: 1 - sigma*/sigma; on flow models sigma is the time, else the table's own
+    value.
+    """
     tiny = families[family]
     patched, trace = attach(pack, tiny, 0.5)
     sample(tiny, patched, steps=5)
@@ -283,7 +285,8 @@ def test_stages_equal_the_single_run(pack, families, family, kind):
 
         def stage(latent, start, end, noise, leftover):
             out, trace = node.async_ksampler(
-                *args, **common, latent={"samples": latent}, disable_noise=not noise, start_step=start,
+                *args, **common, latent={"samples": latent}, disable_noise=not noise,
+                start_step=start,
                 last_step=end, force_full_denoise=not leftover,
             )  # fmt: skip
             return out["samples"], [s["t_star"][0] for s in trace.runs[-1].steps]

@@ -1,4 +1,6 @@
-"""Random-weight models, as small as ComfyUI's own loaders accept, and conditioning to go with them."""
+"""Random-weight models, as small as ComfyUI's own loaders accept, and conditioning to go with
+them.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,11 @@ import torch
 from safetensors.torch import save_file
 
 SD15 = {
-    "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320, "num_res_blocks": [1],
+    "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320,
+    "num_res_blocks": [1],
     "channel_mult": [1], "transformer_depth": [1], "transformer_depth_output": [1, 1],
-    "transformer_depth_middle": -2, "num_heads": 8, "use_spatial_transformer": True, "context_dim": 768,
+    "transformer_depth_middle": -2, "num_heads": 8, "use_spatial_transformer": True,
+    "context_dim": 768,
 }  # fmt: skip
 
 
@@ -40,7 +44,8 @@ def write_models(folder: Path) -> dict[str, Path]:
     )  # fmt: skip
     flux = FluxTransformer2DModel(
         patch_size=1, in_channels=64, num_layers=1, num_single_layers=1, attention_head_dim=128,
-        num_attention_heads=1, joint_attention_dim=64, pooled_projection_dim=768, guidance_embeds=True,
+        num_attention_heads=1, joint_attention_dim=64, pooled_projection_dim=768,
+        guidance_embeds=True,
     )  # fmt: skip
     unet = UNetModel(
         **SD15, dtype=torch.float32, device="cpu", operations=comfy.ops.disable_weight_init
@@ -56,9 +61,11 @@ def write_models(folder: Path) -> dict[str, Path]:
 
 
 def load_families(files: dict[str, Path]) -> dict[str, tuple]:
-    """family -> (model, positive, negative, empty latent); `vpred` is the SD1.5 net with v prediction.
+    """family -> (model, positive, negative, empty latent); `vpred` is the SD1.5 net with v
+    prediction.
 
-    The SD1.5 net cannot be made small, so it is held in float32 (no cast at each call) on 4 x 4 latents.
+    The SD1.5 net cannot be made small, so it is held in float32 (no cast at each call) on 4 x 4
+    latents.
     """
     import comfy.sd
     from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete

@@ -1,4 +1,6 @@
-"""What the registry would get: the git files that .comfyignore lets through, free of flagged tokens."""
+"""What the registry would get: the git files that .comfyignore lets through, free of flagged
+tokens.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""The embedded text-to-image model: a tiny SD3.5-type rectified flow that ComfyUI's own UNET loader reads.
+"""The embedded text-to-image model: a tiny SD3.5-type rectified flow that ComfyUI's own UNET
+loader reads.
 
-from training.tiny.backbone import TinyBackbone
-images = TinyBackbone().sample(["a red circle above a blue star on a dark rough background"], seed=0)
+from training.tiny.backbone import TinyBackbone images = TinyBackbone().sample(["a red circle
+above a blue star on a dark rough background"], seed=0)
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ def new_transformer() -> SD3Transformer2DModel:
 
 
 def shifted(t: torch.Tensor) -> torch.Tensor:
-    """Flow time after the shift of SD3 (diffusers and ComfyUI agree): t in [0, 1] -> t in [0, 1]."""
+    """Flow time after the shift of SD3 (diffusers and ComfyUI agree): t in [0, 1] -> t in [0,
+    1].
+    """
     return SHIFT * t / (1 + (SHIFT - 1) * t)
 
 
@@ -68,7 +71,9 @@ class TinyBackbone:
     def velocity(
         self, x: torch.Tensor, t: torch.Tensor, captions: list[str], guidance: float
     ) -> torch.Tensor:
-        """CFG velocity v_uncond + guidance (v_cond - v_uncond), (B, 16, h, w), at per-sample time t (B,) in [0, 1]."""
+        """CFG velocity v_uncond + guidance (v_cond - v_uncond), (B, 16, h, w), at per-sample
+        time t (B,) in [0, 1].
+        """
         both = guidance != 1.0
         tokens, pooled = self.text(captions + [""] * len(captions) if both else captions)
         v = self.network(
@@ -84,7 +89,9 @@ class TinyBackbone:
         return uncond + guidance * (cond - uncond)
 
     def noise(self, seeds: list[int], size: int = 64) -> torch.Tensor:
-        """Initial latents (B, 16, size/4, size/4), one generator a seed: the batch does not change an image."""
+        """Initial latents (B, 16, size/4, size/4), one generator a seed: the batch does not
+        change an image.
+        """
         return torch.stack(
             [
                 torch.randn(

@@ -1,8 +1,9 @@
 """Captioned scenes: the little world that the embedded text-to-image model was trained on.
 
-A scene is one to three coloured shapes on one of eight backgrounds, and its caption says all of it, in the manner
-of T2I-CompBench (attribute binding, spatial relation, count): "two red circles above a blue star on a dark rough
-background". Everything is rendered from signed distances, so the true mask of every object is known.
+A scene is one to three coloured shapes on one of eight backgrounds, and its caption says all of
+it, in the manner of T2I-CompBench (attribute binding, spatial relation, count): "two red
+circles above a blue star on a dark rough background". Everything is rendered from signed
+distances, so the true mask of every object is known.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ AREA = {
 
 @dataclass(frozen=True)
 class Scene:
-    """What a caption says. `objects`: (colour, shape) in caption order; `count`: copies of the first object."""
+    """What a caption says. `objects`: (colour, shape) in caption order; `count`: copies of the
+    first object.
+    """
 
     kind: str
     objects: tuple[tuple[str, str], ...]
@@ -75,7 +78,9 @@ class Scene:
 
     @property
     def held_out(self) -> bool:
-        """True for the tenth of all two- and three-object combinations that training never shows."""
+        """True for the tenth of all two- and three-object combinations that training never
+        shows.
+        """
         return len(self.objects) > 1 and zlib.crc32(self.subject.encode()) % 10 == 0
 
 
@@ -130,7 +135,8 @@ def held_out_scenes(n: int, seed: int, compositions_only: bool = False) -> list[
 
 _CAPTION = re.compile(
     r"^(a|two|three) (\w+) (\w+?)s?(?: (left of|right of|above|below) a (\w+) (\w+))?"
-    r"(?: (left of|right of|above|below) a (\w+) (\w+))? on a (dark|light) (plain|striped|dotted|rough) background$"
+    r"(?: (left of|right of|above|below) a (\w+) (\w+))?"
+    r" on a (dark|light) (plain|striped|dotted|rough) background$"
 )
 
 
@@ -195,7 +201,9 @@ def layout(scene: Scene, rng: torch.Generator) -> torch.Tensor:
 
 
 def distance(shape: str, x: torch.Tensor, y: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
-    """Signed distance in pixels (negative inside) of a shape of size r around the origin, y pointing down."""
+    """Signed distance in pixels (negative inside) of a shape of size r around the origin, y
+    pointing down.
+    """
     r = r * AREA[shape]
     if shape == "circle":
         return (x * x + y * y).sqrt() - r
@@ -205,7 +213,7 @@ def distance(shape: str, x: torch.Tensor, y: torch.Tensor, r: torch.Tensor) -> t
         slope = 3**0.5 / 2
         y = y - 0.12 * r
         return torch.maximum(slope * x.abs() - y / 2 - r / 2, y - r / 2)
-    # five-pointed star: fold the plane into half a point, then the distance to the line through tip and notch
+    # five-pointed star: fold the plane into half a point; the line goes through tip and notch
     tip, notch = (
         torch.tensor([0.0, 1.0]),
         0.48 * torch.tensor([math.sin(math.pi / 5), math.cos(math.pi / 5)]),
@@ -218,7 +226,9 @@ def distance(shape: str, x: torch.Tensor, y: torch.Tensor, r: torch.Tensor) -> t
 
 
 def coverage(shapes: list[str], place: torch.Tensor) -> torch.Tensor:
-    """Anti-aliased masks (n, SIZE, SIZE) in [0, 1] of n objects placed at (n, 3) centre x, centre y, radius."""
+    """Anti-aliased masks (n, SIZE, SIZE) in [0, 1] of n objects placed at (n, 3) centre x,
+    centre y, radius.
+    """
     grid = torch.arange(SIZE, device=place.device) + 0.5
     masks = torch.zeros(len(shapes), SIZE, SIZE, device=place.device)
     for shape in SHAPES:  # one pass a shape, over all its objects at once
@@ -232,7 +242,9 @@ def coverage(shapes: list[str], place: torch.Tensor) -> torch.Tensor:
 
 
 def rough_field(count: int, rng: torch.Generator) -> torch.Tensor:
-    """Gaussian texture (count, SIZE, SIZE): white noise blurred by ROUGH_BLUR pixels, standard deviation ROUGH_STD."""
+    """Gaussian texture (count, SIZE, SIZE): white noise blurred by ROUGH_BLUR pixels, standard
+    deviation ROUGH_STD.
+    """
     reach = 6
     taps = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / ROUGH_BLUR) ** 2)
     taps = taps / taps.square().sum().sqrt()  # keeps white noise at unit variance along one axis
@@ -242,7 +254,9 @@ def rough_field(count: int, rng: torch.Generator) -> torch.Tensor:
 
 
 def backdrop(tone: str, texture: str) -> torch.Tensor:
-    """The deterministic part of a background, (3, SIZE, SIZE); `rough` is a plain tone with room for its texture."""
+    """The deterministic part of a background, (3, SIZE, SIZE); `rough` is a plain tone with
+    room for its texture.
+    """
     grid = torch.arange(SIZE) + 0.5
     x, y = grid[None, :], grid[:, None]
     sign = 1.0 if tone == "dark" else -1.0
@@ -263,8 +277,8 @@ BACKDROPS = {(tone, texture): backdrop(tone, texture) for tone in TONES for text
 def render(
     scenes: list[Scene], rng: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Draws scenes. Returns images (n, 3, SIZE, SIZE) in [0, 1], true object masks (n, MAX_OBJECTS, SIZE, SIZE) and
-    places (n, MAX_OBJECTS, 3); unused object rows are zero."""
+    """Draws scenes. Returns images (n, 3, SIZE, SIZE) in [0, 1], true object masks (n,
+    MAX_OBJECTS, SIZE, SIZE) and places (n, MAX_OBJECTS, 3); unused object rows are zero."""
     places = torch.zeros(len(scenes), MAX_OBJECTS, 3)
     owner, shapes, colours = [], [], []
     for i, scene in enumerate(scenes):

@@ -1,7 +1,9 @@
-"""The embedded model's text encoder: a frozen table of word vectors, positions, and a pooled projection.
+"""The embedded model's text encoder: a frozen table of word vectors, positions, and a pooled
+projection.
 
-Everything it knows is in one safetensors file (`text.safetensors`): the vectors, and in the metadata the word list,
-where a word maps to a row, or to -1 when it carries nothing ("a", "on").
+Everything it knows is in one safetensors file (`text.safetensors`): the vectors, and in the
+metadata the word list, where a word maps to a row, or to -1 when it carries nothing ("a",
+"on").
 """
 
 from __future__ import annotations
@@ -22,7 +24,9 @@ SILENT = ("a", "an", "the", "of", "on", "and", "background")
 
 
 def vocabulary() -> dict[str, int]:
-    """Word -> table row. Row 0 is the empty prompt, row 1 is padding; a plural shares its singular's row."""
+    """Word -> table row. Row 0 is the empty prompt, row 1 is padding; a plural shares its
+    singular's row.
+    """
     words = [
         *COLOURS,
         *SHAPES,
@@ -42,7 +46,9 @@ def vocabulary() -> dict[str, int]:
 
 
 def make_table(path: Path, rng: torch.Generator) -> None:
-    """Writes a new frozen text table: token vectors N(0, 1), position vectors N(0, 1/4), a random pooled projection."""
+    """Writes a new frozen text table: token vectors N(0, 1), position vectors N(0, 1/4), a
+    random pooled projection.
+    """
     rows = max(vocabulary().values()) + 1
     tensors = {
         "token": torch.randn(rows, WIDTH, generator=rng),
@@ -57,7 +63,9 @@ def make_table(path: Path, rng: torch.Generator) -> None:
 
 
 class TextTable:
-    """Frozen text encoder. `TextTable(path)(captions)` gives tokens (B, 12, 64) and pooled (B, 128), float32."""
+    """Frozen text encoder. `TextTable(path)(captions)` gives tokens (B, 12, 64) and pooled (B,
+    128), float32.
+    """
 
     def __init__(self, path: Path):
         with safe_open(path, framework="pt") as file:
@@ -67,7 +75,9 @@ class TextTable:
             )
 
     def ids(self, caption: str) -> list[int]:
-        """Table rows of a caption, padded to LENGTH. Raises ValueError on an unknown word or a long caption."""
+        """Table rows of a caption, padded to LENGTH. Raises ValueError on an unknown word or a
+        long caption.
+        """
         words = caption.lower().replace(",", " ").split()
         for word in words:
             if word not in self.rows:
@@ -78,7 +88,8 @@ class TextTable:
         ids = [self.rows[word] for word in words if self.rows[word] >= 0] or [0]
         if len(ids) > LENGTH:
             raise ValueError(
-                f"The prompt has {len(ids)} meaningful words, the embedded demo model reads at most {LENGTH}."
+                f"The prompt has {len(ids)} meaningful words, the embedded demo model reads at "
+                f"most {LENGTH}."
             )
         return ids + [1] * (LENGTH - len(ids))
 

@@ -1,13 +1,15 @@
 """Trains the embedded text-to-image model on rendered, captioned scenes. CPU is enough.
 
     python -m training.tiny.train_backbone --out training/tiny/weights --minutes 90
-    python -m training.tiny.train_backbone --out /tmp/smoke --minutes 2          (what the tests run)
+    python -m training.tiny.train_backbone --out smoke --minutes 2   (what the tests run)
 
-Rectified flow: x_t = (1 - t) x0 + t noise, the network predicts v = noise - x0. The time is uniform, then shifted by 3
-(without the shift the layout is not learnt); after a third of the time half of each batch is left unshifted, for the
-small shapes. Rows of three are shown more often than they are tested, because they are the hardest. Muon for the matrices of the blocks, AdamW for the rest, warm-up, linear decay over
-the last two fifths of the time, a moving average of the weights. Writes text.safetensors, vae.safetensors,
-transformer.safetensors (fp16), log.jsonl and SHA256SUMS. Killed, it goes on from its last checkpoint.
+Rectified flow: x_t = (1 - t) x0 + t noise, the network predicts v = noise - x0. The time is
+uniform, then shifted by 3 (without the shift the layout is not learnt); after a third of the
+time half of each batch is left unshifted, for the small shapes. Rows of three are shown more
+often than they are tested, because they are the hardest. Muon for the matrices of the blocks,
+AdamW for the rest, warm-up, linear decay over the last two fifths of the time, a moving average
+of the weights. Writes text.safetensors, vae.safetensors, transformer.safetensors (fp16),
+log.jsonl and SHA256SUMS. Killed, it goes on from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -60,7 +62,9 @@ def learning_rate(progress: float, step: int) -> float:
 
 
 def batch_of(size: int, rng: torch.Generator, text: TextTable, vae: LinearVAE):
-    """One training batch: latents, token vectors, pooled vectors; a tenth of the captions are empty (for CFG)."""
+    """One training batch: latents, token vectors, pooled vectors; a tenth of the captions are
+    empty (for CFG).
+    """
     scenes = [sample_scene(rng, held_out=False, weights=KIND_WEIGHTS) for _ in range(size)]
     latents = vae.encode(render(scenes, rng)[0])
     empty = (torch.rand(size, generator=rng) < 0.1).tolist()
@@ -96,7 +100,9 @@ def flow_loss(
 
 
 def export(network: torch.nn.Module, out: Path, metadata: dict[str, str]) -> None:
-    """Writes the fp16 file that ComfyUI and TinyBackbone read, and the hashes of all files; atomically."""
+    """Writes the fp16 file that ComfyUI and TinyBackbone read, and the hashes of all files;
+    atomically.
+    """
     tensors = {name: value.half().contiguous() for name, value in network.state_dict().items()}
     save_file(
         tensors,
@@ -114,7 +120,9 @@ def export(network: torch.nn.Module, out: Path, metadata: dict[str, str]) -> Non
 def train(
     out: Path, minutes: float, batch: int, lr: float, seed: int, bf16: bool, compiled: bool
 ) -> float:
-    """Trains for `minutes` of wall time in all (earlier parts of an interrupted run count). Returns the last mean loss."""
+    """Trains for `minutes` of wall time in all (earlier parts of an interrupted run count).
+    Returns the last mean loss.
+    """
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
     rng = torch.Generator().manual_seed(seed)

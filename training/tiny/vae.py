@@ -1,4 +1,6 @@
-"""The embedded model's autoencoder: a linear map between 4x4 pixel patches and 16 latent channels (whitened PCA)."""
+"""The embedded model's autoencoder: a linear map between 4x4 pixel patches and 16 latent
+channels (whitened PCA).
+"""
 
 from __future__ import annotations
 
@@ -11,10 +13,12 @@ PATCH, CHANNELS = 4, 16
 
 
 def fit_vae(images: torch.Tensor, path: Path) -> float:
-    """Fits the map on images (n, 3, H, W) in [0, 1], writes it, and returns the share of variance it explains.
+    """Fits the map on images (n, 3, H, W) in [0, 1], writes it, and returns the share of
+    variance it explains.
 
-    Channels are scaled by the square root of their standard deviation (between plain PCA and full whitening), then all
-    by one factor so that the latent has unit variance: the flow's noise N(0, 1) matches it.
+    Channels are scaled by the square root of their standard deviation (between plain PCA and
+    full whitening), then all by one factor so that the latent has unit variance: the flow's
+    noise N(0, 1) matches it.
     """
     patches = (
         torch.nn.functional.unfold(images * 2 - 1, PATCH, stride=PATCH)
@@ -35,7 +39,9 @@ def fit_vae(images: torch.Tensor, path: Path) -> float:
 
 
 class LinearVAE:
-    """`encode`: images (B, 3, H, W) in [0, 1] -> latents (B, 16, H/4, W/4); `decode`: the pseudo-inverse."""
+    """`encode`: images (B, 3, H, W) in [0, 1] -> latents (B, 16, H/4, W/4); `decode`: the
+    pseudo-inverse.
+    """
 
     def __init__(self, path: Path):
         tensors = load_file(path)
