@@ -61,6 +61,7 @@ class AsyncTimestepNoiseMeter(io.ComfyNode):
             node_id="AsyncTimestepNoiseMeter",
             display_name="Noise Residual Meter",
             category=CATEGORY,
+            is_output_node=True,
             search_aliases=["noise level", "grain", "residual noise", "async timestep"],
             description="Measures the fine noise that is left in an image: the price of a large "
             "deviation. Compare two images of the same seed; texture counts a little too.",

@@ -118,7 +118,14 @@ def export(network: torch.nn.Module, out: Path, metadata: dict[str, str]) -> Non
 
 
 def train(
-    out: Path, minutes: float, batch: int, lr: float, seed: int, bf16: bool, compiled: bool
+    out: Path,
+    minutes: float,
+    batch: int = 128,
+    lr: float = 3e-3,
+    seed: int = 7,
+    bf16: bool = True,
+    compiled: bool = False,
+    save_seconds: float = 120,
 ) -> float:
     """Trains for `minutes` of wall time in all (earlier parts of an interrupted run count).
     Returns the last mean loss.
@@ -180,7 +187,7 @@ def train(
             print(json.dumps(line), flush=True)
             with open(out / "log.jsonl", "a") as log:
                 log.write(json.dumps(line) + "\n")
-        if time.monotonic() - last > 120:
+        if time.monotonic() - last > save_seconds:
             last = time.monotonic()
             torch.save(
                 {
@@ -217,9 +224,9 @@ def main() -> None:
         "--out", type=Path, required=True, help="folder for the weights and the log"
     )
     parser.add_argument("--minutes", type=float, default=90, help="wall time to train for")
-    parser.add_argument("--batch", type=int, default=64, help="images a step")
+    parser.add_argument("--batch", type=int, default=128, help="images a step")
     parser.add_argument(
-        "--lr", type=float, default=2e-3, help="peak learning rate (both optimizers)"
+        "--lr", type=float, default=3e-3, help="peak learning rate (both optimizers)"
     )
     parser.add_argument(
         "--seed", type=int, default=7, help="seed of data, noise and initial weights"
@@ -228,12 +235,20 @@ def main() -> None:
     parser.add_argument(
         "--compile", action="store_true", help="torch.compile the network (needs a C++ compiler)"
     )
+    parser.add_argument("--save_seconds", type=float, default=120, help="between checkpoints")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 = all")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
     loss = train(
-        args.out, args.minutes, args.batch, args.lr, args.seed, not args.no_bf16, args.compile
+        args.out,
+        args.minutes,
+        args.batch,
+        args.lr,
+        args.seed,
+        not args.no_bf16,
+        args.compile,
+        args.save_seconds,
     )
     print(f"Done: last loss {loss:.4f}; weights in {args.out}.")
 
