@@ -57,13 +57,12 @@ def attach(
 
 
 def require_descending(sigmas: torch.Tensor) -> None:
-    """Raises ValueError unless the grid falls at every step."""
-    if sigmas.ndim != 1 or len(sigmas) < 2 or not bool((sigmas[1:] < sigmas[:-1]).all()):
+    """Raises ValueError unless the grid never rises (a thousand steps may have equal nodes)."""
+    if sigmas.ndim != 1 or len(sigmas) < 2 or not bool((sigmas[1:] <= sigmas[:-1]).all()):
         raise ValueError(
             f"Async Timestep found sigmas {[round(s, 4) for s in sigmas.flatten().tolist()][:8]}, "
             "expected a schedule of two or more falling values; connect the scheduler's own "
-            "SIGMAS, "
-            "and take the patch off a model that samples backwards (inversion)."
+            "SIGMAS, and take the patch off a model that samples backwards (inversion)."
         )
 
 
@@ -333,8 +332,6 @@ def tile(u_star: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         return u_star[:1].to(timestep).expand(len(timestep))
     raise ValueError(
         f"Async Timestep has one time for each of {len(u_star)} images, but the network was "
-        "called with "
-        f"a batch of {len(timestep)}, which is no multiple of it; use the same deviation for "
-        "all images "
-        "here, or take the node out that splits the batch (context windows)."
+        f"called with a batch of {len(timestep)}, which is no multiple of it; use one deviation "
+        "for all images here, or take the node out that splits the batch (context windows)."
     )

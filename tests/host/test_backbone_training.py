@@ -1,4 +1,4 @@
-"""Two minutes of the script that trained the embedded model: killed on the way, it goes on and learns."""
+"""Two minutes of the script that trained the embedded model: killed on the way, it goes on."""
 
 from __future__ import annotations
 
