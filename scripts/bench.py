@@ -1,0 +1,38 @@
+"""Runs the benches of bench/ one after the other; what they measure is left in bench/out.
+
+python scripts/bench.py                       all of them, with the arguments below
+python scripts/bench.py overhead --size tiny  one of them, with your own
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from host import ROOT, TEST, ensure_host, say
+
+BENCHES = {
+    "overhead": ["--size", "all", "--out", "bench/out/overhead.md"],
+    "laboratory": ["--n", "128", "--out", "bench/out/laboratory"],
+}
+
+
+def main(arguments: list[str]) -> int:
+    chosen = BENCHES
+    if arguments:
+        name, *own = arguments
+        if name not in BENCHES:
+            say(f"There is no bench {name!r}; choose one of {', '.join(BENCHES)}.")
+            return 2
+        chosen = {name: own or BENCHES[name]}
+    _, python = ensure_host(TEST)
+    for name, given in chosen.items():
+        command = [str(python), str(ROOT / "bench" / f"{name}.py"), *given]
+        code = subprocess.run(command, cwd=ROOT).returncode
+        if code:
+            return code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
