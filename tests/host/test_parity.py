@@ -17,7 +17,9 @@ import pytest
 import torch
 from comfy_server import ComfyServer
 from diffusers import FluxTransformer2DModel, SD3Transformer2DModel
+from planted import planted_tpm, tpm_policy
 from safetensors.torch import load_file, save_file
+from sampling import sample
 from tiny_models import conditioning
 
 STEPS, BATCH, SEED, SIZE = 5, 2, 7, 64  # SIZE: pixels a side, 8 latent cells
@@ -59,13 +61,17 @@ NODE_CLASS_MAPPINGS = {"TestLoadConditioning": TestLoadConditioning}
 
 
 @pytest.fixture(scope="module")
-def parity_server(tmp_path_factory, model_files):
-    """A server of its own: the tiny models, saved conditioning, and the node that reads it."""
+def parity_server(tmp_path_factory, pack, model_files):
+    """A server of its own: the tiny models, a planted TPM for each, saved conditioning, and the
+    node that reads it."""
     base = tmp_path_factory.mktemp("parity")
-    for name in ("models/diffusion_models", "input", "custom_nodes/test_conditioning"):
+    folders = ("models/diffusion_models", "models/tpm", "input", "custom_nodes/test_conditioning")
+    for name in folders:
         (base / name).mkdir(parents=True)
     for family, pooled in POOLED.items():
         shutil.copy(model_files[family], base / "models/diffusion_models")
+        tpm = planted_tpm(pack, base, family, torch.tensor(schedule(family)))
+        tpm.rename(base / "models/tpm" / f"{family}.safetensors")
         for kind, seed in (("positive", 11), ("negative", 12)):
             tokens, extra = conditioning(seed, 64, pooled)[0]
             save_file(
@@ -117,6 +123,16 @@ def graph(family: str, cfg: float) -> dict:
         "patched": node("KSampler", **{**sampling, "model": ["patch", 0]}),
         "patched_save": node("SaveLatent", samples=["patched", 0], filename_prefix="patched"),
     }
+    out |= {
+        "tpm": node("AsyncTimestepTPMLoader", tpm_name=f"{family}.safetensors"),
+        "tpm_sampler": node(
+            "AsyncTimestepKSampler", **sampling, preset="auto", deviation_scale=1.0,
+            deviation=["tpm", 0],
+        ),
+        "tpm_save": node("SaveLatent", samples=["tpm_sampler", 0], filename_prefix="tpm"),
+        "tpm_plot": node("AsyncTimestepPlot", trace=["tpm_sampler", 1], after=["tpm_sampler", 0]),
+        "tpm_json": node("PreviewAny", source=["tpm_plot", 1]),
+    }  # fmt: skip
     whole = dict(start_percent=0.0, end_percent=1.0)
     for i, (deviation, gamma, omega) in enumerate(CASES):
         out |= {
@@ -292,6 +308,20 @@ def test_the_patch_before_a_stock_ksampler_gives_the_same_bits(parity_server, se
     patched = saved_latent(parity_server, outputs["patched_save"])
     assert torch.equal(patched, saved_latent(parity_server, outputs[case]))
     assert not torch.equal(patched, saved_latent(parity_server, outputs["stock_save"]))
+
+
+def test_a_tpm_decides_in_the_server_as_in_process(pack, families, parity_server, served):
+    """test_tpm_in_host checks the other half: in process it decides as worked out by hand."""
+    family, cfg, outputs = served
+    policy = tpm_policy(pack, parity_server.base / "models/tpm" / f"{family}.safetensors")
+    model, trace = pack("nodes.hook").attach(families[family][0], policy)
+    wanted, _ = sample(families[family], model, steps=STEPS, cfg=cfg, batch=BATCH, seed=SEED)
+    assert relative(saved_latent(parity_server, outputs["tpm_save"]), wanted) <= 1e-4
+    record = json.loads(outputs["tpm_json"]["text"][0])
+    assert record["labels"] == [f"TPM {family}.safetensors"] and record["remarks"] == [""]
+    for here, there in zip(trace.runs[-1].steps, record["runs"][-1], strict=True):
+        assert there["deviation"] == pytest.approx(here["deviation"], abs=1e-4)
+        assert all(there["deviation"]) == (there["step"] > 0)
 
 
 def test_every_node_is_there_with_a_tooltip_on_every_input(parity_server, pack):
