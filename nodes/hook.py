@@ -301,6 +301,9 @@ def apply_model(
         return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
     base, u_star = executor.class_obj, run.u_star
     original = base.process_timestep
+    window = transformer_options.get("context_window")
+    if getattr(window, "dim", None) == 0:  # the host cuts the batch into windows: so must u*
+        u_star = window.get_tensor(u_star, dim=0)
     kept = vars(base).get("process_timestep")  # another pack may have put one on the instance
 
     def process_timestep(timestep, **extra):

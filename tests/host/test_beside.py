@@ -592,7 +592,6 @@ def test_context_windows_with_one_deviation(pack, families, length):
     assert len(seen) == 6 and len(seen[0]) == 2 * length
 
 
-@pytest.mark.xfail(strict=True, reason="the windows' own images are not looked up (tile)")
 def test_context_windows_give_each_image_its_own_time(pack, families):
     tiny, values = families["sd35"], [0.3, -0.4, 0.1, 0.2]
     base = windowed(tiny[0])
