@@ -159,7 +159,7 @@ def stubbed(network: torch.nn.Module, stub: bool) -> Iterator[None]:
 
 
 def measure(case: Case) -> Result:
-    """Runs all variants of a case in turns. The first round only warms up."""
+    """Runs all variants of a case in turns. A first round warms up and measures the memory."""
     import comfy.model_management as mm
     import comfy.sample
     import comfy.samplers
@@ -192,24 +192,21 @@ def measure(case: Case) -> Result:
             torch.cuda.synchronize()
         return (time.perf_counter() - started) * 1e3 / case.steps
 
-    ms = {name: [] for name in VARIANTS}
+    ms, weights, peak = {name: [] for name in VARIANTS}, {}, {}
     with stubbed(stock.model.diffusion_model, case.stub), torch.no_grad():
         for n in tqdm(range(case.rounds + 1), desc=case.title, unit="round"):
             turn = n % len(VARIANTS)  # everyone gets every place in the round
             for name in VARIANTS[turn:] + VARIANTS[:turn]:
-                value = run(name)
                 if n:
-                    ms[name].append(value)
-        for name, trace in traces.items():  # a patch that did nothing would be cheap
-            told = trace.runs[-1]
-            if told.off or len(told.steps) != case.steps:
-                raise SystemExit(f"{name} was not applied: {told.summary()}")
-        weights, peak = {}, {}
-        for name in () if case.stub else VARIANTS:
-            held = [stock.model.diffusion_model, *([policy.module] if name == TPM else [])]
-            weights[name] = sum(size(module) for module in held)
-            policy.module.cpu()
-            peak[name] = memory(lambda name=name: run(name), weights[name], cuda)
+                    ms[name].append(run(name))
+                    continue
+                held = [stock.model.diffusion_model, *([policy.module] if name == TPM else [])]
+                weights[name] = sum(size(module) for module in held)
+                peak[name] = memory(lambda name=name: run(name), weights[name], cuda)
+    for name, trace in traces.items():  # a patch that did nothing would be cheap
+        told = trace.runs[-1]
+        if told.off or len(told.steps) != case.steps:
+            raise SystemExit(f"{name} was not applied: {told.summary()}")
     return Result(ms, weights, peak)
 
 
@@ -309,14 +306,14 @@ def cases(args: argparse.Namespace) -> Iterator[Case]:
         yield Case("Tiny network", tiny, positive, small, 20, rounds)
         yield Case("No network", tiny, positive, small, 20, rounds, stub=True)
     if args.size != "tiny":
-        yield Case("No network, 512 px", tiny, positive, big, 20, args.rounds or 60, stub=True)
+        yield Case("No network, 512 px", tiny, positive, big, 20, args.rounds or 20, stub=True)
         depth = args.depth or largest_depth(args.device)
         model = sd35_model(depth, DUAL, 4096, torch.bfloat16)
         count = sum(p.numel() for p in model.model.diffusion_model.parameters()) / 1e9
         title = (
             f"Large network: SD3.5-medium's plan, {depth} blocks, {count:.2f} B parameters, bf16"
         )
-        yield Case(title, model, prompt(4096, 154), big, args.steps, args.rounds or 6)
+        yield Case(title, model, prompt(4096, 154), big, args.steps, args.rounds or 3)
 
 
 def machine(args: argparse.Namespace) -> str:
@@ -335,8 +332,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--size", choices=("tiny", "large", "all"), default="tiny")
-    parser.add_argument("--rounds", type=int, default=0, help="default: 60, large network 6")
-    parser.add_argument("--steps", type=int, default=4, help="of the large network")
+    parser.add_argument(
+        "--rounds", type=int, default=0, help="default: 60, with large latents 20, large network 3"
+    )
+    parser.add_argument("--steps", type=int, default=3, help="of the large network")
     parser.add_argument("--depth", type=int, default=0, help="its blocks; 0 = the most that fit")
     found = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", choices=("cpu", "cuda"), default=found)

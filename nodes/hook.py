@@ -21,9 +21,10 @@ from comfy.patcher_extension import WrappersMP
 
 from ..tpm.learned import TPMPolicy, grid_warning
 from ..tpm.policies import Decision, Evaluation, Policy, Preset, Scaled, State
-from ..tpm.schedule import FLOW_TIME_MIN, PERCENT_UNIT, conditioning_time, grid_index
+from ..tpm.schedule import PERCENT_UNIT, grid_index
 from ..tpm.trace import Run, Trace
 from .family import model_family
+from .times import require_descending, sigma_ratio, told_time, velocity_factor
 
 KEY = "async_timestep"  # of the wrappers and of the run in transformer_options
 WRAPPERS = (WrappersMP.OUTER_SAMPLE, WrappersMP.PREDICT_NOISE, WrappersMP.APPLY_MODEL)
@@ -54,16 +55,6 @@ def attach(
     for wrapper_type, wrapper in zip(WRAPPERS, (outer, predict_noise, apply_model), strict=True):
         patched.add_wrapper_with_key(wrapper_type, KEY, wrapper)
     return patched, trace
-
-
-def require_descending(sigmas: torch.Tensor) -> None:
-    """Raises ValueError unless the grid never rises (a thousand steps may have equal nodes)."""
-    if sigmas.ndim != 1 or len(sigmas) < 2 or not bool((sigmas[1:] <= sigmas[:-1]).all()):
-        raise ValueError(
-            f"Async Timestep found sigmas {[round(s, 4) for s in sigmas.flatten().tolist()][:8]}, "
-            "expected a schedule of two or more falling values; connect the scheduler's own "
-            "SIGMAS, and take the patch off a model that samples backwards (inversion)."
-        )
 
 
 @dataclass
@@ -138,7 +129,7 @@ def predict_noise(executor, x, timestep, model_options={}, seed=None):  # noqa: 
     state = grid_state(run, sampling, k, sigma, len(x))
     decision = decide(run, state)
     u = sampling.timestep(timestep).float()
-    u_star = told_time(run, sampling, u, k, decision)
+    u_star = told_time(sampling, run.grid, k, u, decision)
     moved = not torch.equal(u_star, u)
 
     run.u_star, run.network_called = (u_star if moved else None), False
@@ -178,47 +169,6 @@ def decide(run: RunState, state: State) -> Decision:
         first = run.policy.decide(state)
         return Decision(first.deviation * 0, first.cut * 0, first.omega, first.follow)
     return run.decisions.get(state.k) or run.policy.decide(state)
-
-
-def told_time(run: RunState, sampling, u, k: int, decision: Decision) -> torch.Tensor:
-    """u* (B,) of Eq. 6/12 in the model's timestep coordinate; `u` itself where D is 0."""
-    deviation, cut = decision.deviation, decision.cut
-    if k == 0 or not (bool(deviation.any()) or bool(cut.any())):
-        return u
-    require_descending(run.grid)
-    nodes = torch.stack(
-        [run.grid[k - 1], lowest_sigma(sampling), torch.as_tensor(sampling.sigma_max).cpu()]
-    )
-    previous, low, high = sampling.timestep(nodes.to(u.device)).float()
-    return conditioning_time(u, previous, deviation.to(u.device), cut.to(u.device), low, high)
-
-
-def lowest_sigma(sampling) -> torch.Tensor:
-    """Smallest conditioning sigma: flow time 1e-3 for flow models, else the table's end."""
-    if isinstance(sampling, CONST):
-        return torch.tensor(FLOW_TIME_MIN)
-    return torch.as_tensor(sampling.sigma_min).cpu()
-
-
-def velocity_factor(sampling, decision: Decision, u, u_star) -> torch.Tensor | None:
-    """omega (B,) of Eq. 19, or None where it is 1 for all and nothing is to be touched."""
-    omega = decision.omega.to(u.device)
-    if decision.follow and not torch.equal(u_star, u):
-        omega = omega * sigma_ratio(sampling, u, u_star)
-    return omega if bool((omega != 1).any()) else None
-
-
-def sigma_ratio(sampling, u, u_star) -> torch.Tensor:
-    """sigma* / sigma (B,), exactly 1 where u* = u.
-
-    A flow model's time is its sigma. (Its own `sigma()` maps the unshifted time and is no
-    inverse of `timestep()`.)
-    """
-    if isinstance(sampling, CONST):
-        ratio = u_star / u
-    else:
-        ratio = sampling.sigma(u_star) / sampling.sigma(u)
-    return torch.where(u_star == u, torch.ones_like(ratio), ratio)
 
 
 def write_down(run: RunState, sampling, k, sigma, u, u_star, decision: Decision, omega) -> None:

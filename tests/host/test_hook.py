@@ -6,7 +6,7 @@ import comfy_stubs
 import numpy as np
 import pytest
 import torch
-from sampling import add_wrapper, sample, sample_sigmas
+from sampling import PerSample, add_wrapper, sample, sample_sigmas
 
 import comfy.model_management as mm
 import comfy.sample
@@ -23,19 +23,6 @@ def attach(pack, tiny, deviation=0.4, scale=1.0, sigmas=None, **kwargs):
         else policies.Constant(deviation, **kwargs)
     )
     return pack("nodes.hook").attach(tiny[0], policy, scale, sigmas)
-
-
-class PerSample:
-    """A policy with another deviation for every image of the batch."""
-
-    label, learned, policy = "per sample", False, None
-
-    def __init__(self, pack, values):
-        self.decision, self.values = pack("tpm.policies").Decision, torch.tensor(values)
-
-    def decide(self, state):
-        zero = torch.zeros_like(self.values)
-        return self.decision(self.values, zero, zero + 1)
 
 
 def schedule(model, steps: int, scheduler="simple") -> torch.Tensor:
