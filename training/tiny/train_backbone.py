@@ -176,7 +176,7 @@ def train(
         torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - decay)
         losses.append(float(loss.detach()))
         step += 1
-        if step % 50 == 0:
+        if step % 25 == 0:
             line = {
                 "step": step,
                 "images": step * batch,
