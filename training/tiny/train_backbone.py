@@ -182,7 +182,7 @@ def train(
                 "images": step * batch,
                 "minutes": round(spent / 60, 2),
                 "lr": lr * factor,
-                "loss": round(sum(losses[-50:]) / len(losses[-50:]), 5),
+                "loss": round(sum(losses[-25:]) / len(losses[-25:]), 5),
             }
             print(json.dumps(line), flush=True)
             with open(out / "log.jsonl", "a") as log:
@@ -213,7 +213,7 @@ def train(
         },
     )
     saved.unlink(missing_ok=True)
-    return sum(losses[-50:]) / max(1, len(losses[-50:]))
+    return sum(losses[-25:]) / max(1, len(losses[-25:]))
 
 
 def main() -> None:
