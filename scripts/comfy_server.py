@@ -55,7 +55,7 @@ class ComfyServer:
             [str(c) for c in (*command, *self.flags)], stdout=self.output, stderr=subprocess.STDOUT
         )
         started = time.monotonic()
-        while time.monotonic() - started < 180:
+        while time.monotonic() - started < 600:  # a busy machine takes its time
             if self.process.poll() is not None:
                 break
             try:
