@@ -1,7 +1,7 @@
 """Runs the bundled graphs on the embedded model in a real ComfyUI and leaves what they show in
 demo/.
 
-    python scripts/demo.py [--prompts 64]
+    python scripts/demo.py [--prompts 40]
 
 Makes: the pictures of the bundled workflows, a grid over the deviation on paired seeds, the
 plot of what was applied, and a table with standard errors. A few minutes on two cores, set-up
@@ -80,7 +80,7 @@ def inside_host(prompts: int) -> None:
 def main() -> None:
     """Sets the host up, then starts again under its interpreter."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--prompts", type=int, default=64, help="captions in the table")
+    parser.add_argument("--prompts", type=int, default=40, help="captions in the table")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.inside:
