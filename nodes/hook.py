@@ -24,7 +24,7 @@ from ..tpm.policies import Decision, Evaluation, Policy, Preset, Scaled, State
 from ..tpm.schedule import PERCENT_UNIT, grid_index
 from ..tpm.trace import Run, Trace
 from .family import model_family
-from .times import require_descending, sigma_ratio, told_time, velocity_factor
+from .times import grid_times, require_descending, sigma_ratio, told_time, velocity_factor
 
 KEY = "async_timestep"  # of the wrappers and of the run in transformer_options
 WRAPPERS = (WrappersMP.OUTER_SAMPLE, WrappersMP.PREDICT_NOISE, WrappersMP.APPLY_MODEL)
@@ -64,10 +64,12 @@ class RunState:
     policy: Policy
     family: str
     grid: torch.Tensor  # (K+1,) the whole schedule, on the CPU
-    own: torch.Tensor  # the part that this sampler runs
+    nodes: list[float]  # the same as numbers: searching a tensor costs five times as much
+    own: list[float]  # the part that this sampler runs
     record: Run
     decisions: dict[int, Decision] = field(default_factory=dict)  # of a learned policy, by k
     asked: set[int] = field(default_factory=set)  # grid points with a final answer
+    times: list[float] | None = None  # see `grid_times`
     u_star: torch.Tensor | None = None  # (B,) while an evaluation with a deviation is under way
     network_called: bool = False
 
@@ -83,7 +85,7 @@ def outer_sample_wrapper(policy: Policy, trace: Trace, sigmas: torch.Tensor | No
         record = Run(policy.label, family, "; ".join(remarks(policy, family, grid)), grid.tolist())
         add_run(trace, record)
         options = guider.model_options.setdefault("transformer_options", {})
-        options[KEY] = RunState(policy, family, grid, own_cpu, record)
+        options[KEY] = RunState(policy, family, grid, record.sigmas, own_cpu.tolist(), record)
         try:
             return executor(noise, latent_image, sampler, own, *args, **kwargs)
         finally:
@@ -125,11 +127,14 @@ def predict_noise(executor, x, timestep, model_options={}, seed=None):  # noqa: 
     guider = executor.class_obj
     sampling = guider.inner_model.model_sampling
     sigma = float(timestep[0])
-    k = grid_index(run.grid, sigma)
+    k = grid_index(run.nodes, sigma)
     state = grid_state(run, sampling, k, sigma, len(x))
     decision = decide(run, state)
     u = sampling.timestep(timestep).float()
-    u_star = told_time(sampling, run.grid, k, u, decision)
+    u_star = u
+    if k and any(decision.deviation.tolist() + decision.cut.tolist()):
+        run.times = run.times or grid_times(sampling, run.grid, u.device)
+        u_star = told_time(run.times, k, u, decision)
     moved = not torch.equal(u_star, u)
 
     run.u_star, run.network_called = (u_star if moved else None), False
@@ -138,12 +143,13 @@ def predict_noise(executor, x, timestep, model_options={}, seed=None):  # noqa: 
     finally:
         run.u_star = None
 
-    omega = velocity_factor(sampling, decision, u, u_star)
-    write_down(run, sampling, k, sigma, u, u_star, decision, omega)
+    ratio = sigma_ratio(sampling, u, u_star) if moved else None
+    omega = velocity_factor(decision, ratio)
+    write_down(run, k, sigma, u, u_star, decision, ratio, omega)
     if run.policy.learned and network_ran(run, model_options):
         ask_next(run, guider, sampling, k, x, denoised, timestep, u, u_star)
     if omega is not None:
-        denoised = x - omega.view(-1, *[1] * (x.ndim - 1)) * (x - denoised)
+        denoised = x - omega.to(x.device).view(-1, *[1] * (x.ndim - 1)) * (x - denoised)
     return denoised
 
 
@@ -152,9 +158,9 @@ def grid_state(run: RunState, sampling, k: int, sigma: float, batch: int, evalua
     own = grid_index(run.own, sigma)
     return State(
         k=k,
-        steps=len(run.grid) - 1,
+        steps=len(run.nodes) - 1,
         sigma=sigma,
-        last=own + 1 >= len(run.own) or float(run.own[own + 1]) == 0.0,
+        last=own + 1 >= len(run.own) or run.own[own + 1] == 0.0,
         batch=batch,
         device=torch.device("cpu"),
         family=run.family,
@@ -171,18 +177,18 @@ def decide(run: RunState, state: State) -> Decision:
     return run.decisions.get(state.k) or run.policy.decide(state)
 
 
-def write_down(run: RunState, sampling, k, sigma, u, u_star, decision: Decision, omega) -> None:
+def write_down(run: RunState, k, sigma, u, u_star, decision: Decision, ratio, omega) -> None:
     """One line of the trace; its cut_percent compares sigmas and so means the same everywhere."""
-    ones = torch.ones_like(u)
-    ratio = ones if torch.equal(u_star, u) else sigma_ratio(sampling, u, u_star)
+    ones = [1.0] * len(u)
+    shares = zip(decision.deviation.tolist(), decision.cut.tolist(), strict=True)
     run.record.add(
         step=k,
         sigma=sigma,
         t=float(u[0]),
         t_star=u_star.tolist(),
-        deviation=(decision.deviation + decision.cut / PERCENT_UNIT).tolist(),
-        cut_percent=(100 * (1 - ratio)).tolist(),
-        omega=(ones if omega is None else omega).tolist(),
+        deviation=[deviation + cut / PERCENT_UNIT for deviation, cut in shares],
+        cut_percent=[100 * (1 - r) for r in (ones if ratio is None else ratio.tolist())],
+        omega=ones if omega is None else omega.tolist(),
     )
 
 
@@ -203,9 +209,9 @@ def ask_next(run, guider, sampling, k, x, denoised, timestep, u, u_star) -> None
     A sampler that first evaluates between two nodes (dpm_2) gets an answer there, so that one is
     never missing; the answer at the node itself, if it comes, replaces it and is final.
     """
-    if k + 1 >= len(run.grid) or float(run.grid[k + 1]) == 0.0 or k in run.asked:
+    if k + 1 >= len(run.nodes) or run.nodes[k + 1] == 0.0 or k in run.asked:
         return
-    if abs(float(timestep[0]) - float(run.grid[k])) <= 1e-4 * float(run.grid[k]):
+    if abs(float(timestep[0]) - run.nodes[k]) <= 1e-4 * run.nodes[k]:
         run.asked.add(k)
     elif k + 1 in run.decisions:
         return
@@ -221,7 +227,7 @@ def ask_next(run, guider, sampling, k, x, denoised, timestep, u, u_star) -> None
         t_star=t * (u_star / u),
         pooled=pooled_text(guider),
     )
-    state = grid_state(run, sampling, k + 1, float(run.grid[k + 1]), len(x), evaluation)
+    state = grid_state(run, sampling, k + 1, run.nodes[k + 1], len(x), evaluation)
     run.decisions[k + 1] = run.policy.decide(state)
 
 
@@ -275,7 +281,8 @@ def tile(u_star: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
     """
     chunks, rest = divmod(len(timestep), len(u_star))
     if rest == 0:
-        return u_star.to(timestep).repeat(chunks)
+        told = u_star.to(timestep)
+        return told if chunks == 1 else told.repeat(chunks)
     if bool((u_star == u_star[0]).all()):
         return u_star[:1].to(timestep).expand(len(timestep))
     raise ValueError(

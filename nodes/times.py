@@ -23,19 +23,20 @@ def require_descending(sigmas: torch.Tensor) -> None:
         )
 
 
-def told_time(
-    sampling, grid: torch.Tensor, k: int, u: torch.Tensor, decision: Decision
-) -> torch.Tensor:
-    """u* (B,) of Eq. 6/12 at grid point k of `grid` (K+1,); `u` (B,) itself where D is 0."""
-    deviation, cut = decision.deviation, decision.cut
-    if k == 0 or not (bool(deviation.any()) or bool(cut.any())):
-        return u
+def grid_times(sampling, grid: torch.Tensor, device: torch.device) -> list[float]:
+    """u at the grid points 0 ... K-1, then the lowest and the highest u*: the same all run long.
+
+    Raises ValueError on a `grid` (K+1,) that rises.
+    """
     require_descending(grid)
-    nodes = torch.stack(
-        [grid[k - 1], lowest_sigma(sampling), torch.as_tensor(sampling.sigma_max).cpu()]
-    )
-    previous, low, high = sampling.timestep(nodes.to(u.device)).float()
-    return conditioning_time(u, previous, deviation.to(u.device), cut.to(u.device), low, high)
+    ends = torch.stack([lowest_sigma(sampling), torch.as_tensor(sampling.sigma_max).cpu()])
+    return sampling.timestep(torch.cat([grid[:-1], ends]).to(device)).float().tolist()
+
+
+def told_time(times: list[float], k: int, u: torch.Tensor, decision: Decision) -> torch.Tensor:
+    """u* (B,) of Eq. 6/12 at grid point k >= 1; `times` as `grid_times` gives them."""
+    deviation, cut = decision.deviation.to(u.device), decision.cut.to(u.device)
+    return conditioning_time(u, times[k - 1], deviation, cut, times[-2], times[-1])
 
 
 def lowest_sigma(sampling) -> torch.Tensor:
@@ -45,12 +46,15 @@ def lowest_sigma(sampling) -> torch.Tensor:
     return torch.as_tensor(sampling.sigma_min).cpu()
 
 
-def velocity_factor(sampling, decision: Decision, u, u_star) -> torch.Tensor | None:
-    """omega (B,) of Eq. 19, or None where it is 1 for all and nothing is to be touched."""
-    omega = decision.omega.to(u.device)
-    if decision.follow and not torch.equal(u_star, u):
-        omega = omega * sigma_ratio(sampling, u, u_star)
-    return omega if bool((omega != 1).any()) else None
+def velocity_factor(decision: Decision, ratio: torch.Tensor | None) -> torch.Tensor | None:
+    """omega (B,) of Eq. 19, or None where it is 1 for all and nothing is to be touched.
+
+    ratio: sigma* / sigma (B,), None where u* = u.
+    """
+    omega = decision.omega
+    if decision.follow and ratio is not None:
+        omega = omega.to(ratio.device) * ratio
+    return None if all(value == 1 for value in omega.tolist()) else omega
 
 
 def sigma_ratio(sampling, u, u_star) -> torch.Tensor:
@@ -60,7 +64,6 @@ def sigma_ratio(sampling, u, u_star) -> torch.Tensor:
     inverse of `timestep()`.)
     """
     if isinstance(sampling, CONST):
-        ratio = u_star / u
-    else:
-        ratio = sampling.sigma(u_star) / sampling.sigma(u)
+        return u_star / u
+    ratio = sampling.sigma(u_star) / sampling.sigma(u)
     return torch.where(u_star == u, torch.ones_like(ratio), ratio)

@@ -8,19 +8,22 @@ Equation numbers are those of the AsyncDiff paper.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 FLOW_TIME_MIN = 1e-3  # smallest conditioning time of a flow model (paper, Algorithm 2, line 10)
 PERCENT_UNIT = 0.1  # unit "percent": a deviation of 1 takes 10 % off the time
 
 
-def grid_index(sigmas: torch.Tensor, sigma: float) -> int:
+def grid_index(sigmas: Sequence[float], sigma: float) -> int:
     """Index k of `sigma` in a descending grid (K+1,); a value between two nodes belongs to the
     interval's end.
 
     The relative slack of 1e-4 absorbs what samplers lose by exp(log(sigma)).
     """
-    return int((sigmas > sigma * (1 + 1e-4)).sum())
+    limit = sigma * (1 + 1e-4)
+    return sum(node > limit for node in sigmas)
 
 
 def conditioning_time(
@@ -39,9 +42,7 @@ def conditioning_time(
     """
     u_star = (u + deviation * (u - u_previous) - cut * u).clamp(max=high)
     # a grid may end below `low` (karras): then the bound is the time itself, never a noisier one
-    u_star = torch.maximum(
-        u_star, torch.minimum(torch.as_tensor(low, dtype=u.dtype, device=u.device), u)
-    )
+    u_star = torch.maximum(u_star, u.clamp(max=low))
     return torch.where((deviation == 0) & (torch.as_tensor(cut, device=u.device) == 0), u, u_star)
 
 
