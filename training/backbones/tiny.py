@@ -1,0 +1,77 @@
+"""The embedded model of training/tiny as a backbone: no download, seconds on a CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..config import BackboneConfig
+from ..tiny.backbone import WEIGHTS, TinyBackbone, simple_sigmas
+from ..tiny.text import POOLED
+from ..tiny.vae import CHANNELS, PATCH
+from . import Conditioning
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class TinyFlow:
+    """`TinyFlow(BackboneConfig(), device)`; the interface is that of `Backbone`."""
+
+    family, base_model, license = "tiny", "async-timestep embedded demo model", "Apache-2.0"
+    latent_channels, pooled_dim, pooled_split = CHANNELS, POOLED, (POOLED,)
+
+    def __init__(self, config: BackboneConfig, device: torch.device):
+        self.guidance, self.resolution, self.device = config.guidance, config.resolution, device
+        if config.resolution != 64:
+            raise ValueError(
+                f"backbone.resolution is {config.resolution}, the embedded model was trained at 64;"
+                " set it to 64."
+            )
+        self.latent_size = (config.resolution // PATCH,) * 2
+        self.batch, self.decode_batch = config.batch, config.decode_batch
+        self.model = TinyBackbone(Path(config.path) if config.path else WEIGHTS)
+        self.dtype = DTYPES[config.precision]
+        self.model.network.to(device)
+        if config.compile:
+            self.model.network.compile()
+        self.empty = self._encode([""])
+
+    def _encode(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
+        return tuple(part.to(self.device) for part in self.model.text(prompts))
+
+    def encode(self, prompts: list[str]) -> Conditioning:
+        return Conditioning(tuple(prompts), *self._encode(prompts))
+
+    def noise(self, generators: list[torch.Generator]) -> Tensor:
+        shape = (CHANNELS, *self.latent_size)
+        return torch.stack([torch.randn(shape, generator=g) for g in generators]).to(self.device)
+
+    def sigmas(self, steps: int) -> Tensor:
+        return simple_sigmas(steps)
+
+    def velocity(self, x: Tensor, t_star: Tensor, conditioning: Conditioning) -> Tensor:
+        cond = (conditioning.tokens, conditioning.pooled)
+        if self.guidance == 1.0:
+            return self.network(x, t_star, *cond)
+        both = [
+            torch.cat([own, empty.expand_as(own)])
+            for own, empty in zip(cond, self.empty, strict=True)
+        ]
+        v, uncond = self.network(torch.cat([x, x]), torch.cat([t_star, t_star]), *both).chunk(2)
+        return uncond + self.guidance * (v - uncond)
+
+    def network(self, x: Tensor, t_star: Tensor, tokens: Tensor, pooled: Tensor) -> Tensor:
+        low = self.dtype != torch.float32
+        with torch.no_grad(), torch.autocast(self.device.type, self.dtype, enabled=low):
+            return self.model.network(
+                x,
+                encoder_hidden_states=tokens,
+                pooled_projections=pooled,
+                timestep=1000 * t_star,
+                return_dict=False,
+            )[0].float()
+
+    def decode(self, x: Tensor) -> Tensor:
+        return self.model.vae.decode(x.cpu()).to(self.device)
