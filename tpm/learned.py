@@ -39,9 +39,9 @@ class TPMPolicy(Policy):
 
         Raises ValueError where the model's latents or pooled text are not those of the TPM.
         """
-        decision, evaluation = synchronous(state), state.evaluation
+        evaluation = state.evaluation
         if evaluation is None:
-            return decision
+            return synchronous(state)
         pooled = self.checked_pooled(evaluation, state.family)
         device = evaluation.x.device
         raw = self.module.to(device)(
@@ -54,14 +54,10 @@ class TPMPolicy(Policy):
             state.k,
             state.steps,
         )
-        r = mode(raw).to(state.device)  # (B, actions)
-        deviation, omega = decision.deviation, decision.omega
-        if self.meta.actions != "omega":
-            deviation = deviation_of_action(r[:, 0], self.meta.deviation_bound)
-        if self.meta.actions != "deviation" and not state.last:
-            low, high = self.meta.omega_range
-            omega = low + r[:, -1] * (high - low)  # Eq. 20
-        return Decision(deviation, decision.cut, omega)
+        r = mode(raw).to(state.device)
+        return decision_of_action(
+            r, state, self.meta.actions, self.meta.deviation_bound, self.meta.omega_range
+        )
 
     def checked_pooled(self, evaluation: Evaluation, family: str) -> torch.Tensor:
         """Pooled text (B, pooled_dim), repeated over the batch as ComfyUI does it."""
@@ -80,6 +76,25 @@ class TPMPolicy(Policy):
             )
         batch = len(evaluation.x)
         return pooled.repeat(-(-batch // len(pooled)), 1)[:batch]
+
+
+def decision_of_action(
+    r: torch.Tensor,
+    state: State,
+    actions: str,
+    bound: float,
+    omega_range: tuple[float, float],
+) -> Decision:
+    """What the actions r (B, actions) in (0, 1) mean at a grid point: D by Eq. 7 or 13, omega by
+    Eq. 20 (1 on the last step: nothing after it would take the rest away)."""
+    decision = synchronous(state)
+    deviation, omega = decision.deviation, decision.omega
+    if actions != "omega":
+        deviation = deviation_of_action(r[:, 0], bound)
+    if actions != "deviation" and not state.last:
+        low, high = omega_range
+        omega = low + r[:, -1] * (high - low)
+    return Decision(deviation, decision.cut, omega)
 
 
 def grid_warning(meta: TPMMeta, sigmas: Sequence[float]) -> str | None:

@@ -1,0 +1,92 @@
+"""Ranks of torchrun: the rollout is shared out, rank 0 updates and broadcasts.
+
+    torchrun --nproc_per_node 2 training/train_tpm.py --preset sd35_medium
+
+One process without torchrun is the normal case, and every function here then does nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+TIMEOUT = timedelta(minutes=30)
+
+
+@dataclass(frozen=True)
+class World:
+    """rank of size; a single process is 0 of 1."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def main(self) -> bool:
+        return self.rank == 0
+
+
+def join() -> World:
+    """The world that torchrun made, else a world of one."""
+    if not dist.is_torchelastic_launched():
+        return World()
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=TIMEOUT)
+    return World(dist.get_rank(), dist.get_world_size())
+
+
+def leave(world: World) -> None:
+    if world.size > 1 and dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def device_of(world: World, wanted: str) -> torch.device:
+    """The device that was asked for, else this rank's CUDA device, else the CPU."""
+    if wanted:
+        return torch.device(wanted)
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", world.rank % torch.cuda.device_count())
+
+
+def shard(world: World, prompts: int, group: int) -> list[int]:
+    """This rank's images of an iteration, as indices prompt * group + image: an equal share of
+    every group. Raises ValueError where the group cannot be shared out."""
+    if group % world.size:
+        raise ValueError(
+            f"grpo.group is {group} and there are {world.size} ranks, expected a number of ranks "
+            "that divides the group; change --nproc_per_node or --grpo.group."
+        )
+    own = group // world.size
+    return [
+        p * group + i for p in range(prompts) for i in range(world.rank * own, (world.rank + 1) * own)
+    ]
+
+
+def gather(world: World, values: Tensor, prompts: int) -> Tensor:
+    """Rows of `shard` of every rank, put together in the order prompt * group + image."""
+    if world.size == 1:
+        return values
+    values = values.contiguous()
+    parts = [torch.empty_like(values) for _ in range(world.size)]
+    dist.all_gather(parts, values)
+    grouped = [part.unflatten(0, (prompts, -1)) for part in parts]
+    return torch.cat(grouped, dim=1).flatten(0, 1)
+
+
+def broadcast(world: World, module: nn.Module) -> None:
+    """Rank 0's parameters to all."""
+    if world.size > 1:
+        for parameter in module.parameters():
+            dist.broadcast(parameter.data, 0)
+
+
+def share(world: World, value: object) -> object:
+    """Rank 0's small Python value to all."""
+    if world.size == 1:
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, 0)
+    return box[0]
