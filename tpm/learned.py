@@ -97,14 +97,17 @@ def decision_of_action(
     return Decision(deviation, decision.cut, omega)
 
 
+def same_grid(sigmas: Sequence[float], trained: Sequence[float]) -> bool:
+    return len(sigmas) == len(trained) and all(
+        abs(a - b) <= GRID_TOLERANCE * b for a, b in zip(sigmas, trained, strict=True)
+    )
+
+
 def grid_warning(meta: TPMMeta, sigmas: Sequence[float]) -> str | None:
-    """One sentence where the sampling grid (K+1,) is not the one that the TPM was trained on."""
+    """One sentence where the sampling grid (K+1,) is none that the TPM was trained on."""
     if len(sigmas) < 2:  # nothing is sampled
         return None
-    if len(sigmas) == len(meta.sigmas) and all(
-        abs(found - trained) <= GRID_TOLERANCE * trained
-        for found, trained in zip(sigmas, meta.sigmas, strict=True)
-    ):
+    if any(same_grid(sigmas, grid) for grid in (meta.sigmas, *meta.grids)):
         return None
     found, trained = (
         f"{len(g) - 1} steps (sigmas {g[0]:.4g}, {g[1]:.4g} ... {g[-2]:.4g}, {g[-1]:.4g})"

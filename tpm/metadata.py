@@ -43,6 +43,7 @@ class TPMMeta:
     rewards: tuple[str, ...] = ()
     iterations: int = 0
     config_sha256: str = ""
+    grids: tuple[tuple[float, ...], ...] = ()  # all of them where it was trained on several K
 
     @property
     def latent_channels(self) -> int:
@@ -168,6 +169,14 @@ def widths(text: str) -> tuple[int, ...]:
     return tuple(number(json.dumps(value), whole=True) for value in json.loads(text))
 
 
+def grids(text: str) -> tuple[tuple[float, ...], ...]:
+    """A JSON list of grids. Raises ValueError."""
+    values = json.loads(text)
+    if not isinstance(values, list):
+        raise ValueError(text)
+    return tuple(numbers(json.dumps(value), falling) for value in values)
+
+
 def count(text: str) -> int:
     return number(text, low=1, whole=True)
 
@@ -193,7 +202,8 @@ READERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "guidance": (lambda s: number(s, low=0), "a number from 0"),
     "resolution": COUNT,
     "rewards": (words, "a JSON list of names"),
+    "grids": (grids, "a JSON list of lists of three or more falling numbers"),
     "iterations": (lambda s: number(s, low=0, whole=True), "a whole number from 0"),
 }
 NETWORK = tuple(field.name for field in fields(TPMConfig))
-OPTIONAL = ("pooled_split", "registers", "raw_cap", "global_conditioning")  # have defaults
+OPTIONAL = ("pooled_split", "registers", "raw_cap", "global_conditioning", "grids")

@@ -137,7 +137,7 @@ def update(
             result.skipped_kl += 1
             continue
         norm = gradient(module, optimizer, loss, config.grad_clip)
-        if not (math.isfinite(float(loss)) and math.isfinite(norm)):
+        if not (math.isfinite(loss.item()) and math.isfinite(norm)):
             result.skipped_nan += 1
             logging.warning("Mini-batch %d gave a loss or gradient that is not finite.", index)
             continue
@@ -145,7 +145,7 @@ def update(
         outside = (ratio - 1).abs() > config.clip
         history.append(
             [float(ratio.mean()), float(ratio.max()), float(outside.float().mean()), kl, norm]
-            + [float(loss)]
+            + [loss.item()]
         )
     if result.skipped_nan == len(parts):
         raise TrainingStopped(

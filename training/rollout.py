@@ -5,6 +5,7 @@ What the update needs is kept: the states that the TPM saw, and what it drew.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, fields
 
 import torch
@@ -62,12 +63,15 @@ class Actor(Policy):
     ):
         self.module, self.config, self.generators = module, config, generators
         self.seen: list[tuple[Evaluation, Tensor, Tensor]] = []
+        self.seconds = 0.0
 
     @torch.no_grad()
     def decide(self, state: State) -> Decision:
         evaluation = state.evaluation
         if evaluation is None:
             return synchronous(state)
+        settle(evaluation.x.device)
+        start = time.perf_counter()
         raw = self.module(
             evaluation.x,
             evaluation.v,
@@ -80,24 +84,30 @@ class Actor(Policy):
         )
         r = torch.stack([sample(row, g) for row, g in zip(raw, self.generators, strict=True)])
         self.seen.append((evaluation, raw, r))
+        settle(evaluation.x.device)
+        self.seconds += time.perf_counter() - start
         config = self.config
         return decision_of_action(
             r, state, config.actions, config.deviation_bound, config.omega_range
         )
 
 
+def settle(device: torch.device) -> None:
+    """Waits for the device, so that a clock read next means something."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def rollout(
     backbone: Backbone,
-    module: TimestepPredictionModule,
-    config: PolicyConfig,
+    actor: Actor,
     conditioning: Conditioning,
     noise: Tensor,
     sigmas: Tensor,
-    generators: list[torch.Generator],
     twins: int = 1,
 ) -> tuple[Tensor, Rollout]:
     """Latents (B, C, h, w) at the end of the grid (K + 1,), and the trajectories behind them."""
-    actor = Actor(module, config, generators)
+    config = actor.config
     terminal = config.include_terminal_action
     latents = run_sampler(
         backbone, conditioning, noise, sigmas, actor, twins=twins, terminal=terminal

@@ -1,0 +1,114 @@
+"""What a run leaves: TPM files that the TPM Loader takes, and a model card beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from tpm.checkpoint import save_tpm
+from tpm.metadata import TPMMeta
+from tpm.network import TimestepPredictionModule
+
+from .backbones import Backbone
+from .card import model_card
+from .config import Config
+from .prompts import PromptList
+from .run_folder import RunFolder
+from .settings import config_sha256, to_yaml
+
+
+def write_files(
+    folder: RunFolder,
+    config: Config,
+    backbone: Backbone,
+    prompts: PromptList,
+    module: TimestepPredictionModule,
+    done: int,
+    best: dict,
+) -> None:
+    """tpm_last.safetensors, and tpm.safetensors: the best on validation if log.best, else the last.
+    README.md is the model card. Raises RunFolderError when the disk is full."""
+    last = tpm_meta(config, backbone, prompts, module, done)
+    save_tpm(folder.path / "tpm_last.safetensors", module, last)
+    chosen, weights = last, module.state_dict()
+    if config.log.best and "weights" in best:
+        chosen = tpm_meta(config, backbone, prompts, module, best["iteration"])
+        weights = best["weights"]
+    copy = TimestepPredictionModule(module.config)
+    copy.load_state_dict({name: value.cpu() for name, value in weights.items()})
+    save_tpm(folder.path / "tpm.safetensors", copy, chosen)
+    table = validation_table(folder.records("validation.jsonl"))
+    folder.text("README.md", model_card(chosen, table, to_yaml(config), prompts.source))
+
+
+def tpm_meta(
+    config: Config,
+    backbone: Backbone,
+    prompts: PromptList,
+    module: TimestepPredictionModule,
+    iterations: int,
+) -> TPMMeta:
+    """What the file says about itself. Of several K the largest is `steps`, all are `grids`."""
+    every = [config.steps] if isinstance(config.steps, int) else sorted(set(config.steps))
+    grids = [tuple(backbone.sigmas(steps).tolist()) for steps in every]
+    return TPMMeta(
+        network=module.config,
+        model_family=backbone.family,
+        steps=every[-1],
+        sigmas=grids[-1],
+        deviation_bound=config.policy.deviation_bound,
+        omega_range=tuple(config.policy.omega_range),
+        base_model=backbone.base_model,
+        license=backbone.license,
+        git_commit=git_commit(),
+        prompts_sha256=prompts.sha256,
+        guidance=config.backbone.guidance,
+        resolution=config.backbone.resolution,
+        rewards=tuple(name for name, weight in config.rewards.weights.items() if weight),
+        iterations=iterations,
+        config_sha256=config_sha256(config),
+        grids=tuple(grids) if len(grids) > 1 else (),
+    )
+
+
+def git_commit() -> str:
+    """The commit of this checkout, read from its files; empty outside of one."""
+    folder = Path(__file__).resolve().parents[1] / ".git"
+    try:
+        head = (folder / "HEAD").read_text().strip()
+        if not head.startswith("ref: "):
+            return head
+        name = head.removeprefix("ref: ")
+        loose = folder / name
+        if loose.exists():
+            return loose.read_text().strip()
+        lines = (folder / "packed-refs").read_text().splitlines()
+        return next((line.split()[0] for line in lines if line.endswith(" " + name)), "")
+    except OSError:
+        return ""
+
+
+def validation_table(records: list[dict]) -> str:
+    """Markdown: metric at D = 0, with the TPM, and the paired difference, by iteration."""
+    if not records:
+        return "This run made no validation."
+    names = list(records[-1]["metrics"])
+    lines = ["| iteration | " + " | ".join(names) + " | mean D |", "|---" * (len(names) + 2) + "|"]
+    for record in records:
+        cells = []
+        for name in names:
+            m = record["metrics"][name]
+            cells.append(f"{m['mean']:.4f} ({m['difference']:+.4f} ± {m['error']:.4f})")
+        deviation = record["mean_deviation"]
+        lines.append(f"| {record['iteration']} | {' | '.join(cells)} | {deviation:+.3f} |")
+    return "\n".join(lines)
+
+
+def device_memory(device: torch.device) -> float:
+    """Peak memory in GiB: of the CUDA device, else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20

@@ -1,0 +1,339 @@
+"""The training run: draw prompts, roll out, score, update, write down. See train_tpm.py.
+
+    parts = build(config, World())
+    train(parts, folder, start=None)
+
+An iteration depends on the settings and its own number alone (rng.py), so a resumed run is the run
+that was never stopped.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+
+import torch
+from torch import Tensor
+
+from tpm.network import TimestepPredictionModule, TPMConfig, concentrations, entropy
+
+from . import distributed
+from .backbones import Backbone, load_backbone
+from .config import Config
+from .distributed import World
+from .grpo import advantages, update
+from .prompts import PromptList, load_prompts, training_order
+from .result import write_files
+from .rewards import RewardSet, load_rewards
+from .rng import generator, number
+from .rollout import Actor, Rollout, rollout
+from .run_folder import RunFolder, RunFolderError
+from .settings import binding, config_sha256
+from .validation import Validation
+
+
+@dataclass
+class Parts:
+    """Everything that a run is made of."""
+
+    config: Config
+    world: World
+    device: torch.device
+    backbone: Backbone
+    rewards: RewardSet
+    prompts: PromptList
+    validation: Validation
+    module: TimestepPredictionModule
+    optimizer: torch.optim.Optimizer
+    order: Callable[[int], str] = field(default=lambda i: "")
+
+
+def build(
+    config: Config,
+    world: World,
+    backbone: Backbone | None = None,
+    rewards: RewardSet | None = None,
+) -> Parts:
+    """Loads what the settings name. Raises ValueError, OSError or RuntimeError of one sentence."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    device = distributed.device_of(world, config.device)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    weights = {**config.rewards.weights}
+    weights.setdefault("noise", 0.0)  # what the other rewards do not see is always on record
+    config.rewards.weights = weights
+    prompts = load_prompts(config.data, "train")
+    held_out = load_prompts(config.data, "validation")
+    rewards = rewards or load_rewards(config.rewards, device)
+    backbone = backbone or load_backbone(
+        config.backbone, device, config.text_encoders == "offload"
+    )
+    policy = config.policy
+    network = TPMConfig(
+        latent_channels=backbone.latent_channels,
+        pooled_dim=backbone.pooled_dim,
+        pooled_split=tuple(backbone.pooled_split),
+        width=policy.width,
+        layers=policy.layers,
+        heads=policy.heads,
+        patch=policy.patch,
+        registers=policy.registers,
+        raw_cap=policy.raw_cap,
+        global_conditioning=policy.global_conditioning,
+        actions=policy.actions,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(number(config.seed, "start"))
+        module = TimestepPredictionModule(network).to(device)
+    optimizer = torch.optim.AdamW(
+        module.parameters(),
+        lr=config.grpo.lr,
+        betas=tuple(config.grpo.betas),
+        eps=config.grpo.eps,
+        weight_decay=config.grpo.weight_decay,
+    )
+    distributed.shard(world, config.grpo.prompts, config.grpo.group)  # refuses early
+    validation = Validation(config, backbone, rewards, held_out)
+    order = training_order(prompts, config.seed)
+    return Parts(
+        config, world, device, backbone, rewards, prompts, validation, module, optimizer, order
+    )
+
+
+def steps_of(config: Config, iteration: int) -> int:
+    """K of an iteration: the one that is set, or one drawn from the list."""
+    if isinstance(config.steps, int):
+        return config.steps
+    return config.steps[number(config.seed, "steps", iteration) % len(config.steps)]
+
+
+@contextmanager
+def clock(seconds: dict[str, float], name: str, device: torch.device) -> Iterator[None]:
+    """Adds the wall time of a block, and of the device's work in it."""
+    start = time.perf_counter()
+    yield
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def one_iteration(parts: Parts, iteration: int) -> dict:
+    """One iteration: rollout of this rank's share, scores, advantages, optimizer steps on rank 0.
+    Returns the line of metrics.jsonl. Raises RewardError and TrainingStopped."""
+    config, world = parts.config, parts.world
+    grpo, seconds = config.grpo, {}
+    steps = steps_of(config, iteration)
+    texts = [parts.order(iteration * grpo.prompts + p) for p in range(grpo.prompts)]
+    own = distributed.shard(world, grpo.prompts, grpo.group)
+    with clock(seconds, "encode", parts.device):
+        conditioning = parts.backbone.encode(texts).rows([i // grpo.group for i in own])
+    noise = initial_noise(parts, iteration, own)
+    sigmas = parts.backbone.sigmas(steps)
+    draws = [generator(config.seed, "action", iteration, i) for i in own]
+    twins = grpo.group // world.size if grpo.noise == "shared" else 1
+    with clock(seconds, "rollout", parts.device):
+        actor = Actor(parts.module, config.policy, draws)
+        latents, states = rollout(
+            parts.backbone, actor, conditioning, noise, sigmas, twins
+        )
+    seconds["tpm"] = actor.seconds
+    seconds["denoise"] = seconds.pop("rollout") - actor.seconds
+    with clock(seconds, "decode", parts.device):
+        images = parts.backbone.decode(latents)
+    with clock(seconds, "score", parts.device):
+        scores = parts.rewards(images, list(conditioning.prompts))
+    with clock(seconds, "update", parts.device):
+        scores = {
+            name: distributed.gather(world, values.to(parts.device), grpo.prompts)
+            .cpu()
+            .view(grpo.prompts, grpo.group)
+            for name, values in scores.items()
+        }
+        states = gathered(parts, states)
+        set_rate(parts, iteration)
+        result = None
+        if world.main:
+            advantage, alive = advantages(scores, config.rewards.weights, grpo)
+            result = update(parts.module, parts.optimizer, states, advantage, alive, grpo)
+        distributed.broadcast(world, parts.module)
+    if result is None:
+        return {}
+    return {
+        "iteration": iteration + 1,
+        "steps": steps,
+        "prompts": texts,
+        "lr": parts.optimizer.param_groups[0]["lr"],
+        "rewards": {name: values.tolist() for name, values in scores.items()},
+        **policy_record(config, states),
+        **asdict(result),
+        "seconds": {name: round(value, 4) for name, value in seconds.items()},
+    }
+
+
+def initial_noise(parts: Parts, iteration: int, own: list[int]) -> Tensor:
+    """One latent an image, or one a prompt where the group shares it."""
+    seed, grpo = parts.config.seed, parts.config.grpo
+    shared = grpo.noise == "shared"
+    names = [i // grpo.group * grpo.group if shared else i for i in own]
+    return parts.backbone.noise([generator(seed, "noise", iteration, name) for name in names])
+
+
+def gathered(parts: Parts, states: Rollout) -> Rollout:
+    """The trajectories of all ranks, in the order prompt * group + image."""
+    prompts = parts.config.grpo.prompts
+    return Rollout(
+        **states.parts(lambda part: distributed.gather(parts.world, part, prompts)),
+    )
+
+
+def set_rate(parts: Parts, iteration: int) -> None:
+    grpo = parts.config.grpo
+    left = 1 - iteration / parts.config.iterations if grpo.lr_schedule == "linear" else 1.0
+    for group in parts.optimizer.param_groups:
+        group["lr"] = grpo.lr * max(left, 0.0)
+
+
+def policy_record(config: Config, states: Rollout) -> dict:
+    """What the policy did, by decision: mean and std of the drawn values, mean alpha and beta."""
+    raw, r = states.raw.cpu(), states.r.cpu()
+    alpha, beta = concentrations(raw)
+    record = {
+        "alpha": alpha.mean(0).tolist(),
+        "beta": beta.mean(0).tolist(),
+        "entropy": float(entropy(raw).mean()),
+    }
+    if config.policy.actions != "omega":
+        deviation = (r[..., 0] - 0.5) * 2 * config.policy.deviation_bound
+        record["deviation"] = deviation.mean(0).tolist()
+        record["deviation_std"] = deviation.std(0).tolist()
+    if config.policy.actions != "deviation":
+        low, high = config.policy.omega_range
+        record["omega"] = (low + r[..., -1] * (high - low)).mean(0).tolist()
+    return record
+
+
+class Stop:
+    """SIGTERM and SIGINT end the run after the iteration that is under way, with a checkpoint."""
+
+    def __init__(self) -> None:
+        self.reason = ""
+        for name in ("SIGTERM", "SIGINT"):
+            signal.signal(getattr(signal, name), lambda *_, name=name: self.ask(name))
+
+    def ask(self, reason: str) -> None:
+        if self.reason == "SIGINT" and reason == "SIGINT":
+            raise KeyboardInterrupt  # the second time it is meant
+        self.reason = reason
+
+
+def train(
+    parts: Parts, folder: RunFolder | None, resume: bool, log: Callable[[str, dict], None]
+) -> str:
+    """Runs until the last iteration, max_hours or a signal; returns why it ended ("" = done).
+
+    folder: rank 0's run folder, already created. log(kind, record) is told of "iteration",
+    "validation" and "checkpoint" as they happen.
+    """
+    config, world = parts.config, parts.world
+    first, best, spent = restore(parts, folder, resume)
+    stop, start = Stop(), time.monotonic()
+    done = first
+    for iteration in range(first, config.iterations):
+        if due(config.log.validate_every, iteration) or iteration == 0:
+            best = judge(parts, folder, iteration, best, log)
+        record = one_iteration(parts, iteration)
+        done = iteration + 1
+        spent_now = spent + time.monotonic() - start
+        if folder is not None:
+            folder.append("metrics.jsonl", record)
+            log("iteration", record)
+            if due(config.log.samples_every, done):
+                parts.validation.write_grid(folder.samples / f"{done:06d}.png", parts.module)
+        if config.max_hours and spent_now > config.max_hours * 3600:
+            stop.ask(f"max_hours {config.max_hours:g}")
+        reason = distributed.share(world, stop.reason)
+        if folder is not None and (reason or due(config.log.checkpoint_every, done)):
+            checkpoint(parts, folder, done, best, spent_now)
+            log("checkpoint", {"iteration": done})
+        if reason:
+            return str(reason)
+    best = judge(parts, folder, done, best, log)
+    if folder is not None:
+        checkpoint(parts, folder, done, best, spent + time.monotonic() - start)
+        write_files(folder, config, parts.backbone, parts.prompts, parts.module, done, best)
+    return ""
+
+
+def due(every: int, done: int) -> bool:
+    return bool(every) and done > 0 and done % every == 0
+
+
+def judge(parts: Parts, folder: RunFolder | None, done: int, best: dict, log) -> dict:
+    """Validates, and remembers the module that was best. The same on every rank."""
+    if not parts.config.log.validate_every:
+        return best
+    if best.get("validated", -1) >= done:
+        return best
+    result = parts.validation.run(parts.world, parts.module)
+    record = {"iteration": done, **result}
+    if folder is not None:
+        folder.append("validation.jsonl", record)
+        log("validation", record)
+    best = {**best, "validated": done, "baseline": parts.validation.baseline}
+    if "score" not in best or result["objective"] > best["score"]:
+        weights = {k: v.detach().cpu().clone() for k, v in parts.module.state_dict().items()}
+        best |= {"score": result["objective"], "iteration": done, "weights": weights}
+    return best
+
+
+def checkpoint(parts: Parts, folder: RunFolder, done: int, best: dict, spent: float) -> None:
+    folder.save(
+        {
+            "iteration": done,
+            "module": parts.module.state_dict(),
+            "optimizer": parts.optimizer.state_dict(),
+            "best": best,
+            "seconds": spent,
+            "settings": binding(parts.config),
+            "config_sha256": config_sha256(parts.config),
+            "prompts_sha256": parts.prompts.sha256,
+        }
+    )
+
+
+def restore(parts: Parts, folder: RunFolder | None, resume: bool) -> tuple[int, dict, float]:
+    """(iterations done, best, seconds spent), with the module and optimizer set on every rank.
+    Raises RunFolderError where the checkpoint is of other settings or prompts."""
+    if not resume:
+        return 0, {}, 0.0
+    state = folder.load() if folder is not None else None
+    if folder is not None:
+        refuse_other(state, parts)
+        for name in ("metrics.jsonl", "validation.jsonl"):
+            folder.truncate(name, state["iteration"])
+    state = distributed.share(parts.world, state)
+    parts.module.load_state_dict(state["module"])
+    parts.optimizer.load_state_dict(state["optimizer"])
+    parts.validation.baseline = state["best"].get("baseline", {})
+    return state["iteration"], state["best"], state["seconds"]
+
+
+def refuse_other(state: dict, parts: Parts) -> None:
+    """Raises RunFolderError naming the first setting that differs."""
+    before, now = state["settings"], binding(parts.config)
+    for name in sorted(before.keys() | now.keys()):
+        if before.get(name) != now.get(name):
+            raise RunFolderError(
+                f"{name} is {now.get(name)!r}, the run to be resumed had {before.get(name)!r}; "
+                "resume it with its own settings, or start another --out."
+            )
+    if state["prompts_sha256"] != parts.prompts.sha256:
+        raise RunFolderError(
+            "The training prompts are not those of the run to be resumed (their hash differs); "
+            "put the same files into data.folder, or start another --out."
+        )
+
+
