@@ -144,7 +144,7 @@ def update(
         optimizer.step()
         outside = (ratio - 1).abs() > config.clip
         history.append(
-            [float(ratio.mean()), float(ratio.max()), float(outside.float().mean()), kl, norm]
+            [ratio.mean().item(), ratio.max().item(), outside.float().mean().item(), kl, norm]
             + [loss.item()]
         )
     if result.skipped_nan == len(parts):

@@ -1,0 +1,129 @@
+"""Kills a training run with SIGKILL at random moments, resumes it, and compares the result with the
+run that was left alone: bit for bit.
+
+    python bench/kill_and_resume.py --kills 50
+
+Prints one line a kill and a verdict; exits with 1 when anything differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = [
+    "--preset=tiny", "--grpo.lr=1e-3", "--grpo.group=4", "--grpo.minibatch=2", "--grpo.prompts=1",
+    "--steps=[2,3]", "--data.validation_prompts=4", "--log.validate_every=5",
+    "--log.checkpoint_every=1", "--log.samples_every=7", "--log.samples=1", "--threads=1",
+]  # fmt: skip
+
+
+def command(out: Path, iterations: int, resume: bool) -> list[str]:
+    script = str(ROOT / "training" / "train_tpm.py")
+    more = [f"--iterations={iterations}", "--out", str(out)]
+    return [sys.executable, script, *SMALL, *more, *(["--resume"] if resume else [])]
+
+
+def start(out: Path, iterations: int) -> subprocess.Popen:
+    """A run, resumed where there is something to resume from, begun anew where there is not."""
+    resume = (out / "checkpoints" / "latest").exists()
+    if not resume and out.exists():
+        shutil.rmtree(out)  # killed before its first checkpoint: nothing to go on with
+    return subprocess.Popen(
+        command(out, iterations, resume), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def finish(process: subprocess.Popen) -> None:
+    text, _ = process.communicate()
+    if process.returncode:
+        raise SystemExit(f"A run failed ({process.returncode}):\n{text.decode()[-2000:]}")
+
+
+def result(out: Path) -> dict[str, object]:
+    """What must be the same: both TPM files, all recorded numbers but the seconds, the pictures."""
+    import json
+
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    for record in records:
+        del record["seconds"]
+    return {
+        "tpm.safetensors": (out / "tpm.safetensors").read_bytes(),
+        "tpm_last.safetensors": (out / "tpm_last.safetensors").read_bytes(),
+        "metrics.jsonl": records,
+        "validation.jsonl": (out / "validation.jsonl").read_bytes(),
+        "samples": {p.name: p.read_bytes() for p in sorted((out / "samples").glob("*.png"))},
+    }
+
+
+def killed_run(out: Path, iterations: int, kills: int, rng: random.Random, longest: float) -> int:
+    """Runs to the end with at most `kills` kills; returns how many there were."""
+    done = 0
+    while True:
+        process = start(out, iterations)
+        if done < kills:
+            try:
+                process.wait(rng.uniform(0.0, longest))
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+                process.communicate()
+                done += 1
+                latest = out / "checkpoints" / "latest"
+                where = latest.read_text() if latest.exists() else "no checkpoint yet"
+                print(f"kill {done}: {where}", flush=True)
+                check_whole(out)
+                continue
+        finish(process)
+        return done
+
+
+def check_whole(out: Path) -> None:
+    """Every checkpoint that has a name can be read."""
+    for path in (out / "checkpoints").glob("[0-9]*.pt"):
+        torch.load(path, weights_only=True)
+
+
+def compare(kills: int, iterations: int, seed: int, folder: Path) -> bool:
+    """True where every killed run ended as the one that was left alone."""
+    begun = time.monotonic()
+    finish(start(folder / "alone", iterations))
+    longest = time.monotonic() - begun
+    expected, rng, total, run = result(folder / "alone"), random.Random(seed), 0, 0
+    while total < kills:
+        run += 1
+        out = folder / f"killed{run}"
+        total += killed_run(out, iterations, kills - total, rng, longest)
+        found = result(out)
+        wrong = [name for name in expected if found[name] != expected[name]]
+        print(f"run {run}, {total} kills so far: {'differs in ' + str(wrong) if wrong else 'same'}")
+        if wrong:
+            return False
+    return True
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--iterations", type=int, default=40)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        same = compare(args.kills, args.iterations, args.seed, Path(folder))
+    print(f"{args.kills} kills: " + ("bit-identical" if same else "DIFFERENT"))
+    return 0 if same else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
