@@ -135,8 +135,11 @@ class RewardsConfig:
         clip_model: folder or hub id (interpretation).
         clip_scale: CLIP score times this.
         image_reward_path: ImageReward.pt, or empty for the hub's.
+        image_reward_tokenizer: folder (vocab.txt) or hub id.
         hps_path: HPS_v2*_compressed.pt, or empty for the hub's.
+        hps_tokenizer: folder (vocab.json, merges.txt) or hub id; every CLIP has the same.
         pick_path: folder or hub id.
+        pick_processor: folder or hub id of its tokenizer and image processor.
         precision: of the reward models.
         batch: images scored at a time.
     """
@@ -150,8 +153,11 @@ class RewardsConfig:
     clip_model: str = "openai/clip-vit-large-patch14"
     clip_scale: float = 1.0
     image_reward_path: str = ""
+    image_reward_tokenizer: str = "google-bert/bert-base-uncased"
     hps_path: str = ""
+    hps_tokenizer: str = "openai/clip-vit-large-patch14"
     pick_path: str = "yuvalkirstain/PickScore_v1"
+    pick_processor: str = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
     batch: int = 16
 

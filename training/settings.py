@@ -12,6 +12,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +24,7 @@ from .config import Config
 
 PRESETS = Path(__file__).parent / "presets"
 # what may differ when a run is resumed: nothing that changes the mathematics
-FREE = ("iterations", "max_hours", "device", "threads", "text_encoders", "log", "rewards.batch")
+FREE = ("max_hours", "device", "threads", "text_encoders", "log", "rewards.batch")
 FREE += ("rewards.address", "backbone.batch", "backbone.decode_batch", "backbone.compile")
 
 
@@ -70,7 +71,7 @@ def parse(
     try:
         namespace = parser.parse_args(arguments)
         check_lists(namespace)
-        config = parser.instantiate_classes(namespace)
+        config = parser.instantiate(namespace)
     except Exception as error:  # argparse, jsonargparse and yaml each have their own
         stop(prog, readable(str(error)))
     rest = {k: v for k, v in vars(namespace).items() if k not in field_names(Config)}
@@ -103,24 +104,19 @@ def check_lists(namespace: argparse.Namespace) -> None:
 
 
 def readable(message: str) -> str:
-    """The last line of a parser's complaint, with the nearest name where a key is unknown."""
+    """A parser's complaint on one line, with the nearest name where a key is unknown."""
     line = " ".join(message.split())
-    for name in set(dotted(Config)) ^ set():
-        if f'"{name}"' in line or f"'{name}'" in line:
-            return line
-    words = [w.strip("\"'.,:;()[]`").removeprefix("--").split("=")[0] for w in line.split()]
+    found = re.search(r"unrecognized arguments: --([\w.]+)", line)
+    inner = re.search(r"Group '([\w.]+)' does not accept (?:option|nested key) '([\w.]+)'", line)
+    name = found[1] if found else f"{inner[1]}.{inner[2]}" if inner else ""
+    if not name:
+        return line if line.endswith(".") else line + "."
     every = dotted(Config)
-    for word in words:
-        leaf = word.split(".")[-1]
-        near = difflib.get_close_matches(word, every, 1, 0.75) or [
-            name for name in every if difflib.get_close_matches(leaf, [name.split(".")[-1]], 1, 0.8)
-        ]
-        if word and word not in every and near and leaf not in STOP_WORDS:
-            return f"{line} Did you mean {near[0]}?"
-    return line
-
-
-STOP_WORDS = {"config", "name", "path", "key", "keys", "value", "from", "option", "expected"}
+    leaf = name.split(".")[-1]
+    near = difflib.get_close_matches(name, every, 1, 0.6)
+    near = [n for n in every if n.split(".")[-1] == leaf] or near
+    hint = f"did you mean {near[0]}?" if near else "--help lists all."
+    return f"The setting {name} does not exist; {hint}"
 
 
 def stop(prog: str, message: str) -> None:
@@ -167,6 +163,8 @@ def flat(values: dict, prefix: str = "") -> dict[str, object]:
 def binding(config: Config) -> dict[str, object]:
     """The settings that a resumed run must share with the one before."""
     values = flat(as_dict(config))
+    if config.grpo.lr_schedule == "constant":
+        values.pop("iterations")  # a longer run begins like a shorter one
     return {k: v for k, v in values.items() if not any(k == f or k.startswith(f + ".") for f in FREE)}
 
 

@@ -22,7 +22,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from training import distributed  # noqa: E402
 from training.console import Console  # noqa: E402
-from training.dry_run import dry_run  # noqa: E402
 from training.grpo import TrainingStopped  # noqa: E402
 from training.rewards import RewardError  # noqa: E402
 from training.run_folder import RunFolder, RunFolderError  # noqa: E402
@@ -53,6 +52,8 @@ def main(arguments: list[str] | None = None) -> int:
     world = distributed.join()
     try:
         if rest.dry_run:
+            from training.dry_run import dry_run
+
             dry_run(build(config, world), rest.price_per_hour)
             return 0
         folder = RunFolder(out, config.log.keep) if world.main else None

@@ -21,11 +21,14 @@ from . import Conditioning
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def load_pipeline(class_name: str, hub_id: str, config: BackboneConfig, dtypes: dict):
+def load_pipeline(
+    class_name: str, hub_id: str, config: BackboneConfig, dtypes: dict, needed: tuple[str, ...]
+):
     """A diffusers pipeline on the CPU, from config.path (folder or hub id) or else from `hub_id`.
 
-    dtypes: part -> torch.dtype, with the key "default". Raises ValueError of one sentence when the
-    folder or the hub does not give such a pipeline.
+    dtypes: part -> torch.dtype, with the key "default". needed: parts that a folder may lack in
+    diffusers' eyes. Raises ValueError of one sentence when the folder or the hub does not give such
+    a pipeline.
     """
     import diffusers
 
@@ -36,9 +39,14 @@ def load_pipeline(class_name: str, hub_id: str, config: BackboneConfig, dtypes: 
         index = folder / "model_index.json"
         if not index.is_file():
             raise ValueError(f"{where}, a folder without model_index.json, {wanted}.")
-        found = json.loads(index.read_text()).get("_class_name")
-        if found != class_name:
+        parts = json.loads(index.read_text())
+        if (found := parts.get("_class_name")) != class_name:
             raise ValueError(f"{where}, a folder that holds a {found}, {wanted}.")
+        if missing := [name for name in needed if not any(parts.get(name) or ())]:
+            raise ValueError(
+                f"{where}, a folder without {', '.join(missing)}, expected all of "
+                f"{', '.join(needed)} to read prompts; use a complete copy of {hub_id}."
+            )
     try:
         with warnings.catch_warnings():  # new releases call it dtype, but still take the old name
             warnings.simplefilter("ignore", FutureWarning)
@@ -74,8 +82,7 @@ class DiffusersBackbone:
         self.guidance, self.resolution = config.guidance, config.resolution
         self.check_config()
         self.dtype = DTYPES[config.precision]
-        dtypes = {"default": self.dtype, "vae": torch.float32, **self.text_dtypes()}
-        self.pipe = load_pipeline(self.pipeline_class, self.hub_id, config, dtypes)
+        self.pipe = self.load()
         self.transformer, self.vae = self.pipe.transformer, self.pipe.vae
         # a folder's name is of no use to the reader of a TPM file
         named = config.path and not Path(config.path).is_dir()
@@ -87,13 +94,21 @@ class DiffusersBackbone:
         for module in self.pipe.components.values():
             if isinstance(module, nn.Module):
                 module.requires_grad_(False).train(False)
-        self.transformer.to(device)
+        # where accelerate is missing, diffusers leaves SD3's transformer in float32
+        nn.Module.to(self.transformer, device, self.dtype)
         self.vae.to(device)
         if not offload_text:
             self.move_text(device)
         self.empty: tuple[Tensor, Tensor] | None = None  # tokens, pooled of "", one row each
         if config.compile:
             self.transformer.compile()
+
+    def load(self):
+        """The pipeline, on the CPU."""
+        dtypes = {"default": self.dtype, "vae": torch.float32, **self.text_dtypes()}
+        return load_pipeline(
+            self.pipeline_class, self.hub_id, self.config, dtypes, self.text_encoders
+        )
 
     # --- what a family says
 
@@ -164,16 +179,8 @@ class DiffusersBackbone:
 
         With config.match_comfyui, T5 is padded to the length that ComfyUI pads a short prompt to,
         not to diffusers' default: neither masks the padding, so its length changes the image. T5
-        tokens beyond it are cut off, where ComfyUI would lengthen the sequence. Raises ValueError
-        when the folder has no text encoders.
+        tokens beyond it are cut off, where ComfyUI would lengthen the sequence.
         """
-        missing = [name for name in self.text_encoders if getattr(self.pipe, name) is None]
-        if missing:
-            raise ValueError(
-                f"{self.source} has no {', '.join(missing)}, expected all of "
-                f"{', '.join(self.text_encoders)} to read prompts; set backbone.path to a complete "
-                f"copy of {self.hub_id}."
-            )
         own = self.tokens_like_comfyui if self.config.match_comfyui else self.tokens_like_diffusers
         if self.offload_text:
             self.move_text(self.device)
@@ -186,8 +193,7 @@ class DiffusersBackbone:
 
     def move_text(self, device: torch.device) -> None:
         for name in self.text_encoders:
-            if getattr(self.pipe, name) is not None:
-                getattr(self.pipe, name).to(device)
+            getattr(self.pipe, name).to(device)
 
     def noise(self, generators: list[torch.Generator]) -> Tensor:
         """(B, 16, h, w): what the pipeline draws with these CPU generators."""

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from .diffusers_common import DiffusersBackbone
 
-FAMILY_SPLIT = (768, 1280)  # CLIP-L, CLIP-G
-
 
 def shifted_grid(steps: int, shift: float, table: int = 1000) -> Tensor:
     """The default grid of diffusers' SD3 pipeline, (steps + 1,) float32 from 1 to 0.
@@ -51,10 +49,7 @@ class SD35(DiffusersBackbone):
     def check_model(self) -> None:
         super().check_model()
         self.check_scheduler(use_dynamic_shifting=False)
-        encoder = self.pipe.text_encoder
-        if encoder is None:
-            return
-        weight = encoder.text_projection.weight.float()
+        weight = self.pipe.text_encoder.text_projection.weight.detach().float()
         square = weight.shape[0] == weight.shape[1]
         error = float((weight - torch.eye(len(weight))).abs().max()) if square else float("inf")
         if error > 1e-3:
@@ -65,9 +60,7 @@ class SD35(DiffusersBackbone):
             )  # fmt: skip
 
     def split_of_pooled(self) -> tuple[int, ...]:
-        clips = (self.pipe.text_encoder, self.pipe.text_encoder_2)
-        if None in clips:
-            return FAMILY_SPLIT if sum(FAMILY_SPLIT) == self.pooled_dim else (self.pooled_dim,)
+        clips = (self.pipe.text_encoder, self.pipe.text_encoder_2)  # CLIP-L, CLIP-G
         return tuple(clip.config.projection_dim for clip in clips)
 
     def sigmas(self, steps: int) -> Tensor:

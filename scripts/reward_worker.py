@@ -1,0 +1,212 @@
+"""Scores images with the image-reward and hpsv2 packages, for a trainer in another environment.
+
+    .host/packages-venv/bin/python scripts/reward_worker.py [--address PATH] [--device cuda]
+
+The trainer (rewards.backend packages) connects to --address and sends its settings; the protocol is
+at the top of training/rewards/packages.py. `scripts/parity.py` makes the environment. A model is
+loaded once, at the first trainer that asks for it, and stays until this process is stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from multiprocessing.connection import Connection, Listener
+from pathlib import Path
+from types import SimpleNamespace
+
+ROOT = Path(__file__).resolve().parents[1]
+ADDRESS = ".host/reward_worker.sock"
+
+OTHER = (
+    "this worker already serves a trainer with other reward settings, start a second one with "
+    "another --address and set rewards.address to it"
+)
+
+# prompts and uint8 images (B, H, W, 3) -> metric -> B floats
+Scorer = Callable[[list[str], "object"], dict[str, list[float]]]
+Loader = Callable[[dict], Scorer]
+
+# The text tower that image-reward otherwise fetches as med_config.json
+MED_CONFIG = {
+    "architectures": ["BertModel"],
+    "attention_probs_dropout_prob": 0.1,
+    "hidden_act": "gelu",
+    "hidden_dropout_prob": 0.1,
+    "hidden_size": 768,
+    "initializer_range": 0.02,
+    "intermediate_size": 3072,
+    "layer_norm_eps": 1e-12,
+    "max_position_embeddings": 512,
+    "model_type": "bert",
+    "num_attention_heads": 12,
+    "num_hidden_layers": 12,
+    "pad_token_id": 0,
+    "add_type_embeddings": False,
+    "vocab_size": 30524,
+    "encoder_width": 768,
+    "add_cross_attention": True,
+}
+
+
+def serve(address: str, load: Loader) -> None:
+    """Answers every trainer that connects, one batch at a time; ends with the process."""
+    lock, loaded = threading.Lock(), {}
+    with Listener(address) as listener:
+        print(f"Reward worker listens on {address}", flush=True)
+        while True:
+            connection = listener.accept()
+            thread = threading.Thread(
+                target=answer, args=(connection, load, loaded, lock), daemon=True
+            )
+            thread.start()
+
+
+def answer(connection: Connection, load: Loader, loaded: dict, lock: threading.Lock) -> None:
+    """One trainer: its settings, then batches until it hangs up."""
+    import numpy as np
+
+    with connection:
+        try:
+            settings = json.loads(connection.recv_bytes())
+            key = json.dumps(settings, sort_keys=True)
+            reply: dict = {"names": settings["names"]}
+            try:
+                with lock:
+                    if loaded and key not in loaded:
+                        raise ValueError(OTHER)
+                    loaded[key] = loaded.get(key) or load(settings)
+            except Exception as error:  # the trainer has to hear of it, whatever it is
+                reply = {"error": sentence(error)}
+            connection.send_bytes(json.dumps(reply).encode())
+            while "error" not in reply:
+                header = json.loads(connection.recv_bytes())
+                shape = (len(header["prompts"]), header["height"], header["width"], 3)
+                images = np.frombuffer(connection.recv_bytes(), np.uint8).reshape(shape)
+                try:
+                    with lock:
+                        reply = {"scores": loaded[key](header["prompts"], images)}
+                except Exception as error:  # as above
+                    reply = {"error": sentence(error)}
+                connection.send_bytes(json.dumps(reply).encode())
+        except (EOFError, OSError):  # the trainer went away
+            return
+
+
+def sentence(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+    return f"{type(error).__name__}: {lines[0]}"
+
+
+def load_packages(settings: dict, device: str) -> Scorer:
+    """The package models that `settings` names."""
+    scorers = {}
+    if "image_reward" in settings["names"]:
+        scorers["image_reward"] = load_image_reward(
+            settings["image_reward_path"], settings["image_reward_tokenizer"], device
+        )
+    if "hps" in settings["names"]:
+        scorers["hps"] = load_hps(settings["hps_path"], settings["hps_version"], device)
+
+    def score(prompts: list[str], images) -> dict[str, list[float]]:
+        from PIL import Image
+
+        pictures = [Image.fromarray(row) for row in images]
+        pairs = list(zip(prompts, pictures, strict=True))
+        return {name: [float(one(*pair)) for pair in pairs] for name, one in scorers.items()}
+
+    return score
+
+
+def load_image_reward(path: str, tokenizer: str, device: str):
+    """(prompt, image) -> score by ImageReward.load(...).score."""
+    import ImageReward
+    import torch
+    from ImageReward.models.BLIP import blip
+    from transformers import BertTokenizer
+
+    # it asks the hub for bert-base-uncased by name; the trainer's setting names the same tokens
+    blip.BertTokenizer = SimpleNamespace(
+        from_pretrained=lambda name: BertTokenizer.from_pretrained(tokenizer)
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "med_config.json"
+        config.write_text(json.dumps(MED_CONFIG))
+        model = ImageReward.load(path or "ImageReward-v1.0", device=device, med_config=str(config))
+
+    def score(prompt: str, image) -> float:
+        with torch.no_grad():
+            return model.score(prompt, image)
+
+    return score
+
+
+def load_hps(path: str, version: str, device: str):
+    """(prompt, image) -> score by hpsv2.img_score.score, which is kept from reading twice.
+
+    The package builds LAION's model from the hub first, only to overwrite it, and reads its
+    checkpoint at every call; here the same architecture is built empty, and read once.
+    """
+    import hpsv2.img_score as package
+    import torch
+
+    package.device = device
+    model, _, preprocess = package.create_model_and_transforms(
+        "ViT-H-14",
+        None,
+        precision="amp",
+        device=device,
+        light_augmentation=True,
+        aug_cfg={},
+        output_dict=True,
+    )
+    if not path:
+        path = package.huggingface_hub.hf_hub_download(
+            "xswu/HPSv2", package.hps_version_map[version]
+        )
+    model.load_state_dict(torch.load(path, map_location="cpu")["state_dict"])
+    model.load_state_dict = lambda state: None
+    package.model_dict.update(model=model, preprocess_val=preprocess)
+    package.torch = Reread(torch)
+    return lambda prompt, image: package.score(image, prompt, cp=path, hps_version=version)[0]
+
+
+class Reread:
+    """torch for hpsv2.img_score, but its load gives nothing: the model has its weights."""
+
+    def __init__(self, torch):
+        self.torch = torch
+
+    def __getattr__(self, name: str):
+        return getattr(self.torch, name)
+
+    def load(self, *_, **__) -> dict:
+        return {"state_dict": None}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--address", default=ADDRESS, help="rewards.address of the trainer")
+    parser.add_argument(
+        "--device", default="", help="cpu or cuda; empty is CUDA where there is one"
+    )
+    arguments = parser.parse_args()
+    import torch
+
+    device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    address = arguments.address
+    if not address.startswith("\\\\"):  # a named pipe of Windows
+        path = ROOT / address
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)  # left by a worker that was killed
+        address = str(path)
+    serve(address, lambda settings: load_packages(settings, device))
+
+
+if __name__ == "__main__":
+    main()
