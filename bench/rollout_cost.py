@@ -1,11 +1,10 @@
 """What one training iteration costs beside the frozen network: seconds a phase, and peak memory.
 
-    python bench/rollout_cost.py --family sd35_medium --layers 1 --latent 32 --group 4
+    python bench/rollout_cost.py --family sd35_medium --layers 2 --latent 32 --group 4
 
-Random weights in the true architecture, the trainer's own rollout, decoding and GRPO update. Without
---layers, --latent and --group it is the paper's shape, which wants a GPU of 40 GB (SD3.5) or 64 GB
-(Flux); cut down, it runs on a CPU, but then the TPM's and the autoencoder's shares are too large.
-Prompts and rewards are left out. The floor is the FLOP of a phase over --peak, which nothing beats.
+Random weights in the true architecture; the trainer's own rollout, decoding and GRPO update,
+without prompts and rewards. The default is the paper's shape and wants a GPU; --layers, --latent
+and --group cut it down for a CPU, where small parts weigh more than in truth.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
+import diffusers
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -31,97 +31,92 @@ from training.config import BackboneConfig, GRPOConfig, PolicyConfig
 from training.grpo import update
 from training.rollout import Actor, rollout, settle
 
-FULL = {"sd35_medium": (24, 15), "flux1_dev": (19, 10)}  # layers, steps of the paper
-TOKENS = {"sd35_medium": 154, "flux1_dev": 256}  # with match_comfyui
-PAPER = "1,233 TFLOP (SD3.5, CFG), 3,504 (Flux) or 6,944 (Flux, true CFG) an iteration of 16 images"
+# layers, steps of the paper, text tokens with match_comfyui
+FULL = {"sd35_medium": (24, 15, 154), "flux1_dev": (19, 10, 256)}
+PAPER = "1,233 TFLOP an iteration (SD3.5, CFG), 3,504 (Flux) or 6,944 (Flux, true CFG)"
 
 
 def random_pipeline(family: str, layers: int, dtype: torch.dtype, device: torch.device):
     """What a backbone asks of a pipeline, without text encoders."""
-    from diffusers import (
-        AutoencoderKL,
-        FlowMatchEulerDiscreteScheduler,
-        FluxTransformer2DModel,
-        SD3Transformer2DModel,
-    )
-
     flux = family == "flux1_dev"
     torch.set_default_dtype(dtype)
     with device:  # at once where it shall lie: the whole Flux in float32 would not fit everywhere
         if flux:
-            transformer = FluxTransformer2DModel(
-                num_layers=layers, num_single_layers=2 * layers, guidance_embeds=True
-            )
+            transformer = diffusers.FluxTransformer2DModel(
+                num_layers=layers, num_single_layers=2 * layers, guidance_embeds=True,
+            )  # fmt: skip
         else:
-            transformer = SD3Transformer2DModel(
+            transformer = diffusers.SD3Transformer2DModel(
                 num_layers=layers, num_attention_heads=24, caption_projection_dim=1536,
                 pos_embed_max_size=384, dual_attention_layers=tuple(range(min(13, layers))),
                 qk_norm="rms_norm",
             )  # fmt: skip
         torch.set_default_dtype(torch.float32)
-        vae = AutoencoderKL(
+        vae = diffusers.AutoencoderKL(
             down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
             block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=16,
             use_quant_conv=False, use_post_quant_conv=False, scaling_factor=1.5, shift_factor=0.06,
         )  # fmt: skip
     projected = [SimpleNamespace(config=SimpleNamespace(projection_dim=n)) for n in (768, 1280)]
-    projected[0].text_projection = torch.nn.Linear(768, 768)
-    torch.nn.init.eye_(projected[0].text_projection.weight)
+    projected[0].text_projection = SimpleNamespace(weight=torch.eye(768))
     return SimpleNamespace(
         transformer=transformer, vae=vae, vae_scale_factor=8,
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=flux),
+        scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=flux),
         text_encoder=projected[0], text_encoder_2=projected[1],
         components={"transformer": transformer, "vae": vae},
     )  # fmt: skip
 
 
-def random_backbone(args: argparse.Namespace, device: torch.device):
-    kind = Flux if args.family == "flux1_dev" else SD35
+def clocked(device: torch.device, run, *inputs) -> tuple:
+    """What a call returns, and the seconds until the device was done with it."""
+    settle(device)
+    start = time.perf_counter()
+    result = run(*inputs)
+    settle(device)
+    return result, time.perf_counter() - start
 
-    class Random(kind):
+
+def random_backbone(args: argparse.Namespace, device: torch.device):
+    """A backbone that clocks its velocity, and one prompt for the whole group."""
+
+    class Random(Flux if args.family == "flux1_dev" else SD35):
         seconds = 0.0
 
         def load(self):
             return random_pipeline(args.family, args.layers, self.dtype, device)
 
         def velocity(self, x, t_star, conditioning):
-            settle(device)
-            start = time.perf_counter()
-            v = super().velocity(x, t_star, conditioning)
-            settle(device)
-            self.seconds += time.perf_counter() - start
+            v, seconds = clocked(device, super().velocity, x, t_star, conditioning)
+            self.seconds += seconds
             return v
 
     mode = "cfg" if args.family == "sd35_medium" or args.true_cfg else "embedded"
     config = BackboneConfig(
         name=args.family, precision=args.precision, guidance=5.0, guidance_mode=mode,
-        resolution=8 * args.latent, batch=args.batch, decode_batch=args.decode_batch,
-        compile=args.compile,
+        resolution=8 * args.latent, batch=args.batch, decode_batch=4,
+        compile=args.compile and device.type != "meta",
     )  # fmt: skip
     backbone = Random(config, device, offload_text=True)  # there is no text encoder to move
-    conditioning = random_prompts(backbone, args)
-    empty = conditioning.rows([0])
-    backbone.empty = empty.tokens, empty.pooled
-    return backbone, conditioning
+    tokens = torch.randn(1, FULL[args.family][2], 4096).to(device, backbone.dtype)
+    backbone.empty = tokens, torch.randn(1, backbone.pooled_dim, device=device)
+    return backbone, Conditioning(("",), *backbone.empty).rows([0] * args.group)
 
 
-def random_prompts(backbone, args: argparse.Namespace) -> Conditioning:
-    """One prompt for the whole group, in the precision and of the length of a real one."""
-    tokens = torch.randn(1, TOKENS[args.family], 4096).to(backbone.device, backbone.dtype)
-    pooled = torch.randn(1, backbone.pooled_dim, device=backbone.device)
-    return Conditioning(("",), tokens, pooled).rows([0] * args.group)
-
-
-def tflop(run, *inputs) -> float:
-    """Teraflop of a call; a multiply-add is 2."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        run(*inputs)
-    return counter.get_total_flops() / 1e12
+def work(args: argparse.Namespace) -> tuple[float, float]:
+    """TFLOP of an iteration's denoising and decoding, counted on tensors without memory."""
+    (backbone, prompts), counts = random_backbone(args, torch.device("meta")), []
+    one = torch.empty(1, 16, args.latent, args.latent, device="meta")
+    calls = ((backbone.velocity, one, one[0, 0, 0, :1], prompts.rows([0])), (backbone.decode, one))
+    for run, *inputs in calls:
+        with FlopCounterMode(display=False) as counter:
+            run(*inputs)
+        counts.append(counter.get_total_flops() * args.group / 1e12)
+    return counts[0] * args.steps, counts[1]
 
 
 def measure(args: argparse.Namespace, device: torch.device) -> list[tuple[str, float, float]]:
     """(phase, seconds, TFLOP or 0) of one iteration after a warm-up."""
-    backbone, conditioning = random_backbone(args, device)
+    backbone, prompts = random_backbone(args, device)
     policy, grpo = PolicyConfig(), GRPOConfig(group=args.group)
     network = TPMConfig(
         pooled_dim=backbone.pooled_dim, pooled_split=backbone.pooled_split, raw_cap=policy.raw_cap,
@@ -131,37 +126,23 @@ def measure(args: argparse.Namespace, device: torch.device) -> list[tuple[str, f
     optimizer = torch.optim.AdamW(module.parameters(), lr=grpo.lr)
     seeds = [torch.Generator().manual_seed(i) for i in range(args.group)]
     noise, sigmas = backbone.noise(seeds), backbone.sigmas(args.steps)
-    one, time_one = noise[:1], torch.ones(1, device=device)
-    plain = backbone.velocity if not args.compile else backbone.forward
-    inputs = (one, time_one, conditioning.rows([0]))
-    denoise = 0.0 if args.compile else tflop(plain, *inputs) * args.steps * args.group
-    decode = tflop(backbone.decode, one) * args.group
-    if device.type == "cuda" or args.compile:
-        backbone.velocity(noise, torch.ones(args.group, device=device), conditioning)
+    if device.type == "cuda" or args.compile:  # the first call looks for kernels
+        backbone.velocity(noise, torch.ones(args.group, device=device), prompts)
+        backbone.decode(noise)
     backbone.seconds = 0.0
 
-    def clocked(run, *inputs):
-        settle(device)
-        start = time.perf_counter()
-        result = run(*inputs)
-        settle(device)
-        return result, time.perf_counter() - start
-
     actor = Actor(module, policy, seeds)
-    (latents, states), sampling = clocked(rollout, backbone, actor, conditioning, noise, sigmas)
-    images, decoding = clocked(backbone.decode, latents)
-    if not (latents.isfinite().all() and images.isfinite().all()):
-        raise SystemExit(
-            "The random network gave values that are not finite; try --precision fp32."
-        )
-    advantage = torch.linspace(-1, 1, args.group, device=device)[None]
-    alive = torch.ones(1, dtype=torch.bool, device=device)
-    result, updating = clocked(update, module, optimizer, states, advantage, alive, grpo)
-    rest = sampling - backbone.seconds - actor.seconds
+    (latents, states), sampling = clocked(device, rollout, backbone, actor, prompts, noise, sigmas)
+    images, decoding = clocked(device, backbone.decode, latents)
+    if not images.isfinite().all():
+        raise SystemExit("The random network's values are not finite; try --precision fp32.")
+    advantage, alive = torch.linspace(-1, 1, args.group)[None], torch.ones(1, dtype=torch.bool)
+    result, updating = clocked(device, update, module, optimizer, states, advantage, alive, grpo)
+    denoise, decode = work(args)
     return [
         ("denoiser, frozen", backbone.seconds, denoise),
         ("TPM decides", actor.seconds, 0.0),
-        ("integration, states", rest, 0.0),
+        ("integration, states", sampling - backbone.seconds - actor.seconds, 0.0),
         ("decode", decoding, decode),
         (f"TPM update, {result.steps} optimizer steps", updating, 0.0),
     ]
@@ -169,23 +150,24 @@ def measure(args: argparse.Namespace, device: torch.device) -> list[tuple[str, f
 
 def table(args: argparse.Namespace, rows: list[tuple[str, float, float]], peak: str) -> str:
     total = sum(seconds for _, seconds, _ in rows)
+    shape = f"latents 16 x {args.latent} x {args.latent}, {args.steps} steps, {args.group} images"
+    head = ["phase", "seconds", "share", "TFLOP", "TFLOP/s", "floor, s", "times the floor"]
     out = [f"`python bench/rollout_cost.py {shlex.join(sys.argv[1:])}`", ""]
-    out += [
-        f"{args.family}, {args.layers} of {FULL[args.family][0]} layers, latents 16 x {args.latent} "
-        f"x {args.latent}, {args.steps} steps, {args.group} images, {args.precision}, {args.where}.",
-        "",
-        "| phase | seconds | share | TFLOP | TFLOP/s | floor, s | times the floor |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for name, seconds, work in rows:
-        cells = [name, f"{seconds:.3f}", f"{seconds / total:.1%}"]
-        floor = work / args.peak
-        known = [f"{work:.3g}", f"{work / seconds:.3g}", f"{floor:.3g}", f"{seconds / floor:.3g}"]
-        out.append("| " + " | ".join(cells + (known if work else ["-"] * 4)) + " |")
+    out += [f"{args.family} of {args.layers} layers, {shape}, {args.precision}, {args.where}.", ""]
+    out += [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    for name, seconds, flop in rows:
+        cells = [name, f"{seconds:.3f}", f"{seconds / total:.1%}", *["-"] * 4]
+        if flop:
+            floor = flop / args.peak
+            cells[3:] = (f"{n:.3g}" for n in (flop, flop / seconds, floor, seconds / floor))
+        out.append(f"| {' | '.join(cells)} |")
     outside = 1 - rows[0][1] / total
-    out += [f"| total | {total:.3f} | 100% | | | | |", ""]
-    out += [f"Outside the frozen denoiser: {outside:.1%} of the wall time. Peak memory: {peak}."]
-    out += [f"Floor at {args.peak:g} TFLOP/s. The paper's shape, rewards included: {PAPER}."]
+    out += [
+        f"| total | {total:.3f} | 100% | | | | |",
+        "",
+        f"Outside the frozen denoiser: {outside:.1%} of the wall time. Peak memory: {peak}.",
+    ]
+    out += [f"Floor at {args.peak:g} TFLOP/s. The paper's shape, with rewards: {PAPER}."]
     return "\n".join(out)
 
 
@@ -198,25 +180,20 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="K; the paper's if not given")
     parser.add_argument("--precision", choices=sorted(DTYPES), help="fp16 on CUDA, else fp32")
     parser.add_argument("--true-cfg", action="store_true", help="Flux: two passes")
-    parser.add_argument("--batch", type=int, default=0, help="images a pass, 0 is all")
-    parser.add_argument("--decode-batch", type=int, default=4)
-    parser.add_argument("--compile", action="store_true", help="torch.compile; no FLOP then")
+    parser.add_argument("--batch", type=int, default=0, help="images a pass; 0: all")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the frozen network")
     parser.add_argument("--peak", type=float, default=989.0, help="TFLOP/s; H200, dense fp16: 989")
     args = parser.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    cuda = device.type == "cuda"
-    args.layers = args.layers or FULL[args.family][0]
-    args.steps = args.steps or FULL[args.family][1]
+    cuda = torch.cuda.is_available()
+    torch.manual_seed(0)
+    layers, steps, _ = FULL[args.family]
+    args.layers, args.steps = args.layers or layers, args.steps or steps
     args.precision = args.precision or ("fp16" if cuda else "fp32")
     args.where = torch.cuda.get_device_name() if cuda else f"CPU, {torch.get_num_threads()} threads"
-    torch.manual_seed(0)
-    rows = measure(args, device)
-    if cuda:
-        peak = f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB of the device"
-    else:  # KiB, on Linux
-        used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-        peak = f"{used:.1f} GiB of the process"
-    print(table(args, rows, peak))
+    rows = measure(args, torch.device("cuda" if cuda else "cpu"))
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # KiB, on Linux
+    used = torch.cuda.max_memory_allocated() if cuda else most
+    print(table(args, rows, f"{used / 2**30:.1f} GiB of the {'device' if cuda else 'process'}"))
 
 
 if __name__ == "__main__":

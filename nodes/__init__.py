@@ -35,6 +35,9 @@ NODES: list[type[io.ComfyNode]] = [
 class AsyncTimestepExtension(ComfyExtension):
     async def on_load(self) -> None:
         folder_paths.add_model_folder_path("tpm", os.path.join(folder_paths.models_dir, "tpm"))
+        # the TPMs of the embedded model, so that the examples run as they come
+        pack = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+        folder_paths.add_model_folder_path("tpm", os.path.join(pack, "training", "tiny", "tpm"))
         folder_paths.folder_names_and_paths["tpm"][1].add(".safetensors")
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:

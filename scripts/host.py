@@ -31,6 +31,8 @@ TEST = [
     "pytest-xdist>=3.8,<4",
     "hypothesis>=6",
     "diffusers==0.42.1",
+    "jsonargparse==4.53.0",
+    "rich>=13",
     "ruff==0.17.5",
     "playwright==1.65.2",
 ]

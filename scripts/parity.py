@@ -5,8 +5,9 @@
 Makes the old environment that image-reward and hpsv2 need in .host/packages-venv, writes random
 weights in the published layout at the published size (2 GB each; ImageReward 447 M parameters,
 HPSv2 986 M), scores the same images and prompts with the packages (through reward_worker.py) and
-with training/rewards, and compares tokens, pixels and scores. Needs 12 GB of memory, 4 GB of disk
-and no network beyond the packages; minutes on a few CPU cores.
+with training/rewards, and compares tokens, pixels and scores. The CLIP score and PickScore are
+compared with the older transformers, on a small model. Needs 12 GB of memory, 4 GB of disk and no
+network beyond the packages; about five minutes on one CPU core. --keep leaves .host/parity.
 """
 
 from __future__ import annotations
@@ -64,8 +65,8 @@ def main(arguments: list[str]) -> int:
     clip = str(tree / "comfy" / "sd1_tokenizer")  # CLIP's tokens, which every ComfyUI has
     worker = None
     try:
-        subprocess.run([str(python), *stage, "write"], env=offline, check=True)
-        subprocess.run([str(packages), *stage, "packages"], env=offline, check=True)
+        subprocess.run([str(python), *stage, "write", clip], env=offline, check=True)
+        subprocess.run([str(packages), *stage, "packages", clip], env=offline, check=True)
         say("Scoring with the packages ...")
         with open(HOST / "reward_worker.log", "wb") as log:
             serve = [str(packages), str(ROOT / "scripts" / "reward_worker.py"), "--device", "cpu"]

@@ -109,7 +109,8 @@ def read_jsonl(path: Path, column: str) -> list[Prompt]:
 
 def read_csv(path: Path, column: str) -> list[Prompt]:
     """The named column; the first row names the columns."""
-    reader = csv.DictReader(io.StringIO(text_of(path), newline=""), strict=True)
+    text = text_of(path)
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     items = []
     try:
         names = reader.fieldnames or []
@@ -124,8 +125,9 @@ def read_csv(path: Path, column: str) -> list[Prompt]:
                 raise PromptError(f"{where} has no column {column!r}, expected as many as line 1.")
             items.append((row[column], where))
     except csv.Error as error:
+        line = min(reader.line_num + 1, text.count("\n") + 1)  # it counts what it has finished
         raise PromptError(
-            f"{path} line {reader.line_num} is not CSV ({error}), expected RFC 4180: quotes "
+            f"{path} line {line} is not CSV ({error}), expected RFC 4180: quotes "
             "around a text with commas, doubled inside it."
         ) from None
     return kept(items)

@@ -3,14 +3,13 @@
     prompts = load_prompts(config.data, "train")      # or "validation", "evaluation"
     prompt_of = training_order(prompts, seed)          # prompt_of(i) -> text
 
-| set    | train                          | validation           | evaluation                       |
-|--------|--------------------------------|----------------------|----------------------------------|
-| coco   | the train split less validation| drawn from train     | 2,048 of the val split, seed 42  |
-| t2i    | the train split less validation| drawn from train     | the whole val split              |
-| scenes | combinations that are not held | held-out combinations| other held-out combinations      |
-|        | out                            |                      |                                  |
-| file   | data.train less validation     | drawn from train, or | data.validation less what        |
-|        |                                | data.validation      | validation took                  |
+| set    | train                           | validation            | evaluation               |
+|--------|---------------------------------|-----------------------|--------------------------|
+| coco   | train split, without validation | drawn from train      | 2,048 of val, seed 42    |
+| t2i    | train split, without validation | drawn from train      | all of val               |
+| scenes | combinations not held out       | held-out combinations | others of those          |
+| file   | data.train, without validation  | drawn from train, or  | data.validation, without |
+|        |                                 | from data.validation  | validation               |
 
 A text that is drawn for validation, in whatever case or spacing, does not stay in training: the
 TPM that is kept is the best on validation. The paper's evaluation prompts take no part in that.
@@ -114,7 +113,7 @@ def load_t2i(config: DataConfig, split: str) -> PromptList:
 
 
 def load_file(config: DataConfig, split: str) -> PromptList:
-    """Of data.validation, if set, at most half is for validation and all the rest for evaluation."""
+    """Of data.validation, if set, at most half is for validation and the rest for evaluation."""
     if not config.train and split != "evaluation":
         raise PromptError("data.set is file but data.train is empty, expected a file of prompts.")
     if not config.validation:
@@ -159,11 +158,14 @@ def load_scenes(config: DataConfig, split: str) -> PromptList:
         )
     taken = {scene.caption for scene in check}
     per_texture = -(-count // len(TEXTURES))
-    size = 2 * count + len(TEXTURES) * len(check) + 64
-    queues: dict[str, list] = {texture: [] for texture in TEXTURES}
-    for scene in held_out_scenes(size, config.seed + 2, compositions_only=True):
-        if scene.caption not in taken:
-            queues[scene.texture].append(scene)
+    size, queues = count + count // 8 + 4, {}
+    while min(map(len, queues.values()), default=-1) < per_texture:
+        # a longer draw begins with the shorter one, so the first prompts are always the same
+        queues = {texture: [] for texture in TEXTURES}
+        for scene in held_out_scenes(size, config.seed + 2, compositions_only=True):
+            if scene.caption not in taken:
+                queues[scene.texture].append(scene)
+        size *= 2
     turns = zip(*(queues[texture][:per_texture] for texture in TEXTURES), strict=True)
     scenes = [scene for turn in turns for scene in turn][:count]
     return listed([Prompt(s.caption, s.kind) for s in scenes], "scenes, held-out combinations")
@@ -184,8 +186,8 @@ def find(config: DataConfig, name: str, inside: str, which: str) -> Path:
     found = sorted(p.name for p in folder.iterdir())[:4] if folder.is_dir() else []
     there = f"holds {', '.join(found) or 'nothing'}" if folder.is_dir() else "does not exist"
     raise PromptError(
-        f"data.folder {config.folder} {there}, expected {name} in it for data.set {which}; fetch it "
-        f"with `python training/prepare.py --preset P --data.set {which} --data.folder "
+        f"data.folder {config.folder} {there}, expected {name} in it for data.set {which}; "
+        f"fetch it with `python training/prepare.py --preset P --data.set {which} --data.folder "
         f"{config.folder} --fetch`, or set data.folder."
     )
 

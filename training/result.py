@@ -39,7 +39,7 @@ def write_files(
     copy.load_state_dict({name: value.cpu() for name, value in weights.items()})
     save_tpm(folder.path / "tpm.safetensors", copy, chosen)
     table = validation_table(folder.records("validation.jsonl"))
-    folder.text("README.md", model_card(chosen, table, to_yaml(config), prompts.source))
+    folder.text("README.md", model_card(chosen, table, to_yaml(config), prompts))
 
 
 def tpm_meta(

@@ -237,3 +237,16 @@ def test_a_rank_that_dies_ends_the_run_with_its_reason(tmp_path):
     assert code != 0
     assert "rank 1: The reward hps failed: its file is gone." in text
     assert (tmp_path / "r" / "checkpoints" / "latest").exists()
+
+
+def test_dry_run_prints_costs_and_writes_nothing(tmp_path):
+    out = tmp_path / "r"
+    done = subprocess.run(
+        [*kills.command(out, 4, resume=False), "--dry_run", "--price_per_hour=2"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not out.exists()
+    for word in ("denoise", "update", "peak memory", "GiB", "training"):
+        assert word in done.stdout

@@ -33,7 +33,7 @@ def load_pipeline(
     import diffusers
 
     source, folder = config.path or hub_id, Path(config.path or hub_id)
-    where = f"backbone.path is {config.path!r}" if config.path else "backbone.path is empty"
+    where = f"backbone.path is {source!r}" + ("" if config.path else ", its default")
     wanted = f"expected a folder in diffusers layout that holds a {class_name}, or a hub id of one"
     if folder.is_dir():
         index = folder / "model_index.json"
@@ -53,11 +53,17 @@ def load_pipeline(
             return getattr(diffusers, class_name).from_pretrained(source, torch_dtype=dtypes)
     except Exception as error:  # hub, network, json and diffusers each have their own
         lines = str(error).strip().splitlines()
-        found = (lines[0] if lines else type(error).__name__).rstrip(".")
+        found = shortened(lines[0] if lines else type(error).__name__)
         raise ValueError(
-            f"{where} and {source} could not be loaded ({found}), {wanted}; accept its licence on "
-            "the hub and log in, or download it and set backbone.path to its folder."
+            f"{where}, and could not be loaded ({found}), {wanted}; accept its licence on the hub "
+            "and log in, or download it and set backbone.path to its folder."
         ) from error
+
+
+def shortened(text: str, most: int = 160) -> str:
+    """The beginning of somebody else's message, to go into a sentence of ours."""
+    text = text.strip().rstrip(".")
+    return text if len(text) <= most else text[: most - 3] + "..."
 
 
 class DiffusersBackbone:

@@ -66,7 +66,11 @@ class RewardSet:
 
 
 def load_rewards(config: RewardsConfig, device: torch.device) -> RewardSet:
-    """Raises ValueError on an unknown metric, OSError or ValueError on a missing or wrong file."""
+    """All rewards of a config.
+
+    Raises ValueError on an unknown metric, OSError or ValueError on a missing or wrong file,
+    RewardError when the worker of backend packages does not answer.
+    """
     names, rewards = list(config.weights), []
     scene = [name for name in names if name == SCENE or name.startswith(SCENE + "_")]
     if scene or "scorer" in names:

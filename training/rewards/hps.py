@@ -4,7 +4,8 @@
 |----------------|-------------------------------------------------------------------------------|
 | weights        | HPS_v2_compressed.pt or HPS_v2.1_compressed.pt of xswu/HPSv2, Apache-2.0      |
 | classes        | transformers' CLIPModel; the file is in open_clip's layout, see RENAMED       |
-| image          | 8 bits / 255, bicubic to 224 on floats, centre crop, CLIP's mean and std      |
+| image          | 8 bits / 255, bicubic on floats, longest side to 224, black bars, CLIP's mean |
+|                | and std; the package builds a centre crop too, but score() does not use it    |
 | text           | CLIP's 77 tokens of the prompt after `clean`                                  |
 | score          | cosine                                                                        |
 | interpretation | the version (rewards.hps_version); antialiased resize, which is what the      |
@@ -24,7 +25,7 @@ from transformers import CLIPConfig, CLIPModel
 
 from ..config import RewardsConfig
 from .clip import cosines, load_tokenizer, token_ids
-from .images import resized_as_float
+from .images import padded_as_float
 from .weights import StateFile, frozen, published_file
 
 REPOSITORY = "xswu/HPSv2"
@@ -148,6 +149,6 @@ class HPSv2:
     @torch.inference_mode()
     def __call__(self, images: Tensor, prompts: list[str]) -> dict[str, Tensor]:
         """images (B, 3, H, W) in [0, 1] and one prompt each -> {"hps": (B,) float32}."""
-        pixels = resized_as_float(images, self.size)
+        pixels = padded_as_float(images, self.size)
         ids = token_ids(self.tokenizer, [clean(prompt) for prompt in prompts], self.length)
         return {"hps": cosines(self.model, pixels, ids)}

@@ -47,11 +47,16 @@ def resized_as_pil(images: Tensor, size: int) -> Tensor:
     return torch.stack(rows)
 
 
-def resized_as_float(images: Tensor, size: int) -> Tensor:
-    """The transform of hpsv2: bicubic on floats, which may overshoot [0, 1], crop, normalise.
+def padded_as_float(images: Tensor, size: int) -> Tensor:
+    """The transform of hpsv2: bicubic on floats, which may overshoot [0, 1], black bars, normalise.
 
     (B, 3, H, W) in [0, 1] -> (B, 3, size, size) float32 on the images' device.
     """
     floats = to_uint8(images).float() / 255
-    cropped = F.center_crop(F.resize(floats, size, BICUBIC, antialias=True), [size, size])
-    return F.normalize(cropped, CLIP_MEAN, CLIP_STD)
+    scale = size / max(floats.shape[-2:])
+    height, width = (round(side * scale) for side in floats.shape[-2:])
+    if scale != 1:
+        floats = F.resize(floats, [height, width], BICUBIC, antialias=True)
+    left, top = (size - width) // 2, (size - height) // 2
+    floats = F.pad(floats, [left, top, size - width - left, size - height - top])
+    return F.normalize(floats, CLIP_MEAN, CLIP_STD)

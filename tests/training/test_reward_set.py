@@ -1,0 +1,158 @@
+"""Rewards together: what stops a run and with which words, and the worker process."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import plain_rewards as plain
+import pytest
+import torch
+
+from training.config import RewardsConfig
+from training.rewards import PAPER, RewardError, RewardSet, load_rewards, own_reward
+
+ROOT = Path(__file__).parents[2]
+CPU = torch.device("cpu")
+PROMPTS = ["a cat", "z", "q b"]
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory) -> RewardsConfig:
+    return plain.write_files(tmp_path_factory.mktemp("rewards"))
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    return torch.rand(3, 3, 45, 70, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_an_image_that_is_not_finite_stops(config, images, name):
+    broken = images.clone()
+    broken[1, 0, 0, 0] = float("nan")
+    rewards = RewardSet([own_reward(name, config, CPU)], {name: 1.0})
+    with pytest.raises(RewardError, match=rf"{name} failed: Image 1 .*not finite"):
+        rewards(broken, PROMPTS)
+
+
+class Fixed:
+    """A reward of given values, or one that raises."""
+
+    def __init__(self, name: str, values):
+        self.names, self.values = (name,), values
+
+    def __call__(self, images, prompts):
+        if isinstance(self.values, Exception):
+            raise self.values
+        return {self.names[0]: torch.tensor(self.values)[: len(prompts)]}
+
+
+def test_a_set_names_what_failed(images):
+    good = Fixed("good", [1.0, 2.0, 3.0])
+    scores = RewardSet([good], {"good": 1.0}, batch=16)(images, PROMPTS)
+    assert scores["good"].tolist() == [1.0, 2.0, 3.0]
+    rewards = RewardSet([good, Fixed("bad", [0.0, float("inf"), 0.0])], {"good": 1.0, "bad": 0.0})
+    with pytest.raises(RewardError, match=r"reward bad gave inf for the prompt 'z'"):
+        rewards(images, PROMPTS)
+    rewards = RewardSet([good, Fixed("bad", KeyError("lost"))], {"good": 1.0, "bad": 1.0})
+    with pytest.raises(RewardError, match=r"reward bad failed: 'lost'"):
+        rewards(images, PROMPTS)
+
+
+def test_load_rewards_takes_the_four_and_refuses_others(config, images):
+    scores = load_rewards(dataclasses.replace(config, batch=2), CPU)(images, PROMPTS)
+    assert tuple(scores) == PAPER
+    alone = own_reward("clip", config, CPU)(images, PROMPTS)["clip"]
+    torch.testing.assert_close(scores["clip"], alone, atol=1e-5, rtol=1e-5)
+    for weights, words in (({"noise": 0.0}, "all 0"), ({"beauty": 1.0}, "names 'beauty'")):
+        with pytest.raises(ValueError, match=words):
+            load_rewards(RewardsConfig(weights=weights), CPU)
+
+
+SERVER = """
+import os, sys
+from scripts.reward_worker import serve
+
+def load(settings):
+    if settings["hps_version"] == "v2.1":
+        raise FileNotFoundError("no such weights")
+
+    def score(prompts, images):
+        if "die" in prompts:
+            os._exit(3)
+        if "fail" in prompts:
+            raise RuntimeError("out of memory")
+        if "short" in prompts:
+            return {name: [1.0] for name in settings["names"]}
+        return {
+            "image_reward": [float(image[0, 0, 0]) for image in images],
+            "hps": [image.sum() / 7 + len(text) for image, text in zip(images, prompts)],
+        }
+
+    return score
+
+serve(sys.argv[1], load)
+"""
+
+
+@pytest.fixture
+def worker(tmp_path):
+    """A config for a real worker process with made-up models; it is stopped afterwards."""
+    address = str(tmp_path / "w.sock")
+    process = subprocess.Popen(
+        [sys.executable, "-c", SERVER, address], cwd=ROOT, env={**os.environ, "PYTHONPATH": "."}
+    )
+    waiting = time.monotonic() + 30
+    while not Path(address).exists() and process.poll() is None and time.monotonic() < waiting:
+        time.sleep(0.02)
+    try:
+        weights = {"hps": 1.0, "image_reward": 0.5}
+        yield RewardsConfig(backend="packages", address=address, weights=weights)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_the_worker_scores_what_it_is_sent(worker, images):
+    prompts = ["a", "\u00fcber \U0001f431", ""]
+    scores = load_rewards(worker, CPU)(images, prompts)
+    bytes8 = (images * 255).round()
+    assert torch.equal(scores["image_reward"], bytes8[:, 0, 0, 0])
+    lengths = torch.tensor([len(prompt) for prompt in prompts])
+    torch.testing.assert_close(scores["hps"], bytes8.sum((1, 2, 3)) / 7 + lengths)
+    again = load_rewards(worker, CPU)  # a second trainer, or rank, with the same settings
+    assert torch.equal(again(images, prompts)["hps"], scores["hps"])
+    other = dataclasses.replace(worker, weights={"hps": 1.0})
+    with pytest.raises(RewardError, match="other reward settings"):
+        load_rewards(other, CPU)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [
+        ("die", "stopped answering"),
+        ("fail", "failed: RuntimeError: out of memory"),
+        ("short", "gave 1 scores of hps, expected 2"),
+    ],
+)
+def test_a_worker_that_fails_stops_the_run(worker, images, prompt, words):
+    rewards = load_rewards(worker, CPU)
+    with pytest.raises(RewardError, match=words) as caught:
+        rewards(images[:2], ["a", prompt])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_worker_that_cannot_load_says_so(worker):
+    with pytest.raises(RewardError, match="FileNotFoundError: no such weights"):
+        load_rewards(dataclasses.replace(worker, hps_version="v2.1"), CPU)
+
+
+def test_no_worker_is_one_sentence(tmp_path):
+    nobody = RewardsConfig(backend="packages", address=str(tmp_path / "nobody.sock"))
+    with pytest.raises(RewardError, match="No reward worker listens.*reward_worker.py"):
+        load_rewards(nobody, CPU)

@@ -1,0 +1,206 @@
+"""What evaluate.py compares: every method is a policy, a solver, and a number of steps.
+
+    tpms = read_tpms(["runs/tiny/tpm.safetensors"], backbone)
+    for method in methods(options, tpms, best=0.25, schedules={}): ...
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from tpm.checkpoint import load_tpm
+from tpm.learned import TPMPolicy
+from tpm.metadata import TPMMeta
+from tpm.network import TimestepPredictionModule
+from tpm.policies import Constant, Decision, Policy, Scaled, State, VelocityScale
+
+from .backbones import Backbone
+from .solvers import SOLVERS
+
+BASELINE = "D=0"
+
+
+@dataclass(frozen=True)
+class Options:
+    """The methods that were asked for; see evaluate.py --help."""
+
+    gammas: tuple[float, ...] = ()
+    fixed: tuple[float, ...] = ()
+    omegas: tuple[float, ...] = ()
+    lying: tuple[float, ...] = ()
+    more_steps: tuple[int, ...] = ()
+    solvers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class TPMFile:
+    """A TPM and where it is from. name: unique among those of a run; sha256: of the file."""
+
+    name: str
+    sha256: str
+    module: TimestepPredictionModule
+    meta: TPMMeta
+
+    @property
+    def lifted(self) -> bool:
+        return self.meta.deviation_bound > 0.5
+
+    @property
+    def policy(self) -> TPMPolicy:
+        return TPMPolicy(self.module, self.meta, self.name)
+
+
+@dataclass(frozen=True)
+class Schedule(Policy):
+    """The same deviation and omega for every sample, one a grid point: index k, 0 unused."""
+
+    deviation: tuple[float, ...]
+    omega: tuple[float, ...]
+
+    def decide(self, state: State) -> Decision:
+        flat = torch.ones(state.batch, device=state.device)
+        return Decision(flat * self.deviation[state.k], flat * 0, flat * self.omega[state.k])
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the tables.
+
+    policy: None is synchronous. more: steps beyond K. file: sha256 of its TPM. note: for people.
+    kind: baseline, fixed, tpm, mean, omega, lying, steps, solver.
+    """
+
+    name: str
+    kind: str
+    policy: Policy | None = None
+    more: int = 0
+    solver: str = "euler"
+    tpm: str = ""
+    gamma: float = 1.0
+    file: str = ""
+    note: str = ""
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} ({self.note})" if self.note else self.name
+
+    @property
+    def synchronous(self) -> bool:
+        """Plain Euler at D = 0, whatever the number of steps."""
+        return self.policy is None and self.solver == "euler"
+
+
+def read_tpms(paths: list[str], backbone: Backbone) -> list[TPMFile]:
+    """TPMs by the stem of their file, with the folder where stems repeat. Raises ValueError, of
+    one sentence, on one of another model."""
+    files = [Path(path) for path in paths]
+    stems = [file.stem for file in files]
+    names = [
+        file.stem if stems.count(file.stem) == 1 else f"{file.resolve().parent.name}/{file.stem}"
+        for file in files
+    ]
+    for name, path in zip(names, paths, strict=True):
+        if names.count(name) > 1:
+            raise ValueError(f"--tpm {path} is the second one called {name}; rename one of them.")
+    found = []
+    for name, file in zip(names, files, strict=True):
+        module, meta = load_tpm(file)
+        has = (meta.model_family, meta.latent_channels, meta.pooled_dim)
+        wanted = (backbone.family, backbone.latent_channels, backbone.pooled_dim)
+        if has != wanted:
+            raise ValueError(
+                f"--tpm {file} is for {described(*has)}, expected {described(*wanted)}; choose the "
+                "--preset that it was trained with, or another file."
+            )
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        found.append(TPMFile(name, digest, module.to(backbone.device), meta))
+    return found
+
+
+def described(family: str, channels: int, pooled: int) -> str:
+    return f"{family} ({channels} latent channels, {pooled} pooled values)"
+
+
+def signed(deviation: float) -> str:
+    return f"D={deviation:+g}" if deviation else BASELINE
+
+
+def methods(
+    options: Options,
+    tpms: list[TPMFile],
+    best: float | None,
+    schedules: dict[str, Schedule],
+) -> list[Method]:
+    """All methods of one K, the baseline first. best: the fixed D that was best on validation;
+    schedules: a TPM's name -> its mean schedule at this K."""
+    found = [Method(BASELINE, "baseline", note=best_note(0.0, best))]
+    for d in options.fixed:
+        if d:  # 0 is the baseline
+            found.append(Method(signed(d), "fixed", Constant(d), note=best_note(d, best)))
+    for tpm in tpms:
+        found += tpm_methods(options, tpm)
+        if tpm.name in schedules:
+            name, note = f"{tpm.name} mean schedule", "measured on the validation prompts"
+            found.append(
+                Method(name, "mean", schedules[tpm.name], tpm=tpm.name, file=tpm.sha256, note=note)
+            )
+    for omega in options.omegas:
+        policy = VelocityScale(None, omega)
+        found.append(Method(f"omega={omega:g}", "omega", policy))
+    for d in options.lying:
+        found.append(Method(f"lying {signed(d)}", "lying", Constant(d, mode="follow_time")))
+    for n in options.more_steps:
+        found.append(Method(f"+{n} step{'s' if n > 1 else ''}", "steps", more=n))
+    for solver in options.solvers:
+        found += solver_methods(solver, tpms, best)
+    unique = list({method.name: method for method in found}.values())
+    if len(unique) < len({(m.name, m.kind, m.file) for m in found}):
+        raise ValueError("Two methods have the same name; rename the TPM file that causes it.")
+    return unique
+
+
+def best_note(deviation: float, best: float | None) -> str:
+    return "best fixed D on the validation prompts" if deviation == best else ""
+
+
+def tpm_methods(options: Options, tpm: TPMFile) -> list[Method]:
+    """A TPM at every gamma; one that decides omega alone has nothing that gamma scales."""
+    gammas = (1.0,) if tpm.meta.actions == "omega" else options.gammas
+    note = "bound 1, lifted" if tpm.lifted else f"bound {tpm.meta.deviation_bound:g}"
+    if tpm.meta.actions != "deviation":
+        note = "omega" if tpm.meta.actions == "omega" else f"{note}, and omega"
+    return [
+        Method(
+            f"{tpm.name} gamma={gamma:g}",
+            "tpm",
+            tpm.policy if gamma == 1 else Scaled(tpm.policy, gamma),
+            tpm=tpm.name,
+            gamma=gamma,
+            file=tpm.sha256,
+            note=note,
+        )
+        for gamma in gammas
+    ]
+
+
+def solver_methods(solver: str, tpms: list[TPMFile], best: float | None) -> list[Method]:
+    """A solver at D = 0, with the best fixed D and with each TPM on top."""
+    if solver not in SOLVERS or solver == "euler":
+        known = ", ".join(name for name in SOLVERS if name != "euler")
+        raise ValueError(f"--solvers names {solver!r}, expected some of {known}.")
+    found = [Method(f"{solver} {BASELINE}", "solver", solver=solver)]
+    if best:
+        found.append(
+            Method(f"{solver} {signed(best)}", "solver", Constant(best), solver=solver,
+                   note="best fixed D of Euler on the validation prompts")
+        )  # fmt: skip
+    for tpm in tpms:
+        found.append(
+            Method(f"{solver} {tpm.name}", "solver", tpm.policy, solver=solver, tpm=tpm.name,
+                   file=tpm.sha256)
+        )  # fmt: skip
+    return found
