@@ -16,6 +16,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from host import HOST, ROOT, TEST, TORCH, ensure_host, run, say
@@ -55,6 +56,19 @@ def ensure_packages(host_python: Path) -> Path:
     return python
 
 
+def start(command: list[str], log: Path, env: dict[str, str]) -> subprocess.Popen:
+    """Starts the worker, and waits until it says that it listens."""
+    with open(log, "wb") as out:
+        worker = subprocess.Popen(command, env=env, stdout=out, stderr=out)
+    waiting = time.monotonic() + 300
+    while "listens" not in log.read_text(errors="replace"):
+        if worker.poll() is not None or time.monotonic() > waiting:
+            worker.kill()
+            raise SystemExit(f"The reward worker did not start; see {log}")
+        time.sleep(0.2)
+    return worker
+
+
 def main(arguments: list[str]) -> int:
     tree, python = ensure_host(TEST)
     packages = ensure_packages(python)
@@ -68,9 +82,8 @@ def main(arguments: list[str]) -> int:
         subprocess.run([str(python), *stage, "write", clip], env=offline, check=True)
         subprocess.run([str(packages), *stage, "packages", clip], env=offline, check=True)
         say("Scoring with the packages ...")
-        with open(HOST / "reward_worker.log", "wb") as log:
-            serve = [str(packages), str(ROOT / "scripts" / "reward_worker.py"), "--device", "cpu"]
-            worker = subprocess.Popen(serve, env=offline, stdout=log, stderr=log)
+        serve = [str(packages), str(ROOT / "scripts" / "reward_worker.py"), "--device", "cpu"]
+        worker = start(serve, HOST / "reward_worker.log", offline)
         subprocess.run([str(python), *stage, "worker", clip], env=offline, check=True)
         worker.terminate()  # its memory is needed
         worker.wait()

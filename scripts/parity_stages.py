@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -146,11 +145,8 @@ def packages(folder: Path, clip: str) -> None:
 def worker(folder: Path, clip: str) -> None:
     """Scores by the packages, through the worker."""
     config = rewards_config(folder, clip)
-    from training.rewards.packages import PackageRewards, worker_address
+    from training.rewards.packages import PackageRewards
 
-    waiting = time.monotonic() + 120
-    while not Path(worker_address(config.address)).exists() and time.monotonic() < waiting:
-        time.sleep(0.5)
     reward = PackageRewards(config, ("image_reward", "hps"))
     rows = [reward(tensor(im), [text]) for im, text in zip(images(), PROMPTS, strict=True)]
     scores = {name: [row[name].item() for row in rows] for name in reward.names}

@@ -1,7 +1,7 @@
 """What evaluate.py compares: every method is a policy, a solver, and a number of steps.
 
-    tpms = read_tpms(["runs/tiny/tpm.safetensors"], backbone)
-    for method in methods(options, tpms, best=0.25, schedules={}): ...
+tpms = read_tpms(["runs/tiny/tpm.safetensors"], "tiny")
+for method in methods(options, tpms, best=0.25, schedules={}): ...
 """
 
 from __future__ import annotations
@@ -46,10 +46,6 @@ class TPMFile:
     meta: TPMMeta
 
     @property
-    def lifted(self) -> bool:
-        return self.meta.deviation_bound > 0.5
-
-    @property
     def policy(self) -> TPMPolicy:
         return TPMPolicy(self.module, self.meta, self.name)
 
@@ -70,8 +66,9 @@ class Schedule(Policy):
 class Method:
     """One row of the tables.
 
-    policy: None is synchronous. more: steps beyond K. file: sha256 of its TPM. note: for people.
-    kind: baseline, fixed, tpm, mean, omega, lying, steps, solver.
+    policy: None is synchronous. more: steps beyond K. kind: baseline, fixed, tpm, mean, omega,
+    lying, steps, solver. best: the fixed D that was best on validation. tpm, gamma, file (its
+    sha256), bound, actions: of a TPM. note: for people.
     """
 
     name: str
@@ -82,7 +79,14 @@ class Method:
     tpm: str = ""
     gamma: float = 1.0
     file: str = ""
+    bound: float = 0.5
+    actions: str = "deviation"
+    best: bool = False
     note: str = ""
+
+    @property
+    def lifted(self) -> bool:
+        return self.bound > 0.5
 
     @property
     def label(self) -> str:
@@ -94,35 +98,41 @@ class Method:
         return self.policy is None and self.solver == "euler"
 
 
-def read_tpms(paths: list[str], backbone: Backbone) -> list[TPMFile]:
-    """TPMs by the stem of their file, with the folder where stems repeat. Raises ValueError, of
-    one sentence, on one of another model."""
+def read_tpms(paths: list[str], family: str) -> list[TPMFile]:
+    """TPMs by the stem of their file, with the folder where stems repeat. Raises TPMFileError or
+    ValueError, of one sentence, on one of another model family."""
     files = [Path(path) for path in paths]
     stems = [file.stem for file in files]
     names = [
         file.stem if stems.count(file.stem) == 1 else f"{file.resolve().parent.name}/{file.stem}"
         for file in files
     ]
-    for name, path in zip(names, paths, strict=True):
-        if names.count(name) > 1:
-            raise ValueError(f"--tpm {path} is the second one called {name}; rename one of them.")
     found = []
     for name, file in zip(names, files, strict=True):
+        if names.count(name) > 1:
+            raise ValueError(f"--tpm names several files called {name}; rename one of them.")
         module, meta = load_tpm(file)
-        has = (meta.model_family, meta.latent_channels, meta.pooled_dim)
-        wanted = (backbone.family, backbone.latent_channels, backbone.pooled_dim)
-        if has != wanted:
+        if meta.model_family != family:
             raise ValueError(
-                f"--tpm {file} is for {described(*has)}, expected {described(*wanted)}; choose the "
-                "--preset that it was trained with, or another file."
+                f"--tpm {file} is for the model family {meta.model_family}, expected {family}; "
+                "choose the --preset that it was trained with, or another file."
             )
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
-        found.append(TPMFile(name, digest, module.to(backbone.device), meta))
+        found.append(TPMFile(name, digest, module, meta))
     return found
 
 
-def described(family: str, channels: int, pooled: int) -> str:
-    return f"{family} ({channels} latent channels, {pooled} pooled values)"
+def check_sizes(tpms: list[TPMFile], backbone: Backbone) -> None:
+    """Raises ValueError where a TPM does not fit the latents or the pooled text."""
+    for tpm in tpms:
+        has = (tpm.meta.latent_channels, tpm.meta.pooled_dim)
+        wanted = (backbone.latent_channels, backbone.pooled_dim)
+        if has != wanted:
+            raise ValueError(
+                f"The TPM {tpm.name} has {has[0]} latent channels and {has[1]} pooled values, "
+                f"expected {wanted[0]} and {wanted[1]} of {backbone.family}; choose another file, "
+                "or the backbone.path that it was trained with."
+            )
 
 
 def signed(deviation: float) -> str:
@@ -137,10 +147,12 @@ def methods(
 ) -> list[Method]:
     """All methods of one K, the baseline first. best: the fixed D that was best on validation;
     schedules: a TPM's name -> its mean schedule at this K."""
-    found = [Method(BASELINE, "baseline", note=best_note(0.0, best))]
+    note = "best fixed D on the validation prompts"
+    found = [Method(BASELINE, "baseline", best=best == 0, note=note if best == 0 else "")]
     for d in options.fixed:
         if d:  # 0 is the baseline
-            found.append(Method(signed(d), "fixed", Constant(d), note=best_note(d, best)))
+            own = note if d == best else ""
+            found.append(Method(signed(d), "fixed", Constant(d), best=d == best, note=own))
     for tpm in tpms:
         found += tpm_methods(options, tpm)
         if tpm.name in schedules:
@@ -157,22 +169,20 @@ def methods(
         found.append(Method(f"+{n} step{'s' if n > 1 else ''}", "steps", more=n))
     for solver in options.solvers:
         found += solver_methods(solver, tpms, best)
-    unique = list({method.name: method for method in found}.values())
-    if len(unique) < len({(m.name, m.kind, m.file) for m in found}):
-        raise ValueError("Two methods have the same name; rename the TPM file that causes it.")
-    return unique
-
-
-def best_note(deviation: float, best: float | None) -> str:
-    return "best fixed D on the validation prompts" if deviation == best else ""
+    unique = {method.name: method for method in found}  # --fixed 0.5 0.5
+    for method in found:
+        other = unique[method.name]
+        if (other.kind, other.file) != (method.kind, method.file):
+            raise ValueError(f"Two methods are called {method.name}; rename the TPM file of one.")
+    return list(unique.values())
 
 
 def tpm_methods(options: Options, tpm: TPMFile) -> list[Method]:
     """A TPM at every gamma; one that decides omega alone has nothing that gamma scales."""
     gammas = (1.0,) if tpm.meta.actions == "omega" else options.gammas
-    note = "bound 1, lifted" if tpm.lifted else f"bound {tpm.meta.deviation_bound:g}"
-    if tpm.meta.actions != "deviation":
-        note = "omega" if tpm.meta.actions == "omega" else f"{note}, and omega"
+    bound, actions = tpm.meta.deviation_bound, tpm.meta.actions
+    note = f"bound {bound:g}" + (", lifted" if bound > 0.5 else "")
+    note = {"deviation": note, "omega": "omega", "both": f"{note}, and omega"}[actions]
     return [
         Method(
             f"{tpm.name} gamma={gamma:g}",
@@ -181,6 +191,8 @@ def tpm_methods(options: Options, tpm: TPMFile) -> list[Method]:
             tpm=tpm.name,
             gamma=gamma,
             file=tpm.sha256,
+            bound=bound,
+            actions=actions,
             note=note,
         )
         for gamma in gammas

@@ -56,7 +56,7 @@ class PerPrompt:
         where it was measured with other settings or prompts."""
         first = f"# {self.key}"
         if self.path.exists():
-            lines = self.path.read_text(newline="").splitlines(keepends=True)
+            lines = self.path.read_bytes().decode().splitlines(keepends=True)
             whole = [line for line in lines if line.endswith("\n")]
             if lines and (not whole or whole[0].rstrip("\r\n") != first):
                 raise RunFolderError(
@@ -67,13 +67,7 @@ class PerPrompt:
                 own = self.rows.setdefault((int(row["K"]), row["method"]), [])
                 if int(row["prompt"]) == len(own):  # else written twice, by two runs at once
                     own.append(row)
-        buffer = io.StringIO(newline="")
-        buffer.write(first + "\r\n")
-        writer = csv.DictWriter(buffer, self.columns)
-        writer.writeheader()
-        for rows in self.rows.values():
-            writer.writerows(rows)
-        write_atomic(self.path, buffer.getvalue().encode())
+        self.rewrite()
 
     def done(self, steps: int, method: Method, batch: int) -> int:
         """Prompts that need not be measured again, in whole batches so that the rest is measured

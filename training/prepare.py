@@ -71,11 +71,13 @@ def page(need: Need) -> str:
 def fetch(found: Iterable[Need], cache: Path | None = None) -> tuple[list[Need], list[str]]:
     """Fetches what is missing; returns what came, and one sentence for each that could not be had.
 
-    After a refusal the other files of a source are not tried; a file that it lacks is no refusal.
+    After a refusal the other files of a source are not tried, and no other of the hub's once the
+    hub itself cannot be reached; a single file that a source lacks stops nothing.
     """
     got, failed, refused = [], [], set()
     for need in found:
-        if is_here(need, cache) or need.source in refused:
+        home = "web" if need.at is not None else "hub"
+        if is_here(need, cache) or {need.source, home} & refused:
             continue
         try:
             if need.at is None:
@@ -86,8 +88,10 @@ def fetch(found: Iterable[Need], cache: Path | None = None) -> tuple[list[Need],
                 raise FileNotFoundError("it is your own file")
             got.append(need)
         except Exception as error:  # network, disk and hub each have their own
-            name = type(error).__name__  # LocalEntryNotFound: the hub cannot be reached
-            if "EntryNotFound" not in name or "Local" in name:
+            kind = type(error).__name__
+            if kind in ("LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectError"):
+                refused.add(home)
+            elif "EntryNotFound" not in kind:
                 refused.add(need.source)
             failed.append(advice(need, error))
     return got, failed

@@ -6,7 +6,6 @@ import dataclasses
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import plain_rewards as plain
@@ -105,17 +104,19 @@ def worker(tmp_path):
     """A config for a real worker process with made-up models; it is stopped afterwards."""
     address = str(tmp_path / "w.sock")
     process = subprocess.Popen(
-        [sys.executable, "-c", SERVER, address], cwd=ROOT, env={**os.environ, "PYTHONPATH": "."}
+        [sys.executable, "-c", SERVER, address],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": "."},
+        stdout=subprocess.PIPE,
+        text=True,
     )
-    waiting = time.monotonic() + 30
-    while not Path(address).exists() and process.poll() is None and time.monotonic() < waiting:
-        time.sleep(0.02)
     try:
+        assert "listens" in process.stdout.readline()  # the file is there before it listens
         weights = {"hps": 1.0, "image_reward": 0.5}
         yield RewardsConfig(backend="packages", address=address, weights=weights)
     finally:
         process.kill()
-        process.wait()
+        process.communicate()
 
 
 def test_the_worker_scores_what_it_is_sent(worker, images):
