@@ -1,4 +1,4 @@
-"""Does the trainer find an optimum that is known? The backbone's clock is wrong by a planted deviation.
+"""Does the trainer find a known optimum? The backbone's clock is wrong by a planted deviation.
 
     python bench/planted.py --plant 0.3 --seeds 0 1 2
 
@@ -78,21 +78,25 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--iterations", type=int, default=120)
     args, rest = parser.parse_known_args()
-    print("| seed | planted D | found: mean D | by step | error | minutes |\n|---|---|---|---|---|---|")
+    print("| seed | planted D | found: mean D | by step | error | minutes |")
+    print("|---" * 6 + "|")
     for seed in args.seeds:
         own = [f"--iterations={args.iterations}", f"--seed={seed}", "--data.validation_prompts=64"]
         config, _ = parse(["--preset=tiny", *own, "--log.validate_every=1000000", *rest])
         config.rewards.weights = {"close": 1.0}
         backbone = WrongClock(config, args.plant)
-        rewards = RewardSet([Closeness(backbone, backbone.sigmas(config.steps))], {"close": 1.0}, 64)
+        rewards = RewardSet(
+            [Closeness(backbone, backbone.sigmas(config.steps))], {"close": 1.0}, 64
+        )
         parts = build(config, World(), backbone, rewards)
         start = time.monotonic()
         train(parts, None, False, lambda kind, record: None)
         found = parts.validation.run(World(), parts.module)
         mean, steps = found["mean_deviation"], found["deviation"]
         minutes = (time.monotonic() - start) / 60
+        by_step = " ".join(f"{d:+.3f}" for d in steps)
         print(
-            f"| {seed} | {args.plant:+.2f} | {mean:+.4f} | {' '.join(f'{d:+.3f}' for d in steps)} | "
+            f"| {seed} | {args.plant:+.2f} | {mean:+.4f} | {by_step} | "
             f"{abs(mean / args.plant - 1):.1%} | {minutes:.1f} |",
             flush=True,
         )

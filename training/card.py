@@ -10,8 +10,6 @@ from tpm.metadata import TPMMeta
 
 from .prompts import PromptList
 
-PAPER = "AsyncDiff (asynchronous timestep conditioning)"
-
 
 @dataclass(frozen=True)
 class BaseModel:
@@ -75,8 +73,9 @@ def model_card(meta: TPMMeta, table: str, config_yaml: str, prompts: PromptList 
         [
             front_matter(meta),
             f"# Timestep prediction module (TPM) for {meta.base_model or meta.model_family}",
-            f"It looks at the latent during sampling and tells the frozen model another time than "
-            f"the sampler integrates with ({PAPER}). The model's weights are not changed.",
+            "It looks at the latent during sampling and tells the frozen model another time than "
+            "the sampler integrates with, after the AsyncDiff paper. The model's weights are not "
+            "changed.",
             "## How to use it\n\n"
             "1. Install the Async Timestep node pack in ComfyUI.\n"
             "2. Copy `tpm.safetensors` into `ComfyUI/models/tpm`.\n"
@@ -125,9 +124,10 @@ def grid(meta: TPMMeta) -> str:
     name = scheduler.get(meta.model_family)
     advice = f" In ComfyUI that is the scheduler {name}." if name else ""
     sigmas = ", ".join(f"{sigma:.4g}" for sigma in meta.sigmas)
+    every = " or ".join(str(len(row) - 1) for row in meta.grids) or str(meta.steps)
     return (
-        f"Best at its training settings: {meta.steps} steps of Euler, guidance {meta.guidance:g}, "
-        f"{meta.resolution} px.{advice} Sigmas: {sigmas}."
+        f"Best at its training settings: {every} steps of Euler, guidance {meta.guidance:g}, "
+        f"{meta.resolution} px.{advice} Sigmas of {meta.steps} steps: {sigmas}."
     )
 
 

@@ -1,4 +1,4 @@
-"""Every setting of the trainer, as dataclasses: a preset fills them, the command line overrides them.
+"""Every setting of the trainer: a preset fills the dataclasses, the command line has the last word.
 
     python training/train_tpm.py --preset tiny --grpo.lr 3e-4 --iterations 100
 

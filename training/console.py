@@ -1,4 +1,4 @@
-"""What a run shows while it runs: a bar with an ETA, one line a validation, TensorBoard if asked."""
+"""What a run shows while it runs: a bar with an ETA, validation results, TensorBoard."""
 
 from __future__ import annotations
 

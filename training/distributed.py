@@ -61,7 +61,9 @@ def shard(world: World, prompts: int, group: int) -> list[int]:
         )
     own = group // world.size
     return [
-        p * group + i for p in range(prompts) for i in range(world.rank * own, (world.rank + 1) * own)
+        p * group + i
+        for p in range(prompts)
+        for i in range(world.rank * own, (world.rank + 1) * own)
     ]
 
 

@@ -57,7 +57,8 @@ def plot_gamma(path: Path, results: list[Result]) -> bool:
         level = base.scores.metrics[name]
         axis.axhline(float(level.mean()), color="grey", linewidth=0.8, linestyle="--")
         for i, (tpm, own) in enumerate(lines.items()):
-            points = [(0.0, float(level.mean()), 0.0)]
+            plain = own[0].method.actions == "deviation"  # else omega is left at gamma 0
+            points = [(0.0, float(level.mean()), 0.0)] if plain else []
             for r in own:
                 values = r.scores.metrics[name]
                 points.append((r.method.gamma, float(values.mean()), paired(values, level)[1]))
@@ -71,6 +72,7 @@ def plot_gamma(path: Path, results: list[Result]) -> bool:
             )  # fmt: skip
         axis.set_title(f"{name} (lower is less noise)" if name == NOISE else name)
         axis.set_xlabel("gamma (0: baseline)")
+        axis.set_xticks(sorted({0.0, *(r.method.gamma for own in lines.values() for r in own)}))
         axis.tick_params(labelsize=9)
         axis.margins(y=0.15)
     axes.flat[0].legend(fontsize=9)
@@ -128,7 +130,7 @@ def tpm_columns(methods: list[Method]) -> dict[str, dict[str, Method]]:
     """File name -> column title -> method, Fig. 5: base, a TPM at 50, 100 and 200 % (or the gammas
     there are), and the lifted ones at 100 %. One picture table a TPM that is not lifted."""
     base = {BASELINE: methods[0]}
-    own = [m for m in methods if m.kind == "tpm" and m.gamma > 0]
+    own = [m for m in methods if m.kind == "tpm" and m.gamma > 0 and m.actions != "omega"]
     lifted = {m.tpm: m for m in own if m.lifted and m.gamma == 1}
     plain = list(dict.fromkeys(m.tpm for m in own if not m.lifted))
     grids = {}

@@ -24,7 +24,7 @@ class RunFolderError(RuntimeError):
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """All of it or nothing, on the disk when this returns. Raises RunFolderError when it is full."""
+    """All of it or nothing, on the disk when this returns. Raises RunFolderError on a full disk."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with open(temporary, "wb") as file:

@@ -165,7 +165,9 @@ def binding(config: Config) -> dict[str, object]:
     values = flat(as_dict(config))
     if config.grpo.lr_schedule == "constant":
         values.pop("iterations")  # a longer run begins like a shorter one
-    return {k: v for k, v in values.items() if not any(k == f or k.startswith(f + ".") for f in FREE)}
+    return {
+        k: v for k, v in values.items() if not any(k == f or k.startswith(f + ".") for f in FREE)
+    }
 
 
 def config_sha256(config: Config) -> str:

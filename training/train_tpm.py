@@ -1,6 +1,6 @@
 """Trains a timestep prediction module (TPM) with GRPO on image rewards.
 
-    python training/train_tpm.py --preset tiny                  # the embedded model, minutes on a CPU
+    python training/train_tpm.py --preset tiny              # the embedded model, minutes on a CPU
     python training/train_tpm.py --preset sd35_medium --data.set coco --data.folder data
     python training/train_tpm.py --resume --out runs/tiny       # go on after a kill
     torchrun --nproc_per_node 4 training/train_tpm.py --preset flux1_dev
@@ -66,11 +66,9 @@ def main(arguments: list[str] | None = None) -> int:
         with Console(config, out, world.main) as console:
             reason = train(parts, folder, rest.resume, console.log)
         if world.main:
-            console.say(
-                f"Stopped by {reason}; go on with: python training/train_tpm.py --resume --out {out}"
-                if reason
-                else f"Done: {out / 'tpm.safetensors'}. Copy it into ComfyUI's models/tpm."
-            )
+            go_on = f"python training/train_tpm.py --resume --out {out}"
+            done = f"Done: {out / 'tpm.safetensors'}. Copy it into ComfyUI's models/tpm."
+            console.say(f"Stopped by {reason}; go on with: {go_on}" if reason else done)
         return 0
     except EXPECTED as error:
         if world.size > 1:

@@ -68,9 +68,7 @@ def build(
     prompts = load_prompts(config.data, "train")
     held_out = load_prompts(config.data, "validation")
     rewards = rewards or load_rewards(config.rewards, device)
-    backbone = backbone or load_backbone(
-        config.backbone, device, config.text_encoders == "offload"
-    )
+    backbone = backbone or load_backbone(config.backbone, device, config.text_encoders == "offload")
     policy = config.policy
     network = TPMConfig(
         latent_channels=backbone.latent_channels,
@@ -136,9 +134,7 @@ def one_iteration(parts: Parts, iteration: int) -> dict:
     twins = grpo.group // world.size if grpo.noise == "shared" else 1
     with clock(seconds, "rollout", parts.device):
         actor = Actor(parts.module, config.policy, draws)
-        latents, states = rollout(
-            parts.backbone, actor, conditioning, noise, sigmas, twins
-        )
+        latents, states = rollout(parts.backbone, actor, conditioning, noise, sigmas, twins)
     seconds["tpm"] = actor.seconds
     seconds["denoise"] = seconds.pop("rollout") - actor.seconds
     with clock(seconds, "decode", parts.device):
@@ -335,5 +331,3 @@ def refuse_other(state: dict, parts: Parts) -> None:
             "The training prompts are not those of the run to be resumed (their hash differs); "
             "put the same files into data.folder, or start another --out."
         )
-
-

@@ -44,9 +44,7 @@ class ModePolicy(Policy):
 class Validation:
     """Fixed prompts, noises and, where K is a list, a fixed K for every prompt."""
 
-    def __init__(
-        self, config: Config, backbone: Backbone, rewards: RewardSet, prompts: PromptList
-    ):
+    def __init__(self, config: Config, backbone: Backbone, rewards: RewardSet, prompts: PromptList):
         self.config, self.backbone, self.rewards = config, backbone, rewards
         self.texts = list(prompts.texts)
         every = config.steps if isinstance(config.steps, list) else [config.steps]

@@ -85,6 +85,11 @@ def test_a_fine_tune_is_named_and_foreign_prompts_are_left_to_the_publisher():
     assert "CC BY" not in card and "MIT" not in card
 
 
+def test_a_tpm_for_several_step_counts_names_them():
+    meta = replace(META, grids=((1.0, 0.5, 0.0), META.sigmas))
+    assert "2 or 3 steps of Euler" in model_card(meta, TABLE, "a: 1", PROMPTS)
+
+
 # --- cost
 
 SECONDS = dict(encode=0.1, denoise=2.8, tpm=0.26, decode=0.4, score=0.6, update=0.52)

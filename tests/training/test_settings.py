@@ -89,7 +89,12 @@ def test_a_linear_schedule_binds_the_number_of_iterations():
 
 def test_print_config_is_yaml_that_can_be_used_again(tmp_path):
     done = subprocess.run(
-        [sys.executable, str(ROOT / "training" / "train_tpm.py"), "--preset=tiny", "--print_config"],
+        [
+            sys.executable,
+            str(ROOT / "training" / "train_tpm.py"),
+            "--preset=tiny",
+            "--print_config",
+        ],
         capture_output=True,
         text=True,
     )

@@ -172,7 +172,9 @@ def test_a_broken_checkpoint_is_one_sentence(tmp_path):
 def test_the_number_of_steps_is_drawn_evenly_and_by_its_address():
     config = settings("--steps=[4,6,10]")
     drawn = [steps_of(config, i) for i in range(600)]
-    assert {k: drawn.count(k) for k in set(drawn)} == pytest.approx({4: 200, 6: 200, 10: 200}, abs=50)
+    assert {k: drawn.count(k) for k in set(drawn)} == pytest.approx(
+        {4: 200, 6: 200, 10: 200}, abs=50
+    )
     assert drawn == [steps_of(config, i) for i in range(600)]
 
 
@@ -207,7 +209,9 @@ def test_two_ranks_equal_one(tmp_path):
     run(tmp_path / "one")
     code, text = on_ranks(kills.command(tmp_path / "two", 4, resume=False)[1:])
     assert code == 0, text[-3000:]
-    one, two = (load_tpm(tmp_path / n / "tpm_last.safetensors")[0].state_dict() for n in ("one", "two"))
+    one, two = (
+        load_tpm(tmp_path / n / "tpm_last.safetensors")[0].state_dict() for n in ("one", "two")
+    )
     start = build(settings(), World()).module.state_dict()
     moved = max(float((one[k] - start[k]).abs().max()) for k in one)
     apart = max(float((one[k] - two[k]).abs().max()) for k in one)

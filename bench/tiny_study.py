@@ -1,0 +1,99 @@
+"""What the trainer reaches on the embedded model: trains TPMs of several kinds and seeds, and
+evaluates them beside each other on held-out prompts.
+
+    python bench/tiny_study.py --out runs/study             # all of it: hours on 2 cores
+    python bench/tiny_study.py --out runs/study --only lifted_s42 joint5_s42
+
+Prints every command before it runs it; a run that is finished is not made again. The tables of
+docs/trainer are from here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+LIFTED = ["--policy.deviation_bound", "1"]
+JOINT = [*LIFTED, "--policy.actions", "both", "--policy.omega_range", "[0.7,1.3]"]
+MANY = [*LIFTED, "--steps", "[4,5,6,7,8,9,10]"]
+CFG5 = ["--backbone.guidance", "5"]
+KINDS = {"tpm": [], "lifted": LIFTED, "joint": JOINT, "many": MANY}
+SEEDS = (42, 43, 44)
+RUNS = {f"{kind}_s{s}": [*own, "--seed", str(s)] for kind, own in KINDS.items() for s in SEEDS}
+RUNS |= {f"joint5_s{s}": [*JOINT, *CFG5, "--seed", str(s)] for s in SEEDS}
+RUNS |= {
+    "lifted5_s42": [*LIFTED, *CFG5],
+    "lifted_k6": [*LIFTED, "--steps", "6"],
+    "lifted_k10": [*LIFTED, "--steps", "10"],
+}
+COMMON = ["--n", "1024", "--mean_schedule", "--lying", "0.25", "0.5"]
+EVALUATIONS = {  # folder -> (TPMs, options)
+    "cfg3_k4": (
+        [f"{kind}_s{s}" for kind in KINDS for s in SEEDS],
+        ["--k", "4", "--gammas", "1", "--fixed", "0.125", "0.25", "0.5", "1", "--omegas", "0.9",
+         "1.1", "--more_steps", "1", "2", "3", "4"],
+    ),
+    "cfg5_k4": (
+        [*(f"joint5_s{s}" for s in SEEDS), "lifted5_s42"],
+        ["--k", "4", *CFG5, "--gammas", "1", "--fixed", "0.125", "0.25", "0.5", "1", "--omegas",
+         "0.6", "0.7", "0.8", "0.9", "--more_steps", "1", "2", "3", "4"],
+    ),
+    "cfg3_k6": (
+        ["lifted_k6", "many_s42", "many_s43"],
+        ["--k", "6", "--gammas", "1", "--fixed", "0.125", "0.25", "0.5", "--more_steps", "1", "2"],
+    ),
+    "cfg3_k10": (
+        ["lifted_k10", "many_s42", "many_s43"],
+        ["--k", "10", "--gammas", "1", "--fixed", "0.125", "0.25", "0.5", "--more_steps", "1", "2"],
+    ),
+    "cfg3_k4_more": (
+        ["lifted_s42"],
+        ["--k", "4", "--gammas", "0.5", "1", "2", "--fixed", "0.25", "--more_steps", "1",
+         "--solvers", "dpmpp_2m", "unipc"],
+    ),
+}  # fmt: skip
+
+
+def run(command: list[str]) -> None:
+    print("python", shlex.join(command[1:]), flush=True)
+    subprocess.run(command, check=True, cwd=ROOT)
+
+
+def train(name: str, out: Path) -> None:
+    """One run; a killed one goes on where it was."""
+    if (out / name / "tpm.safetensors").exists():
+        return
+    resume = ["--resume"] if (out / name / "checkpoints" / "latest").exists() else []
+    script = [sys.executable, "training/train_tpm.py", "--preset", "tiny"]
+    run([*script, *RUNS[name], "--out", str(out / name), *resume])
+
+
+def evaluate(name: str, out: Path) -> None:
+    """One evaluation, of those of its TPMs that are there."""
+    names, more = EVALUATIONS[name]
+    files = [str(out / n / "tpm.safetensors") for n in names]
+    files = [file for file in files if Path(file).exists()]
+    script = [sys.executable, "training/evaluate.py", "--preset", "tiny", *COMMON, *more]
+    run([*script, "--tpm", *files, "--out", str(out / "evaluation" / name)])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", nargs="*", default=[*RUNS, *EVALUATIONS], metavar="NAME")
+    args = parser.parse_args()
+    args.out = args.out.resolve()
+    if unknown := [name for name in args.only if name not in {*RUNS, *EVALUATIONS}]:
+        parser.error(f"{unknown[0]} is none of {', '.join([*RUNS, *EVALUATIONS])}")
+    for name in args.only:
+        (train if name in RUNS else evaluate)(name, args.out)
+
+
+if __name__ == "__main__":
+    main()
