@@ -33,6 +33,8 @@ TEST = [
     "diffusers==0.42.1",
     "jsonargparse==4.53.0",
     "rich>=13",
+    "tensordict==0.14.3",
+    "torchrl==0.14.1",
     "ruff==0.17.5",
     "playwright==1.65.2",
 ]
