@@ -137,8 +137,8 @@ class PerPrompt:
 
 
 def text(value: float) -> str:
-    """A float32 without loss."""
-    return f"{value:.9g}"
+    """A float32 without loss; -0 is 0."""
+    return f"{value + 0.0:.9g}"
 
 
 def texts(values: Tensor) -> str:

@@ -48,7 +48,9 @@ def parse(
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset")
     known, _ = first.parse_known_args(arguments)
-    names = sorted(path.stem for path in PRESETS.glob("*.yaml"))
+    names = sorted(
+        path.stem for path in PRESETS.glob("*.yaml") if "name" in backbone_of(path)
+    )  # the others are overlays
     files = []
     if known.preset is not None:
         if known.preset not in names:
@@ -77,6 +79,10 @@ def parse(
     rest = {k: v for k, v in vars(namespace).items() if k not in field_names(Config)}
     values = {name: getattr(config, name) for name in field_names(Config)}
     return Config(**values), argparse.Namespace(**rest)
+
+
+def backbone_of(path: Path) -> dict:
+    return (yaml.safe_load(path.read_text()) or {}).get("backbone") or {}
 
 
 def check_lists(namespace: argparse.Namespace) -> None:

@@ -38,7 +38,8 @@ class Result:
 def mean_error(values: Tensor) -> tuple[float, float]:
     """Mean of (n,) and its standard error (n - 1 degrees of freedom); NaN for one value."""
     values = values.double()
-    return float(values.mean()), float(values.std() / len(values) ** 0.5)
+    error = float(values.std()) / len(values) ** 0.5 if len(values) > 1 else float("nan")
+    return float(values.mean()), error
 
 
 def paired(a: Tensor, b: Tensor) -> tuple[float, float]:

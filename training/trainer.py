@@ -296,6 +296,7 @@ def checkpoint(parts: Parts, folder: RunFolder, done: int, best: dict, spent: fl
             "settings": binding(parts.config),
             "config_sha256": config_sha256(parts.config),
             "prompts_sha256": parts.prompts.sha256,
+            "validation_sha256": parts.validation.prompts.sha256,
         }
     )
 
@@ -326,8 +327,11 @@ def refuse_other(state: dict, parts: Parts) -> None:
                 f"{name} is {now.get(name)!r}, the run to be resumed had {before.get(name)!r}; "
                 "resume it with its own settings, or start another --out."
             )
-    if state["prompts_sha256"] != parts.prompts.sha256:
-        raise RunFolderError(
-            "The training prompts are not those of the run to be resumed (their hash differs); "
-            "put the same files into data.folder, or start another --out."
-        )
+    lists = {"training": parts.prompts, "validation": parts.validation.prompts}
+    for name, prompts in lists.items():
+        key = "prompts_sha256" if name == "training" else "validation_sha256"
+        if state[key] != prompts.sha256:
+            raise RunFolderError(
+                f"The {name} prompts are not those of the run to be resumed (their hash differs); "
+                "put the same files where the settings look for them, or start another --out."
+            )

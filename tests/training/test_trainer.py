@@ -141,9 +141,11 @@ def test_resume_refuses_other_prompts(tmp_path):
     file.write_text("\n".join(texts * 1 + [t.replace("star", "square") for t in texts]))
     data = ["--data.set=file", f"--data.train={file}", "--data.validation_prompts=2"]
     run(tmp_path / "r", *data, iterations=1)
-    file.write_text(file.read_text().replace("cyan", "green"))
-    with pytest.raises(RunFolderError, match="prompts are not those"):
-        run(tmp_path / "r", *data, iterations=1, resume=True)
+    original = file.read_text()
+    for colour, kind in (("cyan", "validation"), ("blue", "training")):  # two are held out
+        file.write_text(original.replace(colour, "green"))
+        with pytest.raises(RunFolderError, match=f"{kind} prompts are not those"):
+            run(tmp_path / "r", *data, iterations=1, resume=True)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a full device")
@@ -254,3 +256,22 @@ def test_dry_run_prints_costs_and_writes_nothing(tmp_path):
     assert not out.exists()
     for word in ("denoise", "update", "peak memory", "GiB", "training"):
         assert word in done.stdout
+
+
+def test_tensorboard_by_flag_or_a_sentence(tmp_path):
+    from training.console import Console
+
+    config = settings("--log.tensorboard=true")
+    record = {"iteration": 1, "kl": 0.5, "deviation": [0.1], "rewards": {"scene": [[1.0, 3.0]]}}
+    if importlib.util.find_spec("tensorboard") is None:
+        with pytest.raises(ValueError, match="tensorboard is not installed"):
+            Console(config, tmp_path, main=True)
+        return
+    with Console(config, tmp_path, main=True) as console:
+        console.log("iteration", record)
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert events.Scalars("reward/scene")[0].value == 2.0
+    assert events.Scalars("iteration/kl")[0].value == 0.5
