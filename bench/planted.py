@@ -23,10 +23,11 @@ from training.backbones import Conditioning  # noqa: E402
 from training.backbones.tiny import TinyFlow  # noqa: E402
 from training.config import Config  # noqa: E402
 from training.distributed import World  # noqa: E402
+from training.parts import build  # noqa: E402
 from training.rewards import RewardSet  # noqa: E402
 from training.sampling import sample  # noqa: E402
 from training.settings import parse  # noqa: E402
-from training.trainer import build, train  # noqa: E402
+from training.trainer import train  # noqa: E402
 
 
 class WrongClock(TinyFlow):

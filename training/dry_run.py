@@ -6,8 +6,9 @@ import copy
 from dataclasses import replace
 
 from .cost import estimate, table
+from .parts import Parts
 from .result import device_memory
-from .trainer import Parts, one_iteration, steps_of
+from .trainer import one_iteration, steps_of
 
 IMAGES = 2  # of the small rollout, on each rank
 

@@ -23,10 +23,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from training import distributed  # noqa: E402
 from training.console import Console  # noqa: E402
 from training.grpo import TrainingStopped  # noqa: E402
+from training.parts import build  # noqa: E402
 from training.rewards import RewardError  # noqa: E402
 from training.run_folder import RunFolder, RunFolderError  # noqa: E402
 from training.settings import parse, to_yaml  # noqa: E402
-from training.trainer import build, train  # noqa: E402
+from training.trainer import train  # noqa: E402
 
 EXPECTED = (ValueError, OSError, RewardError, TrainingStopped, RunFolderError)
 

@@ -1,7 +1,7 @@
 """The training run: draw prompts, roll out, score, update, write down. See train_tpm.py.
 
     parts = build(config, World())
-    train(parts, folder, start=None)
+    train(parts, folder, resume=False, log=print)
 
 An iteration depends on the settings and its own number alone (rng.py), so a resumed run is the run
 that was never stopped.
@@ -13,92 +13,22 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 
 import torch
 from torch import Tensor
 
-from tpm.network import TimestepPredictionModule, TPMConfig, concentrations, entropy
+from tpm.network import concentrations, entropy
 
 from . import distributed
-from .backbones import Backbone, load_backbone
 from .config import Config
-from .distributed import World
 from .grpo import advantages, update
-from .prompts import PromptList, load_prompts, training_order
+from .parts import Parts
 from .result import write_files
-from .rewards import RewardSet, load_rewards
+from .resume import checkpoint, restore
 from .rng import generator, number
 from .rollout import Actor, Rollout, rollout
-from .run_folder import RunFolder, RunFolderError
-from .settings import binding, config_sha256
-from .validation import Validation
-
-
-@dataclass
-class Parts:
-    """Everything that a run is made of."""
-
-    config: Config
-    world: World
-    device: torch.device
-    backbone: Backbone
-    rewards: RewardSet
-    prompts: PromptList
-    validation: Validation
-    module: TimestepPredictionModule
-    optimizer: torch.optim.Optimizer
-    order: Callable[[int], str] = field(default=lambda i: "")
-
-
-def build(
-    config: Config,
-    world: World,
-    backbone: Backbone | None = None,
-    rewards: RewardSet | None = None,
-) -> Parts:
-    """Loads what the settings name. Raises ValueError, OSError or RuntimeError of one sentence."""
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    device = distributed.device_of(world, config.device)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    weights = {**config.rewards.weights}
-    weights.setdefault("noise", 0.0)  # what the other rewards do not see is always on record
-    config.rewards.weights = weights
-    prompts = load_prompts(config.data, "train")
-    held_out = load_prompts(config.data, "validation")
-    rewards = rewards or load_rewards(config.rewards, device)
-    backbone = backbone or load_backbone(config.backbone, device, config.text_encoders == "offload")
-    policy = config.policy
-    network = TPMConfig(
-        latent_channels=backbone.latent_channels,
-        pooled_dim=backbone.pooled_dim,
-        pooled_split=tuple(backbone.pooled_split),
-        width=policy.width,
-        layers=policy.layers,
-        heads=policy.heads,
-        patch=policy.patch,
-        registers=policy.registers,
-        raw_cap=policy.raw_cap,
-        global_conditioning=policy.global_conditioning,
-        actions=policy.actions,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(number(config.seed, "start"))
-        module = TimestepPredictionModule(network).to(device)
-    optimizer = torch.optim.AdamW(
-        module.parameters(),
-        lr=config.grpo.lr,
-        betas=tuple(config.grpo.betas),
-        eps=config.grpo.eps,
-        weight_decay=config.grpo.weight_decay,
-    )
-    distributed.shard(world, config.grpo.prompts, config.grpo.group)  # refuses early
-    validation = Validation(config, backbone, rewards, held_out)
-    order = training_order(prompts, config.seed)
-    return Parts(
-        config, world, device, backbone, rewards, prompts, validation, module, optimizer, order
-    )
+from .run_folder import RunFolder
 
 
 def steps_of(config: Config, iteration: int) -> int:
@@ -283,55 +213,3 @@ def judge(parts: Parts, folder: RunFolder | None, done: int, best: dict, log) ->
         weights = {k: v.detach().cpu().clone() for k, v in parts.module.state_dict().items()}
         best |= {"score": result["objective"], "iteration": done, "weights": weights}
     return best
-
-
-def checkpoint(parts: Parts, folder: RunFolder, done: int, best: dict, spent: float) -> None:
-    folder.save(
-        {
-            "iteration": done,
-            "module": parts.module.state_dict(),
-            "optimizer": parts.optimizer.state_dict(),
-            "best": best,
-            "seconds": spent,
-            "settings": binding(parts.config),
-            "config_sha256": config_sha256(parts.config),
-            "prompts_sha256": parts.prompts.sha256,
-            "validation_sha256": parts.validation.prompts.sha256,
-        }
-    )
-
-
-def restore(parts: Parts, folder: RunFolder | None, resume: bool) -> tuple[int, dict, float]:
-    """(iterations done, best, seconds spent), with the module and optimizer set on every rank.
-    Raises RunFolderError where the checkpoint is of other settings or prompts."""
-    if not resume:
-        return 0, {}, 0.0
-    state = folder.load() if folder is not None else None
-    if folder is not None:
-        refuse_other(state, parts)
-        for name in ("metrics.jsonl", "validation.jsonl"):
-            folder.truncate(name, state["iteration"])
-    state = distributed.share(parts.world, state)
-    parts.module.load_state_dict(state["module"])
-    parts.optimizer.load_state_dict(state["optimizer"])
-    parts.validation.baseline = state["best"].get("baseline", {})
-    return state["iteration"], state["best"], state["seconds"]
-
-
-def refuse_other(state: dict, parts: Parts) -> None:
-    """Raises RunFolderError naming the first setting that differs."""
-    before, now = state["settings"], binding(parts.config)
-    for name in sorted(before.keys() | now.keys()):
-        if before.get(name) != now.get(name):
-            raise RunFolderError(
-                f"{name} is {now.get(name)!r}, the run to be resumed had {before.get(name)!r}; "
-                "resume it with its own settings, or start another --out."
-            )
-    lists = {"training": parts.prompts, "validation": parts.validation.prompts}
-    for name, prompts in lists.items():
-        key = "prompts_sha256" if name == "training" else "validation_sha256"
-        if state[key] != prompts.sha256:
-            raise RunFolderError(
-                f"The {name} prompts are not those of the run to be resumed (their hash differs); "
-                "put the same files where the settings look for them, or start another --out."
-            )

@@ -146,6 +146,8 @@ def test_a_fixed_deviation_is_that_of_the_laboratory(bench, mode):
         (bench.backbone.decode(latents) - bench.backbone.decode(expected)).abs().max(),
         expected.abs().max(),
     )
+    decode = bench.backbone.decode
+    assert torch.allclose(decode(latents), decode(expected), atol=1e-5)
     assert torch.allclose(latents, expected, atol=1e-5 * float(expected.abs().max()))
     assert trace.deviation[1].tolist() == [0.5] * 4
 

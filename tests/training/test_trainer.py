@@ -17,9 +17,10 @@ import torch
 from tpm.checkpoint import load_tpm
 from tpm.learned import grid_warning
 from training.distributed import World, gather, shard
+from training.parts import build
 from training.run_folder import RunFolder, RunFolderError
 from training.settings import parse
-from training.trainer import build, steps_of, train
+from training.trainer import steps_of, train
 
 ROOT = Path(__file__).resolve().parents[2]
 spec = importlib.util.spec_from_file_location("kills", ROOT / "bench" / "kill_and_resume.py")

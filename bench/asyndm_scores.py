@@ -1,0 +1,256 @@
+"""What the images of the AsynDM suite are scored with, and the cache that a rerun goes on from.
+
+| metric         | how                                                                           |
+|----------------|-------------------------------------------------------------------------------|
+| rewards        | training/rewards: clip (CLIPScore), image_reward, hps, pick; scene for demo    |
+| bert           | BERTScore F1 of a VLM's caption and the prompt: own greedy matching, no idf, no |
+|                | rescaling; start and end tokens can be matched, but count nothing themselves    |
+| judge          | a VLM's own grade of the match, 0 to 10                                       |
+
+The paper does not say which model its BERTScore has; compare differences, not levels.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.functional import to_tensor
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+from training.config import RewardsConfig  # noqa: E402
+from training.rewards import RewardError, load_rewards  # noqa: E402
+from training.run_folder import write_atomic  # noqa: E402
+
+# images and their prompts -> metric -> (score, what the model said) an image
+Scores = dict[str, list[tuple[float, str]]]
+Scorer = Callable[[list[Image.Image], list[str]], Scores]
+
+CAPTION = "Describe this image in one sentence. Name every object, what it does, and how many."
+JUDGE = (
+    "How well does this image match the description {prompt!r}? Look at every object, its number, "
+    "its attributes and what it does. Answer with one number from 0 (nothing matches) to 10 "
+    "(everything matches), and nothing else."
+)
+GRADE = re.compile(r"\d+(?:\.\d+)?")
+CAPTION_TOKENS, GRADE_TOKENS = 80, 8
+
+
+@dataclass(frozen=True)
+class Metric:
+    """load() takes the weights into memory. source: what they are; another one scores anew."""
+
+    name: str
+    source: str
+    load: Callable[[], Scorer]
+
+
+class Rewards:
+    """One reward of training/rewards. demo: images of the embedded model, twice its own size."""
+
+    def __init__(self, config: RewardsConfig, device: torch.device, demo: bool):
+        self.rewards, self.demo = load_rewards(config, device), demo
+
+    def __call__(self, images: list[Image.Image], prompts: list[str]) -> Scores:
+        pixels = torch.stack([to_tensor(image) for image in images])
+        if self.demo:
+            pixels = F.avg_pool2d(pixels, 2)
+        found = self.rewards(pixels, prompts)
+        return {name: [(float(v), "") for v in values] for name, values in found.items()}
+
+
+class VisionLanguage:
+    """An image-text model of transformers (Qwen2.5-VL) in a local folder, answering greedily."""
+
+    def __init__(self, folder: str, device: torch.device):
+        from transformers import AutoModelForImageTextToText, AutoProcessor
+
+        self.device = device
+        dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+        self.processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+        self.model = AutoModelForImageTextToText.from_pretrained(
+            folder, local_files_only=True, dtype=dtype
+        )
+        self.model.requires_grad_(False).train(False).to(device)
+
+    @torch.inference_mode()
+    def ask(self, image: Image.Image, question: str, tokens: int) -> str:
+        content = [{"type": "image", "image": image}, {"type": "text", "text": question}]
+        inputs = self.processor.apply_chat_template(
+            [{"role": "user", "content": content}],
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+        ).to(self.device)
+        made = self.model.generate(**inputs, max_new_tokens=tokens, do_sample=False)
+        new = made[:, inputs["input_ids"].shape[1] :]
+        return self.processor.batch_decode(new, skip_special_tokens=True)[0].strip()
+
+
+class TextVectors:
+    """Token vectors of one layer of a text model (BERTScore: layer 17 of roberta-large)."""
+
+    def __init__(self, where: str, layer: int, device: torch.device):
+        from transformers import AutoModel, AutoTokenizer
+
+        self.tokenizer = AutoTokenizer.from_pretrained(where)
+        self.model = AutoModel.from_pretrained(where).train(False).to(device)
+        self.layer, self.device = layer, device
+        if not 0 <= layer <= self.model.config.num_hidden_layers:
+            raise ValueError(
+                f"--bert_layer is {layer}, but {where} has {self.model.config.num_hidden_layers} "
+                "layers; give one of them."
+            )
+
+    @torch.inference_mode()
+    def __call__(self, text: str) -> tuple[Tensor, Tensor]:
+        """(L, E) vectors of length 1, and (L,) True where a token is no start or end."""
+        inputs = self.tokenizer(
+            text.strip(), truncation=True, return_tensors="pt", return_special_tokens_mask=True
+        ).to(self.device)
+        counts = ~inputs.pop("special_tokens_mask")[0].bool()
+        hidden = self.model(**inputs, output_hidden_states=True).hidden_states[self.layer][0]
+        return F.normalize(hidden.float(), dim=-1), counts
+
+
+def bert_f1(candidate: tuple[Tensor, Tensor], reference: tuple[Tensor, Tensor]) -> float:
+    """F1 of the greedy cosine matching (Zhang et al. 2020), each a pair of `TextVectors`."""
+    (a, a_counts), (b, b_counts) = candidate, reference
+    cosines = a @ b.T  # (A, B)
+    precision = float(cosines.amax(1)[a_counts].mean())
+    recall = float(cosines.amax(0)[b_counts].mean())
+    return 2 * precision * recall / (precision + recall)
+
+
+def caption_scorer(folder: str, bert: str, layer: int, device: torch.device) -> Scorer:
+    vision, vectors = VisionLanguage(folder, device), TextVectors(bert, layer, device)
+
+    def score(images: list[Image.Image], prompts: list[str]) -> Scores:
+        captions = [vision.ask(image, CAPTION, CAPTION_TOKENS) for image in images]
+        return {
+            "bert": [
+                (bert_f1(vectors(caption), vectors(prompt)), caption)
+                for caption, prompt in zip(captions, prompts, strict=True)
+            ]
+        }
+
+    return score
+
+
+def judge_scorer(folder: str, device: torch.device) -> Scorer:
+    vision = VisionLanguage(folder, device)
+
+    def score(images: list[Image.Image], prompts: list[str]) -> Scores:
+        answers = [
+            vision.ask(image, JUDGE.format(prompt=prompt.strip()), GRADE_TOKENS)
+            for image, prompt in zip(images, prompts, strict=True)
+        ]
+        return {"judge": [(read_grade(answer), answer) for answer in answers]}
+
+    return score
+
+
+def read_grade(answer: str) -> float:
+    """The grade in a judge's answer. Raises RewardError when there is none from 0 to 10."""
+    found = GRADE.search(answer)
+    if not found or float(found[0]) > 10:
+        raise RewardError(
+            f"The judge of --judge_model answered {answer!r}, expected a number from 0 to 10; "
+            "use an instruction-tuned model."
+        )
+    return float(found[0])
+
+
+def metrics(args, demo: bool) -> list[Metric]:
+    """All metrics that the command line asks for; nothing is loaded yet."""
+    device = torch.device(args.device)
+    given = {
+        name: getattr(args, name)
+        for name in ("clip_model", "image_reward_path", "image_reward_tokenizer")
+        if getattr(args, name)
+    }
+    found = []
+    for name in args.rewards:
+        config = RewardsConfig(weights={name: 1.0}, **given)
+        source = {"clip": config.clip_model, "image_reward": config.image_reward_path or "hub"}
+        own = name == "scorer" or name.startswith("scene")
+
+        def load(config=config, own=own) -> Scorer:
+            return Rewards(config, device, demo and own)
+
+        found.append(Metric(name, source.get(name, "published"), load))
+    if args.caption_model:
+        source = f"{args.caption_model} {args.bert_model} layer {args.bert_layer}"
+        wanted = (args.caption_model, args.bert_model, args.bert_layer, device)
+        found.append(Metric("bert", source, lambda: caption_scorer(*wanted)))
+    if args.judge_model:
+        found.append(
+            Metric("judge", args.judge_model, lambda: judge_scorer(args.judge_model, device))
+        )
+    return found
+
+
+class Cache:
+    """scores.csv: every score that was ever made, rewritten whole, so that a kill leaves no half.
+
+    Columns: image, metric, source, score, note (a caption, a judge's answer).
+    """
+
+    COLUMNS = ("image", "metric", "source", "score", "note")
+
+    def __init__(self, path: Path):
+        self.path, self.rows = path, {}
+        if path.exists():
+            with open(path, newline="", encoding="utf-8") as file:
+                for row in csv.DictReader(file):
+                    self.rows[row["image"], row["metric"], row["source"]] = row
+
+    def get(self, image: str, metric: Metric) -> float | None:
+        row = self.rows.get((image, metric.name, metric.source))
+        return row and float(row["score"])
+
+    def put(self, images: list[str], metric: Metric, scores: list[tuple[float, str]]) -> None:
+        for image, (score, note) in zip(images, scores, strict=True):
+            values = (image, metric.name, metric.source, repr(score), note)
+            row = dict(zip(self.COLUMNS, values, strict=True))
+            self.rows[image, metric.name, metric.source] = row
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self.COLUMNS)
+        writer.writeheader()
+        writer.writerows(self.rows.values())
+        write_atomic(self.path, text.getvalue().encode())
+
+
+def score_all(
+    folder: Path, images: dict[str, str], metric: Metric, cache: Cache, batch: int, tick=None
+) -> None:
+    """Scores the images (path below folder -> prompt) that have none yet.
+
+    Raises OSError, ValueError or ImportError when the weights cannot be loaded, RewardError when
+    a score cannot be made.
+    """
+    todo = [name for name in images if cache.get(name, metric) is None]
+    if not todo:
+        return
+    scorer = metric.load()
+    for i in range(0, len(todo), batch):
+        names = todo[i : i + batch]
+        pictures = [Image.open(folder / name).convert("RGB") for name in names]
+        scores = scorer(pictures, [images[name] for name in names])
+        cache.put(names, metric, scores[metric.name])
+        if tick:
+            tick(len(names))
+    del scorer
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

@@ -1,0 +1,60 @@
+"""Checkpoints of a run: all that the next iteration needs, and the refusal of another run's."""
+
+from __future__ import annotations
+
+from . import distributed
+from .parts import Parts
+from .run_folder import RunFolder, RunFolderError
+from .settings import binding, config_sha256
+
+
+def checkpoint(parts: Parts, folder: RunFolder, done: int, best: dict, spent: float) -> None:
+    folder.save(
+        {
+            "iteration": done,
+            "module": parts.module.state_dict(),
+            "optimizer": parts.optimizer.state_dict(),
+            "best": best,
+            "seconds": spent,
+            "settings": binding(parts.config),
+            "config_sha256": config_sha256(parts.config),
+            "prompts_sha256": parts.prompts.sha256,
+            "validation_sha256": parts.validation.prompts.sha256,
+        }
+    )
+
+
+def restore(parts: Parts, folder: RunFolder | None, resume: bool) -> tuple[int, dict, float]:
+    """(iterations done, best, seconds spent), with the module and optimizer set on every rank.
+    Raises RunFolderError where the checkpoint is of other settings or prompts."""
+    if not resume:
+        return 0, {}, 0.0
+    state = folder.load() if folder is not None else None
+    if folder is not None:
+        refuse_other(state, parts)
+        for name in ("metrics.jsonl", "validation.jsonl"):
+            folder.truncate(name, state["iteration"])
+    state = distributed.share(parts.world, state)
+    parts.module.load_state_dict(state["module"])
+    parts.optimizer.load_state_dict(state["optimizer"])
+    parts.validation.baseline = state["best"].get("baseline", {})
+    return state["iteration"], state["best"], state["seconds"]
+
+
+def refuse_other(state: dict, parts: Parts) -> None:
+    """Raises RunFolderError naming the first setting that differs."""
+    before, now = state["settings"], binding(parts.config)
+    for name in sorted(before.keys() | now.keys()):
+        if before.get(name) != now.get(name):
+            raise RunFolderError(
+                f"{name} is {now.get(name)!r}, the run to be resumed had {before.get(name)!r}; "
+                "resume it with its own settings, or start another --out."
+            )
+    lists = {"training": parts.prompts, "validation": parts.validation.prompts}
+    for name, prompts in lists.items():
+        key = "prompts_sha256" if name == "training" else "validation_sha256"
+        if state[key] != prompts.sha256:
+            raise RunFolderError(
+                f"The {name} prompts are not those of the run to be resumed (their hash differs); "
+                "put the same files where the settings look for them, or start another --out."
+            )
