@@ -1,7 +1,7 @@
-"""The methods of the AsynDM suite as ComfyUI graphs, and the prompt sets that they are run on.
+"""The methods of the AsynDM suite as ComfyUI graphs, the prompt sets, and one graph to one image.
 
     way = choose("asyndm", object_info)  # or a sentence that says which node is missing
-    graph = way.graph(case, setting)
+    data, seconds = make_image(server, way.graph(prompt, setting, seed))
 
 A method of another pack is offered where its node is on the server; only ids and input names of
 those packs stand here, their other inputs are left at their own defaults.
@@ -9,19 +9,25 @@ those packs stand here, their other inputs are left at their own defaults.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 import graphs  # noqa: E402
+from comfy_server import ComfyServer, error_message  # noqa: E402
 from graphs import node  # noqa: E402
 
+PLAIN = "plain"  # what the others are compared with
 SETS = ("animal", "drawbench", "geneval", "mscoco")
+PATIENCE = 3600.0  # seconds for one image
 DEMO = "demo"  # the --checkpoint that is the embedded model
 # CFG++ (its README): lambda in [0, 1] works like a guidance of [1, 12.5]
 CFGPP_RATIO = 12.5
@@ -249,3 +255,45 @@ def defaults(class_info: dict) -> dict:
         elif listed:
             found[name] = listed[0]
     return found
+
+
+class RunningServer(ComfyServer):
+    """A server that somebody else started, and keeps."""
+
+    def __init__(self, url: str):
+        self.url, self.log = url.rstrip("/"), "the server's own log"
+        self.process = SimpleNamespace(poll=lambda: None)
+
+    def __enter__(self) -> RunningServer:
+        return self
+
+    def __exit__(self, *error) -> None:
+        with contextlib.suppress(OSError):  # room for the scores; the images are safe already
+            self.post("/free", {"unload_models": True, "free_memory": True})
+
+
+class MethodError(Exception):
+    """A graph that the server refused or that failed."""
+
+
+def make_image(server: ComfyServer, graph: dict) -> tuple[bytes, float]:
+    """(PNG, seconds of the whole prompt, NaN when the sampler did not run). Raises MethodError."""
+    answer = server.post("/prompt", {"prompt": graph})
+    if "prompt_id" not in answer:
+        raise MethodError(refusal(answer))
+    entry = server.wait(answer["prompt_id"], PATIENCE)
+    if entry["status"]["status_str"] != "success":
+        raise MethodError(error_message(entry))
+    told = dict(entry["status"]["messages"])
+    times = [told[f"execution_{end}"]["timestamp"] for end in ("start", "success")]
+    cached = "sampler" in told.get("execution_cached", {}).get("nodes", ())
+    seconds = math.nan if cached else (times[1] - times[0]) / 1000
+    return server.fetch(entry["outputs"]["preview"]["images"][0]), seconds
+
+
+def refusal(answer: dict) -> str:
+    """The first sentence of a refused prompt."""
+    for failed in answer.get("node_errors", {}).values():
+        for error in failed.get("errors", []):
+            return f"{failed['class_type']}: {error['message']} ({error['details']})"
+    return str(answer.get("error", answer))[:300]

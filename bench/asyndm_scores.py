@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
+import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +33,7 @@ sys.path.insert(0, str(ROOT))
 from training.config import RewardsConfig  # noqa: E402
 from training.rewards import RewardError, load_rewards  # noqa: E402
 from training.run_folder import write_atomic  # noqa: E402
+from training.tables import digits, markdown, mean_error, paired  # noqa: E402
 
 # images and their prompts -> metric -> (score, what the model said) an image
 Scores = dict[str, list[tuple[float, str]]]
@@ -232,25 +235,44 @@ class Cache:
         write_atomic(self.path, text.getvalue().encode())
 
 
-def score_all(
-    folder: Path, images: dict[str, str], metric: Metric, cache: Cache, batch: int, tick=None
-) -> None:
-    """Scores the images (path below folder -> prompt) that have none yet.
+def unscored(images: dict[str, str], metric: Metric, cache: Cache) -> list[str]:
+    return [name for name in images if cache.get(name, metric) is None]
 
-    Raises OSError, ValueError or ImportError when the weights cannot be loaded, RewardError when
-    a score cannot be made.
+
+def score_all(
+    folder: Path, images: dict[str, str], metric: Metric, scorer: Scorer, cache: Cache, batch: int
+) -> Iterator[int]:
+    """Scores the images (path below folder -> prompt) that have none yet; yields how many were
+    done after each batch. Raises RewardError when a score cannot be made.
     """
-    todo = [name for name in images if cache.get(name, metric) is None]
-    if not todo:
-        return
-    scorer = metric.load()
+    todo = unscored(images, metric, cache)
     for i in range(0, len(todo), batch):
         names = todo[i : i + batch]
         pictures = [Image.open(folder / name).convert("RGB") for name in names]
         scores = scorer(pictures, [images[name] for name in names])
         cache.put(names, metric, scores[metric.name])
-        if tick:
-            tick(len(names))
-    del scorer
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+        yield len(names)
+
+
+def set_table(rows: list[dict], methods: list[str], names: list[str], plain: str) -> str:
+    """One set: mean and paired difference to plain of every metric, median seconds and ratio."""
+    groups = {m: [row for row in rows if row["method"] == m] for m in methods}
+    header = ["method"]
+    for name in names:
+        header += [name, f"{name} - {plain}"]
+    median = {
+        m: statistics.median([r["seconds"] for r in group if r["seconds"] == r["seconds"]] or [0])
+        for m, group in groups.items()
+    }
+    lines = []
+    for method, group in groups.items():
+        line = [method]
+        for name in names:
+            base = torch.tensor([row[name] for row in groups[plain]])
+            own, d = torch.tensor([row[name] for row in group]), digits(base)
+            line.append("{:.{d}f} ± {:.{d}f}".format(*mean_error(own), d=d))
+            change = "{:+.{d}f} ± {:.{d}f}".format(*paired(own, base), d=d)
+            line.append("" if method == plain else change)
+        ratio = median[method] / median[plain] if median[plain] else math.nan
+        lines.append([*line, f"{median[method]:.3g}", f"{ratio:.2f}"])
+    return markdown([*header, "s / image", f"x {plain}"], lines)

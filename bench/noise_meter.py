@@ -79,8 +79,9 @@ def photograph_tiles() -> tuple[Tensor, Tensor, Tensor]:
 
 def sharpened(images: Tensor, sigma: float, amount: float) -> Tensor:
     """Unsharp mask: the difference to a Gaussian blur, added `amount` times."""
-    taps = torch.exp(-0.5 * (torch.arange(-3 * sigma, 3 * sigma + 1) / sigma) ** 2)
-    taps, reach = taps / taps.sum(), len(taps) // 2
+    reach = int(3 * sigma)
+    taps = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma) ** 2)
+    taps = taps / taps.sum()
     blurred = F.pad(images.flatten(0, 1)[:, None], (reach,) * 4, mode="reflect")
     blurred = F.conv2d(F.conv2d(blurred, taps.view(1, 1, 1, -1)), taps.view(1, 1, -1, 1))
     return (images + amount * (images - blurred.view_as(images))).clamp(0, 1)

@@ -11,6 +11,7 @@ docs/trainer are from here.
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import subprocess
 import sys
@@ -60,7 +61,7 @@ EVALUATIONS = {  # folder -> (TPMs, options)
 
 def run(command: list[str]) -> None:
     print("python", shlex.join(command[1:]), flush=True)
-    subprocess.run(command, check=True, cwd=ROOT)
+    subprocess.run(command, check=True)
 
 
 def train(name: str, out: Path) -> None:
@@ -88,7 +89,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--only", nargs="*", default=[*RUNS, *EVALUATIONS], metavar="NAME")
     args = parser.parse_args()
-    args.out = args.out.resolve()
+    os.chdir(ROOT)  # --out is below the repository
     if unknown := [name for name in args.only if name not in {*RUNS, *EVALUATIONS}]:
         parser.error(f"{unknown[0]} is none of {', '.join([*RUNS, *EVALUATIONS])}")
     for name in args.only:

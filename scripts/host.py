@@ -31,7 +31,7 @@ TEST = [
     "pytest-xdist>=3.8,<4",
     "hypothesis>=6",
     "diffusers==0.42.1",
-    "jsonargparse==4.53.0",
+    "jsonargparse[signatures]==4.53.0",
     "rich>=13",
     "tensordict==0.14.3",
     "torchrl==0.14.1",

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import yaml
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from .config import Config
 
@@ -28,8 +28,8 @@ FREE = ("max_hours", "device", "threads", "text_encoders", "log", "rewards.batch
 FREE += ("rewards.address", "backbone.batch", "backbone.decode_batch", "backbone.compile")
 
 
-class SettingsError(ValueError):
-    """A setting that cannot be used; the message is one sentence for the user."""
+class HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Types and defaults beside every setting, the description as it is written."""
 
 
 def parse(
@@ -63,7 +63,7 @@ def parse(
         description=description,
         exit_on_error=False,
         default_config_files=[str(path) for path in files],
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--preset", help=f"one of {', '.join(names)}")
     parser.add_argument("--config", action="config", help="YAML file laid over the preset")
