@@ -72,9 +72,7 @@ def killed_run(out: Path, iterations: int, kills: int, rng: random.Random, longe
     while True:
         process = start(out, iterations)
         if done < kills:
-            try:
-                process.wait(rng.uniform(0.0, longest))
-            except subprocess.TimeoutExpired:
+            if waited(process, out, rng, longest):
                 process.send_signal(signal.SIGKILL)
                 process.communicate()
                 done += 1
@@ -85,6 +83,24 @@ def killed_run(out: Path, iterations: int, kills: int, rng: random.Random, longe
                 continue
         finish(process)
         return done
+
+
+def waited(process: subprocess.Popen, out: Path, rng: random.Random, longest: float) -> bool:
+    """Waits for a random moment; False where the run ended before. Every fourth moment is drawn
+    over the whole life of a process, loading included, the others from its first new checkpoint on:
+    most of what can go wrong is there."""
+    begun, latest, between = time.monotonic(), out / "checkpoints" / "latest", rng.random() > 0.25
+    before = latest.read_text() if latest.exists() else ""
+    while between and process.poll() is None:
+        if latest.exists() and latest.read_text() != before:
+            break
+        time.sleep(0.02)
+    span = longest - (time.monotonic() - begun) if between else longest
+    try:
+        process.wait(rng.uniform(0.0, max(span, 1.0)))
+    except subprocess.TimeoutExpired:
+        return True
+    return False
 
 
 def check_whole(out: Path) -> None:
