@@ -32,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from training.config import RewardsConfig  # noqa: E402
 from training.rewards import RewardError, load_rewards  # noqa: E402
+from training.rewards.weights import from_hub  # noqa: E402
 from training.run_folder import write_atomic  # noqa: E402
 from training.tables import digits, markdown, mean_error, paired  # noqa: E402
 
@@ -78,6 +79,11 @@ class VisionLanguage:
     def __init__(self, folder: str, device: torch.device):
         from transformers import AutoModelForImageTextToText, AutoProcessor
 
+        if not Path(folder).is_dir():
+            raise FileNotFoundError(
+                f"There is no folder {folder}; --caption_model and --judge_model take one that "
+                "holds a Qwen2.5-VL as transformers saves it."
+            )
         self.device = device
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         self.processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
@@ -107,8 +113,12 @@ class TextVectors:
     def __init__(self, where: str, layer: int, device: torch.device):
         from transformers import AutoModel, AutoTokenizer
 
-        self.tokenizer = AutoTokenizer.from_pretrained(where)
-        self.model = AutoModel.from_pretrained(where).train(False).to(device)
+        what, setting = "of BERTScore", "--bert_model"
+        self.tokenizer = from_hub(
+            AutoTokenizer.from_pretrained, where, f"The tokenizer {what}", setting
+        )
+        model = from_hub(AutoModel.from_pretrained, where, f"The text model {what}", setting)
+        self.model = model.train(False).to(device)
         self.layer, self.device = layer, device
         if not 0 <= layer <= self.model.config.num_hidden_layers:
             raise ValueError(

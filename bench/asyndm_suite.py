@@ -169,10 +169,9 @@ def write_results(
 
 def write_grids(out: Path, rows: list[dict], methods: list[str], count: int) -> None:
     """grid_SET.png: the first seed of the first prompts, one column a method."""
-    first = rows[0]["seed"]
+    rows = [r for r in rows if r["seed"] == rows[0]["seed"] and r["prompt_index"] < count]
     for name in dict.fromkeys(row["set"] for row in rows):
-        own = [r for r in rows if r["set"] == name and r["seed"] == first]
-        own = [r for r in own if r["prompt_index"] < count]
+        own = [row for row in rows if row["set"] == name]
         columns = {m: [thumbnail(out / r["image"]) for r in own if r["method"] == m]
                    for m in methods}  # fmt: skip
         captions = [row["prompt"].strip() for row in own if row["method"] == PLAIN]
@@ -226,9 +225,11 @@ def run(args: argparse.Namespace, server: ComfyServer | None = None) -> None:
         chosen = {method: choose(method, info, args.sampler) for method in methods}
         without = {m: way for m, way in chosen.items() if isinstance(way, str)}
         ways = {m: way for m, way in chosen.items() if m not in without}
-        seeds = range(args.seed, args.seed + args.images)
-        jobs = [Job(name, i, prompt, seed, method) for name, some in prompts.items()
-                for i, prompt in enumerate(some) for seed in seeds for method in ways]  # fmt: skip
+        seeds, turns = range(args.seed, args.seed + args.images), list(ways)
+        # the first of a prompt also encodes it: the methods take turns
+        jobs = [Job(name, i, prompt, seed, turns[(i + seed + k) % len(turns)])
+                for name, some in prompts.items() for i, prompt in enumerate(some)
+                for seed in seeds for k in range(len(turns))]  # fmt: skip
         without |= make_images(server, jobs, ways, setting, args.out)
     methods = [m for m in methods if m not in without]
     jobs = [job for job in jobs if job.method in methods]
@@ -244,8 +245,7 @@ def run(args: argparse.Namespace, server: ComfyServer | None = None) -> None:
         f"{seeds[-1]}. ± is one standard error over images; differences are paired by prompt and "
         "seed. s / image is the median time of the whole graph.\n"
     )
-    command = shlex.join(["python", "bench/asyndm_suite.py", *sys.argv[1:]])
-    notes = [f"Made by `{command}`.\n", sampling]
+    notes = [f"Made by `{shlex.join(['python', *sys.argv])}`.\n", sampling]
     notes += [f"- {m}: left out, {why}" for m, why in {**without, **unmeasured}.items()]
     notes += [f"- {m}: nodes of {ways[m].source}" for m in methods if m != PLAIN]
     names = [m.name for m in wanted if m.name not in unmeasured]
@@ -292,7 +292,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     if args.rewards is None:
         args.rewards = ["scene"] if args.checkpoint == DEMO else ["clip", "image_reward"]
     if min(args.images, args.grid) < 1:
-        parser.error("--images and --grid are counts from 1 on")
+        parser.error("--images and --grid start at 1")
     return args
 
 
