@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from tpm.noise import LUMINANCE, MAP_WHITE, noise_residual  # noqa: E402
+from tpm.noise import LUMINANCE, noise_residual  # noqa: E402
 from tpm.policies import Constant  # noqa: E402
 from training.backbones.tiny import TinyFlow  # noqa: E402
 from training.config import BackboneConfig, GRPOConfig  # noqa: E402
@@ -127,8 +127,8 @@ def rendered() -> tuple[dict[str, Change], Tensor]:
 
 
 def metrics(images: Tensor, captions: list[str]) -> dict[str, Tensor]:
-    """Metric -> (n,). `quietest tenth` is no part of the pack: the noise map where it is lowest."""
-    level, where = noise_residual(images.movedim(1, -1))
+    """Metric -> (n,)."""
+    level, _ = noise_residual(images.movedim(1, -1))
     grey, sizes = images.mean(1), []
     dx, dy = grey.diff(dim=2)[:, :-1], grey.diff(dim=1)[..., :-1]
     curvature = dx.diff(dim=2)[:, :-1] + dy.diff(dim=1)[..., :-1]
@@ -137,7 +137,7 @@ def metrics(images: Tensor, captions: list[str]) -> dict[str, Tensor]:
         sizes.append(file.tell())
     found = {
         METER: level,
-        "quietest tenth": MAP_WHITE * where.flatten(1).quantile(0.1, dim=1),
+        "noise_floor": NoiseReward(("noise_floor",))(images, captions)["noise_floor"],
         "Laplacian variance": curvature.flatten(1).var(1),
         "total variation": (dx.abs() + dy.abs()).mean((1, 2)),
         "gradient": (dx.square() + dy.square()).sqrt().mean((1, 2)),

@@ -126,8 +126,9 @@ class RewardsConfig:
 
     Attributes:
         weights: metric -> weight in the average of Eq. 16. Names: image_reward, hps, clip, pick
-            (the paper's four, 1 each); scene, scene_* and scorer (tiny); noise, the level of
-            high-frequency noise, with a negative weight. A weight of 0 only logs a metric.
+            (the paper's four, 1 each); scene, scene_* and scorer (tiny); noise and
+            noise_floor, levels of high-frequency noise, with a negative weight. A weight
+            of 0 only logs a metric.
         backend: own modules in transformers' classes, or the image-reward and hpsv2 packages in
             an environment of their own (scripts/reward_worker.py).
         address: of the worker process when backend is packages.

@@ -68,3 +68,13 @@ def test_a_negative_weight_turns_noise_into_a_lower_advantage():
     alone, both = advantage(sharpness=1.0, noise=0.0), advantage(sharpness=1.0, noise=-2.0)
     assert bool((alone[:, -1] > alone[:, 0]).all())  # the noisiest wins
     assert bool((both[:, -1] < both[:, 0]).all())  # and loses to the clean one
+
+
+def test_the_floor_ignores_detail_in_a_part_of_the_image_and_sees_noise_everywhere():
+    images = torch.full((1, 3, 64, 64), 0.5)
+    detailed = images.clone()
+    detailed[..., 16:48, 16:48] += 0.2 * (torch.arange(32) % 2).view(1, 1, 1, 32)
+    noisy = images + 0.02 * torch.randn(images.shape, generator=torch.Generator().manual_seed(5))
+    rewards = load_rewards(RewardsConfig(weights={"noise": 0.0, "noise_floor": -1.0}), CPU)
+    floor = rewards(torch.cat([images, detailed, noisy]), [""] * 3)["noise_floor"]
+    assert floor[0] == 0 and floor[1] < 1e-4 and floor[2] > 0.005

@@ -78,10 +78,10 @@ def load_rewards(config: RewardsConfig, device: torch.device) -> RewardSet:
 
         rewards += [SceneReward(tuple(scene))] if scene else []
         rewards += [ScorerReward()] if "scorer" in names else []
-    if "noise" in names:
+    if noise := tuple(name for name in names if name in ("noise", "noise_floor")):
         from .noise import NoiseReward
 
-        rewards.append(NoiseReward())
+        rewards.append(NoiseReward(noise))
     paper = [name for name in names if name in PAPER]
     if paper and config.backend == "packages":
         from .packages import PackageRewards
@@ -95,7 +95,7 @@ def load_rewards(config: RewardsConfig, device: torch.device) -> RewardSet:
     if unknown := [name for name in names if name not in known]:
         raise ValueError(
             f"rewards.weights names {unknown[0]!r}, expected some of {', '.join(PAPER)}, scene, "
-            "scene_iou (or another part), scorer, noise."
+            "scene_iou (or another part), scorer, noise, noise_floor."
         )
     if not any(config.weights.values()):
         raise ValueError("rewards.weights are all 0, expected at least one weight that is not.")
