@@ -14,6 +14,9 @@ from host import ROOT, TEST, ensure_host, say
 BENCHES = {
     "overhead": ["--size", "all", "--out", "bench/out/overhead.md"],
     "laboratory": ["--n", "128", "--out", "bench/out/laboratory"],
+    "kill_and_resume": ["--kills", "10"],
+    "planted": ["--seeds", "0"],
+    "rollout_cost": ["--layers", "2", "--latent", "16", "--group", "4"],
 }
 
 
