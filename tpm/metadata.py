@@ -62,6 +62,8 @@ def to_texts(meta: TPMMeta) -> dict[str, str]:
     """Metadata as safetensors stores them."""
     values = {f.name: getattr(meta, f.name) for f in fields(meta) if f.name != "network"}
     values |= {f.name: getattr(meta.network, f.name) for f in fields(meta.network)}
+    if not meta.grids:
+        del values["grids"]
     texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items()}
     return {"format": FORMAT, "format_version": FORMAT_VERSION, **texts}
 

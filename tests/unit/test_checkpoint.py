@@ -67,6 +67,15 @@ def test_metadata_keys_are_those_of_the_design(good):
     assert json.loads(good[2]["omega_range"]) == [0.5, 1.5] and good[2]["actions"] == "deviation"
 
 
+def test_several_grids_are_kept_and_checked(make_tpm, tmp_path):
+    grids = ((1.0, 0.8, 0.0), (1.0, 0.9, 0.75, 0.5, 0.0))
+    module, meta = make_tpm(meta={"grids": grids})
+    save_tpm(tmp_path / "a.safetensors", module, meta)
+    assert load_tpm(tmp_path / "a.safetensors")[1].grids == grids
+    with pytest.raises(TPMFileError, match="grids.*three or more falling"):
+        save_tpm(tmp_path / "b.safetensors", *make_tpm(meta={"grids": ((1.0, 1.0, 0.0),)}))
+
+
 def test_the_same_module_gives_the_same_bytes(make_tpm, tmp_path):
     contents = set()
     for name in "abcd":

@@ -126,6 +126,9 @@ def test_grid_warning(make_tpm):
         assert "\n" not in warning and "4 steps" in warning and "64 px" in warning
         assert "scheduler simple with shift 3" in warning
     assert grid_warning(meta, [1.0]) is None  # nothing will be sampled
+    several = make_tpm(meta={"grids": ((1.0, 0.6, 0.0), tuple(GRID))})[1]
+    assert grid_warning(several, [1.0, 0.6, 0.0]) is None
+    assert grid_warning(several, [1.0, 0.5, 0.0])
 
 
 @pytest.mark.parametrize(
