@@ -32,8 +32,10 @@ def restore(parts: Parts, folder: RunFolder | None, resume: bool) -> tuple[int, 
     state = folder.load() if folder is not None else None
     if folder is not None:
         refuse_other(state, parts)
-        for name in ("metrics.jsonl", "validation.jsonl"):
-            folder.truncate(name, state["iteration"])
+        folder.truncate("metrics.jsonl", state["iteration"])
+        # a validation comes after the checkpoint of its iteration: what that does not know of is
+        # made again
+        folder.truncate("validation.jsonl", state["best"].get("validated", -1))
     state = distributed.share(parts.world, state)
     parts.module.load_state_dict(state["module"])
     parts.optimizer.load_state_dict(state["optimizer"])

@@ -276,3 +276,23 @@ def test_tensorboard_by_flag_or_a_sentence(tmp_path):
     events.Reload()
     assert events.Scalars("reward/scene")[0].value == 2.0
     assert events.Scalars("iteration/kl")[0].value == 0.5
+
+
+def test_a_kill_between_a_validation_and_its_checkpoint_leaves_no_second_line(tmp_path):
+    run(tmp_path / "straight", iterations=6)
+
+    class Killed(BaseException):
+        pass
+
+    config, out = settings(iterations=6), tmp_path / "cut"
+    folder = RunFolder(out, config.log.keep)
+    folder.create(False)
+
+    def log(kind: str, record: dict) -> None:
+        if kind == "validation" and record["iteration"] == 5:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(build(config, World()), folder, False, log)
+    run(out, iterations=6, resume=True)
+    same(tmp_path / "straight", out)
