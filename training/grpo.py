@@ -98,6 +98,7 @@ class Update:
     zero_std_groups: int = 0
 
 
+@torch.enable_grad()
 def update(
     module: TimestepPredictionModule,
     optimizer: torch.optim.Optimizer,

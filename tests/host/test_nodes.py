@@ -129,16 +129,12 @@ def test_mistakes_get_one_sentence(server, change, sentence):
     assert "\n" not in str(caught.value)
 
 
-def test_no_tpm_file_says_how_to_get_one(server, info):
-    names = options(info["AsyncTimestepTPMLoader"])["tpm_name"][1]["options"]
-    if names != ["no TPM file found"]:
-        pytest.skip("this base directory has a TPM")
-    graph = graphs.async_ksampler(batch=1)
-    graph["deviation"] = graphs.node("AsyncTimestepTPMLoader", tpm_name=names[0])
-    with pytest.raises(
-        RuntimeError, match="put a .safetensors made by training/train_tpm.py there"
-    ):
-        server.run(graph)
+def test_no_tpm_file_says_how_to_get_one(pack, info):
+    """Only where the embedded model's own TPM was taken away."""
+    assert "tiny.safetensors" in options(info["AsyncTimestepTPMLoader"])["tpm_name"][1]["options"]
+    loader = pack("nodes.deviation").AsyncTimestepTPMLoader
+    with pytest.raises(ValueError, match="put a .safetensors made by training/train_tpm.py there"):
+        loader.execute("no TPM file found")
 
 
 def test_interrupt_through_the_server(server):
