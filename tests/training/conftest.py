@@ -1,4 +1,4 @@
-"""Gradients on: the host's tests, which may run in the same process, turn them off as ComfyUI does."""
+"""Gradients on: the host tests, which may share the process, turn them off as ComfyUI does."""
 
 from __future__ import annotations
 
