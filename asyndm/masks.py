@@ -1,0 +1,57 @@
+"""Masks: where in the latent the prompt's words are, and how they reach the network's grid."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+
+
+def word_masks(attention: torch.Tensor, threshold: float = 1.0) -> torch.Tensor:
+    """A > threshold * mean(A) per image and word: (B, W, ...) attention -> (B, W, ...) of 0 and 1.
+
+    threshold: the official code's `mask_thr`, 1 in the paper. Strict, as the paper has it: a
+    constant map gives an empty mask.
+    """
+    flat = attention.flatten(2)
+    mean = flat.mean(-1, keepdim=True)
+    return (flat > threshold * mean).to(attention.dtype).view_as(attention)
+
+
+def merge_words(masks: torch.Tensor, strengths: Sequence[float]) -> torch.Tensor:
+    """One map (B, 1, ...) from the words' masks (B, W, ...): where they overlap the largest of
+    mask * strength wins (the official `item_k`); equal strengths are a plain OR."""
+    factor = torch.tensor(strengths, dtype=masks.dtype, device=masks.device)
+    return (masks * factor.view(1, -1, *[1] * (masks.ndim - 2))).amax(1, keepdim=True)
+
+
+def nearest(mask: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
+    """(B, C, ...) at another size, each cell the value of the cell it lies in."""
+    for axis, wanted in enumerate(size, start=2):
+        have = mask.shape[axis]
+        if have != wanted:
+            at = torch.arange(wanted, device=mask.device) * have // wanted
+            mask = mask.index_select(axis, at)
+    return mask
+
+
+def one_time_a_token(mask: torch.Tensor, patch: Sequence[int]) -> torch.Tensor:
+    """A mask (B, 1, ...) that is constant on every token of `patch` latent cells: its mean there.
+
+    A network has one time for a token, so the noise level must not change inside one. Sizes that
+    are no multiple of the patch are continued by their edge, as the cells beyond it do not count.
+    """
+    if all(p == 1 for p in patch):
+        return mask
+    size = mask.shape[2:]
+    for axis, p in enumerate(patch, start=2):
+        missing = -mask.shape[axis] % p
+        if missing:
+            edge = mask.narrow(axis, mask.shape[axis] - 1, 1)
+            mask = torch.cat([mask] + [edge] * missing, axis)
+    pool = {1: F.avg_pool1d, 2: F.avg_pool2d, 3: F.avg_pool3d}[len(patch)]
+    mean = pool(mask, tuple(patch))
+    for axis, (p, n) in enumerate(zip(patch, size, strict=True), start=2):
+        mean = mean.repeat_interleave(p, axis).narrow(axis, 0, n)
+    return mean

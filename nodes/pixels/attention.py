@@ -1,0 +1,183 @@
+"""Where the words are: cross-attention maps of the positive prompt, read while the network runs.
+
+UNets and video models have cross-attentions: queries are pixels, keys are text, both are read at
+their modules' outputs. In the other families pixels and text attend to each other in one sequence:
+there the rows of the pixels and the columns of the text are taken, heads one after another, so that
+no full joint softmax is ever held.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+
+from ...asyndm.masks import nearest
+from .families import family_of, uncompiled
+from .hooks import token_grid
+
+MOST_LAYERS = 8  # read in one call, spread evenly over the depth
+BLOCK = 1 << 22  # floats of a softmax that are held at once
+
+
+@dataclass
+class WordMaps:
+    """Attention to words, collected over the layers of one evaluation.
+
+    columns: of each word in the positive prompt's own conditioning. maps: (B, W, ...) on the grid
+    of the queries, None until the positive prompt has run.
+    """
+
+    columns: Sequence[Sequence[int]]
+    total: torch.Tensor | None = None
+    layers: int = 0
+    prompt: object = None  # uuid of the prompt that was read
+
+    def restart(self) -> None:
+        self.total, self.layers, self.prompt = None, 0, None
+
+    @property
+    def maps(self) -> torch.Tensor | None:
+        return None if self.total is None else self.total / self.layers
+
+    def add(self, maps: torch.Tensor) -> None:
+        """Layers may have other grids: the first one's is kept."""
+        if self.total is None:
+            self.total = maps
+        else:
+            self.total = self.total + nearest(maps, self.total.shape[2:])
+        self.layers += 1
+
+
+@dataclass
+class Reading:
+    """One call of the network whose chunk of the positive prompt is read."""
+
+    words: WordMaps
+    rows: slice  # of the batch
+    size: tuple[int, ...]  # of the latent
+    text: int  # columns of the conditioning in this call
+    own: int  # columns of the positive prompt itself
+    pending: dict = field(default_factory=dict)
+
+    def selected(self) -> list[list[int]]:
+        """A word's columns. ComfyUI repeats a shorter prompt to the batch's common length, and
+        Flux.2 fills up at its beginning."""
+        if self.text % self.own == 0:
+            starts = range(0, self.text, self.own)
+        else:
+            starts = [self.text - self.own]
+        return [[s + c for s in starts for c in word] for word in self.words.columns]
+
+    def read(self, q: torch.Tensor, k: torch.Tensor, grid: Sequence[int]) -> None:
+        """q: (B, heads, N, d) of the pixels; k: (B, heads, T, d) of the text."""
+        shares = attention_to(q, k, self.selected())
+        self.words.add(shares.view(*shares.shape[:2], *grid))
+
+
+def attention_to(q: torch.Tensor, k: torch.Tensor, columns: Sequence[Sequence[int]]):
+    """(B, W, N): softmax over the text keys, mean over heads, mean over each word's columns."""
+    batch, heads, pixels, width = q.shape
+    out = q.new_zeros(batch, len(columns), pixels, dtype=torch.float32)
+    step = max(1, BLOCK // (pixels * k.shape[2] * batch))
+    for start in range(0, heads, step):
+        some = slice(start, start + step)
+        scores = (q[:, some] @ k[:, some].transpose(-1, -2)).float() * width**-0.5
+        shares = scores.softmax(-1).sum(1)
+        for w, of_word in enumerate(columns):
+            out[:, w] += shares[:, :, list(of_word)].mean(-1)
+    return out / heads
+
+
+def start_reading(base, words: WordMaps, options: dict, x, context, own: dict) -> Reading | None:
+    """The reading of this call, None where it holds no positive prompt or one that was read.
+
+    own: uuid -> columns of a prompt before batching. Raises ValueError where a second positive
+    prompt stands beside the first: the words belong to one of them.
+    """
+    chunks = list(options.get("cond_or_uncond", [0]))
+    uuids = list(options.get("uuids", range(len(chunks))))
+    positive = [uuid for uuid, kind in zip(uuids, chunks, strict=True) if kind == 0]
+    if not positive or positive == [words.prompt]:
+        return None
+    if len(positive) > 1 or words.prompt is not None:
+        raise ValueError(
+            "AsynDM Region Mask found several positive prompts at once (combined or with areas), "
+            "but words belong to one of them; use mode mask, or one prompt."
+        )
+    words.prompt = positive[0]
+    batch = len(x) // len(chunks)
+    at = chunks.index(0) * batch
+    length = own.get(positive[0], context.shape[1])
+    rows = slice(at, at + batch)
+    return Reading(words, rows, tuple(x.shape[2:]), context.shape[1], length)
+
+
+def watch(stack, base, reading: Reading, options: dict) -> dict:
+    """Installs the reading for one call; returns the call's transformer_options."""
+    network = uncompiled(base.diffusion_model)
+    family = family_of(network)
+    if family.cross is not None:
+        for part in evenly(family.cross(network)):
+            for hook in on_cross_attention(reading, *part):
+                stack.callback(hook.remove)
+        return options
+    return {**options, "optimized_attention_override": joint_reader(network, reading, options)}
+
+
+def evenly(layers: Sequence, most: int = MOST_LAYERS) -> list:
+    """At most `most` of them, from the first to the last."""
+    if len(layers) <= most:
+        return list(layers)
+    return [layers[round(i * (len(layers) - 1) / (most - 1))] for i in range(most)]
+
+
+def on_cross_attention(reading: Reading, to_q, to_k, heads: int, cells: Sequence[int]) -> list:
+    """Hooks on a cross-attention's query and key; they see it under any replaced attention."""
+    grid = token_grid(reading.size, cells)
+
+    def split(out):
+        return out[reading.rows].unflatten(-1, (heads, -1)).transpose(1, 2)
+
+    def query(module, args, out):
+        reading.pending[to_k] = split(out)
+
+    def key(module, args, out):
+        q = reading.pending.pop(to_k, None)
+        if q is not None and q.shape[2] == math.prod(grid) and out.shape[1] == reading.text:
+            reading.read(q, split(out), grid)
+
+    return [to_q.register_forward_hook(query), to_k.register_forward_hook(key)]
+
+
+def joint_reader(network, reading: Reading, options: dict):
+    """An attention override that reads some of the joint attentions, then calls the one before."""
+    family = family_of(network)
+    grid = token_grid(reading.size, family.patch(network))
+    pixels, text = math.prod(grid), reading.text
+    previous = options.get("optimized_attention_override")
+    blocks = joint_blocks(network)
+    chosen, seen = set(evenly(range(blocks))), iter(range(10**9))
+
+    def attend(func, q, k, v, heads, *args, **kwargs):
+        split = kwargs.get("skip_reshape", False)
+        sequence = q.shape[2] if split else q.shape[1]
+        if sequence >= text + pixels and next(seen) in chosen:
+            mine_q, mine_k = q[reading.rows], k[reading.rows]
+            if not split:
+                mine_q, mine_k = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (mine_q, mine_k))
+            start = family.image_start(network, sequence, text, pixels)
+            reading.read(mine_q[:, :, start : start + pixels], mine_k[:, :, :text], grid)
+        if previous is not None:
+            return previous(func, q, k, v, heads, *args, **kwargs)
+        return func(q, k, v, heads, *args, **kwargs)
+
+    return attend
+
+
+def joint_blocks(network) -> int:
+    """How many joint attentions a call has."""
+    lists = ("joint_blocks", "double_blocks", "single_blocks", "transformer_blocks", "layers")
+    return sum(len(getattr(network, name, ())) for name in lists)

@@ -1,0 +1,191 @@
+"""AsynDM Region Mask: where AsynDM, or a deviation, acts."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from comfy_api.latest import io
+
+from .inputs import ALIASES, CATEGORY
+from .pixels.masking import MODES, Region
+from .words import word_columns
+
+RegionType = io.Custom("ASYNDM_REGION")
+
+
+def region_mask(
+    mode: str = "words",
+    clip=None,
+    text: str = "",
+    words: str = "",
+    mask: torch.Tensor | None = None,
+    threshold: float = 1.0,
+    static: bool = False,
+) -> Region:
+    """What the AsynDM Region Mask node returns.
+
+    words: comma separated words of `text`, the positive prompt as `clip` encodes it; `cat:0.6`
+    gives a word a factor of its own on the strength. mask: (H, W) or (B, H, W). Raises ValueError
+    on what the mode needs and has not, and on unknown words.
+    """
+    if mode == "mask":
+        return Region(mode, mask=checked_mask(mask))
+    if mode == "all":
+        return Region(mode)
+    if mode != "words":
+        raise ValueError(f"The mode is {mode!r}; choose one of {', '.join(MODES)}.")
+    if clip is None or not text.strip():
+        missing = "no CLIP" if clip is None else "an empty text"
+        raise ValueError(
+            f"AsynDM Region Mask in mode words found {missing}; connect the CLIP and the same "
+            "prompt that the positive conditioning is made of, or use mode mask."
+        )
+    factors = word_factors(words)
+    columns = word_columns(clip, text, ", ".join(factors))
+    return Region(
+        mode, columns=columns, strengths=tuple(factors.values()), threshold=threshold, static=static
+    )
+
+
+def word_factors(words: str) -> dict[str, float]:
+    """ "cat:0.6, dog" -> {"cat": 0.6, "dog": 1.0}."""
+    factors: dict[str, float] = {}
+    for part in (p.strip() for p in words.replace("\n", ",").split(",")):
+        word, colon, factor = part.rpartition(":")
+        if not colon:
+            word, factor = part, "1"
+        try:
+            number = float(factor)
+        except ValueError:
+            number = math.nan
+        if not 0 <= number <= 2:
+            raise ValueError(
+                f"AsynDM Region Mask found the strength {factor.strip()!r} of the word "
+                f"{word.strip()!r}; write a number from 0 to 2 behind the colon, as in cat:0.6."
+            )
+        if word.strip():
+            factors[word.strip()] = number
+    return factors
+
+
+def checked_mask(mask: torch.Tensor | None) -> torch.Tensor:
+    if mask is None:
+        raise ValueError(
+            "AsynDM Region Mask in mode mask found no mask; connect a MASK, or use mode words."
+        )
+    if not bool(torch.isfinite(mask).all()):
+        raise ValueError(
+            "The mask holds values that are not finite (NaN or infinity); check the node that "
+            "made it."
+        )
+    return mask
+
+
+def region_input() -> io.Custom.Input:
+    return RegionType.Input(
+        "region",
+        optional=True,
+        tooltip="Adds the detail only where an AsynDM Region Mask says: by words of the prompt, or "
+        "a mask. Each pixel is told its own time, in the same one pass of the model.",
+    )
+
+
+def mask_input() -> io.Mask.Input:
+    return io.Mask.Input(
+        "mask",
+        optional=True,
+        tooltip="Adds the detail only where the mask is white; grey gives a part of it. Any size, "
+        "it is fitted to the latent.",
+    )
+
+
+def region_of(mask: torch.Tensor | None, region: Region | None) -> Region | None:
+    """The one of both optional inputs that is connected."""
+    if mask is not None and region is not None:
+        raise ValueError(
+            "Both a mask and a region are connected; connect one of them (a region in mode mask "
+            "takes the mask)."
+        )
+    return region if mask is None else Region("mask", mask=checked_mask(mask))
+
+
+class AsynDMRegionMask(io.ComfyNode):
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="AsynDMRegionMask",
+            display_name="AsynDM Region Mask",
+            category=CATEGORY,
+            search_aliases=[
+                *ALIASES, "asyndm", "attention mask", "word mask", "regional detail",
+                "differential diffusion", "attend",
+            ],
+            description="Says where AsynDM (or a deviation) acts: where the model attends to words "
+            "of the prompt, inside a mask, or everywhere.",
+            inputs=[
+                io.Combo.Input(
+                    "mode",
+                    options=list(MODES),
+                    default="words",
+                    tooltip="What chooses the region: words follows the model's attention to words "
+                    "of the prompt, mask is your own, all is everywhere (a comparison: it only "
+                    "bends the schedule).",
+                ),
+                io.Clip.Input(
+                    "clip",
+                    optional=True,
+                    tooltip="Finds the words: the same CLIP that encodes the positive prompt. Mode "
+                    "words only.",
+                ),
+                io.String.Input(
+                    "text",
+                    default="",
+                    multiline=True,
+                    optional=True,
+                    dynamic_prompts=True,
+                    tooltip="The positive prompt, exactly as it is encoded; a conditioning does "
+                    "not carry its text. Mode words only.",
+                ),
+                io.String.Input(
+                    "words",
+                    default="",
+                    optional=True,
+                    tooltip="Which things are finished last: words of the prompt, separated by "
+                    "commas. cat:0.6 gives one a strength of its own. Mode words only.",
+                ),
+                io.Mask.Input(
+                    "mask",
+                    optional=True,
+                    tooltip="Your own region, white is inside, grey is weaker. Any size. Mode mask "
+                    "only.",
+                ),
+                io.Float.Input(
+                    "threshold",
+                    default=1.0,
+                    min=0.0,
+                    max=4.0,
+                    step=0.05,
+                    optional=True,
+                    tooltip="Shrinks the words' regions above 1, grows them below: attention must "
+                    "exceed this many times its mean.",
+                ),
+                io.Boolean.Input(
+                    "static",
+                    default=False,
+                    optional=True,
+                    tooltip="Holds the words' regions still: they come from a plain first sampling "
+                    "(twice the time) instead of from each step before.",
+                ),
+            ],
+            outputs=[
+                RegionType.Output(
+                    "region", tooltip="Connect to an AsynDM sampler or an Async Timestep node."
+                )
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, mode, **inputs) -> io.NodeOutput:
+        return io.NodeOutput(region_mask(mode, **inputs))
