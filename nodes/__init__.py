@@ -7,6 +7,7 @@ import os
 import folder_paths
 from comfy_api.latest import ComfyExtension, io
 
+from .asyndm_nodes import AsynDMKSampler, AsynDMSampler
 from .demo import AsyncTimestepDemoLoader
 from .deviation import (
     AsyncTimestepDeviation,
@@ -16,6 +17,7 @@ from .deviation import (
 )
 from .model_patch import AsyncTimestepModel
 from .plot import AsyncTimestepNoiseMeter, AsyncTimestepPlot
+from .region import AsynDMRegionMask
 from .sampler import AsyncTimestepKSampler, AsyncTimestepKSamplerAdvanced
 
 NODES: list[type[io.ComfyNode]] = [
@@ -27,6 +29,9 @@ NODES: list[type[io.ComfyNode]] = [
     AsyncTimestepDeviationScale,
     AsyncTimestepVelocityScale,
     AsyncTimestepPlot,
+    AsynDMRegionMask,
+    AsynDMSampler,
+    AsynDMKSampler,
     AsyncTimestepNoiseMeter,
     AsyncTimestepDemoLoader,
 ]

@@ -113,7 +113,7 @@ def sample(settings: AsynDM, trace: Trace, model, x, sigmas, extra_args, callbac
 def asynchronous(
     settings, run: PixelRun, record: Run, model, x, sigmas, last, extra_args, callback, disable
 ):
-    """Section 2 of the method: lag d, level s = sigma(i - d), one step to s' = sigma(i + 1 - d')."""
+    """Lag d, level s = sigma(i - d), one step to s' = sigma(i + 1 - d'), at every grid point i."""
     sampling = model.inner_model.inner_model.model_sampling
     space, ones = space_of(sampling), x.new_ones(len(x))
     noise = noise_of(settings, sampling, x, extra_args)

@@ -24,6 +24,11 @@ from ..tpm.policies import Decision, Evaluation, Policy, Preset, Scaled, State
 from ..tpm.schedule import PERCENT_UNIT, grid_index
 from ..tpm.trace import Run, Trace
 from .family import model_family
+from .pixels.families import family_of
+from .pixels.masking import Region
+from .pixels.run import PixelRun
+from .pixels.scope import pixel_map
+from .regional import like, listed, over, per_sample
 from .times import grid_times, require_descending, sigma_ratio, told_time, velocity_factor
 
 KEY = "async_timestep"  # of the wrappers and of the run in transformer_options
@@ -35,14 +40,18 @@ def attach(
     policy: Policy,
     scale: float = 1.0,
     sigmas: torch.Tensor | None = None,
+    region: Region | None = None,
 ) -> tuple[ModelPatcher, Trace]:
     """A clone of `model` that is conditioned on t* in any sampler, and the trace of its runs.
 
     policy: decides the deviation. scale: gamma of Eq. 12; 0 is bit-identical to `model`.
     sigmas: the whole schedule (K+1,) of which a sampler may run a part; None takes each sampler's
-    own. A patch that is already on the model is replaced, never added to. Raises ValueError on
-    sigmas that do not fall.
+    own. region: multiplies the deviation per pixel; the network is then told a map of times, in
+    the same one pass. A patch that is already on the model is replaced, never added to. Raises
+    ValueError on sigmas that do not fall, and on a region with a model that takes no map.
     """
+    if region is not None and scale != 0:
+        family_of(model.model.diffusion_model)  # before anything is sampled
     if sigmas is not None:
         require_descending(sigmas)
         sigmas = sigmas.detach().float().cpu()
@@ -51,7 +60,7 @@ def attach(
         patched.remove_wrappers_with_key(wrapper_type, KEY)
     if scale != 1.0:
         policy = Scaled(policy, scale)
-    outer = outer_sample_wrapper(policy, trace, sigmas)
+    outer = outer_sample_wrapper(policy, trace, sigmas, None if scale == 0 else region)
     for wrapper_type, wrapper in zip(WRAPPERS, (outer, predict_noise, apply_model), strict=True):
         patched.add_wrapper_with_key(wrapper_type, KEY, wrapper)
     return patched, trace
@@ -72,9 +81,14 @@ class RunState:
     times: list[float] | None = None  # see `grid_times`
     u_star: torch.Tensor | None = None  # (B,) while an evaluation with a deviation is under way
     network_called: bool = False
+    region: Region | None = None
+    pixels: PixelRun | None = None  # of the region, from the first evaluation on
+    first_pass: bool = False  # a plain one, for a static region's attention
 
 
-def outer_sample_wrapper(policy: Policy, trace: Trace, sigmas: torch.Tensor | None):
+def outer_sample_wrapper(
+    policy: Policy, trace: Trace, sigmas: torch.Tensor | None, region: Region | None = None
+):
     """OUTER_SAMPLE: opens a run for the predict and apply wrappers, closes it whatever happens."""
 
     def outer_sample(executor, noise, latent_image, sampler, own, *args, **kwargs):
@@ -85,11 +99,19 @@ def outer_sample_wrapper(policy: Policy, trace: Trace, sigmas: torch.Tensor | No
         record = Run(policy.label, family, "; ".join(remarks(policy, family, grid)), grid.tolist())
         add_run(trace, record)
         options = guider.model_options.setdefault("transformer_options", {})
-        options[KEY] = RunState(policy, family, grid, record.sigmas, own_cpu.tolist(), record)
+        run = RunState(policy, family, grid, record.sigmas, own_cpu.tolist(), record, region=region)
+        options[KEY] = run
         try:
+            if region is not None and region.static and region.mode == "words":
+                run.first_pass = True
+                executor(noise.clone(), latent_image, sampler, own, *args, **kwargs)
+                run.first_pass = False
+                run.pixels.region.freeze()
             return executor(noise, latent_image, sampler, own, *args, **kwargs)
         finally:
             options.pop(KEY, None)
+            if run.pixels is not None:
+                record.masks = run.pixels.region.masks
 
     return outer_sample
 
@@ -125,32 +147,71 @@ def predict_noise(executor, x, timestep, model_options={}, seed=None):  # noqa: 
     if run is None:
         return executor(x, timestep, model_options, seed)
     guider = executor.class_obj
+    if run.region is not None and run.pixels is None:
+        run.pixels = PixelRun(run.region, guider, x.shape, x.device)
+    if run.first_pass:
+        return first_pass(run, executor, x, timestep, model_options, seed)
     sampling = guider.inner_model.model_sampling
     sigma = float(timestep[0])
     k = grid_index(run.nodes, sigma)
-    state = grid_state(run, sampling, k, sigma, len(x))
-    decision = decide(run, state)
+    own = decision = decide(run, grid_state(run, sampling, k, sigma, len(x)))
+    if run.pixels is not None:
+        decision = over(own, per_sample(run.pixels.region.weight))
     u = sampling.timestep(timestep).float()
-    u_star = u
-    if k and any(decision.deviation.tolist() + decision.cut.tolist()):
-        run.times = run.times or grid_times(sampling, run.grid, u.device)
-        u_star = told_time(run.times, k, u, decision)
-    moved = not torch.equal(u_star, u)
+    u_star = told(run, sampling, k, u, decision)
+    moved = not torch.equal(u_star, like(u, u_star))
 
-    run.u_star, run.network_called = (u_star if moved else None), False
-    try:
-        denoised = executor(x, timestep, model_options, seed)
-    finally:
-        run.u_star = None
+    denoised = evaluate(run, executor, x, timestep, model_options, seed, u, u_star if moved else u)
 
-    ratio = sigma_ratio(sampling, u, u_star) if moved else None
+    ratio = sigma_ratio(sampling, like(u, u_star), u_star) if moved else None
     omega = velocity_factor(decision, ratio)
     write_down(run, k, sigma, u, u_star, decision, ratio, omega)
     if run.policy.learned and network_ran(run, model_options):
-        ask_next(run, guider, sampling, k, x, denoised, timestep, u, u_star)
+        unmasked = u_star if run.pixels is None else told(run, sampling, k, u, own)
+        ask_next(run, guider, sampling, k, x, denoised, timestep, u, unmasked)
     if omega is not None:
-        denoised = x - omega.to(x.device).view(-1, *[1] * (x.ndim - 1)) * (x - denoised)
+        omega = omega.to(x.device)
+        omega = omega.view(-1, *[1] * (x.ndim - 1)) if omega.ndim == 1 else omega
+        denoised = x - omega * (x - denoised)
     return denoised
+
+
+def told(run: RunState, sampling, k: int, u: torch.Tensor, decision: Decision) -> torch.Tensor:
+    """u* of Eq. 6/12: (B,), or a map (B, 1, ...) where the decision is one."""
+    if k == 0 or not bool((decision.deviation != 0).any() or (decision.cut != 0).any()):
+        return u
+    run.times = run.times or grid_times(sampling, run.grid, u.device)
+    return told_time(run.times, k, like(u, decision.deviation), decision)
+
+
+def evaluate(run: RunState, executor, x, timestep, model_options, seed, u, u_star):
+    """The network, told u*: by `apply_model` below, or by the run's map of pixels."""
+    run.network_called = False
+    if run.pixels is None:
+        run.u_star = None if u_star is u else u_star
+        try:
+            return executor(x, timestep, model_options, seed)
+        finally:
+            run.u_star = None
+    run.u_star = u_star if u_star is not u and u_star.ndim == 1 else None
+    pixels = None
+    if u_star.ndim > 1:
+        pixels = pixel_map(run.pixels.network, u_star[:, 0], u)
+    try:
+        with run.pixels.evaluation(pixels):
+            out = executor(x, timestep, run.pixels.attached(model_options), seed)
+    finally:
+        run.u_star = None
+    run.pixels.region.after()
+    return out
+
+
+def first_pass(run: RunState, executor, x, timestep, model_options, seed):
+    """A synchronous evaluation whose attention makes the masks of a static region."""
+    with run.pixels.evaluation(None):
+        out = executor(x, timestep, run.pixels.attached(model_options), seed)
+    run.pixels.region.collect()
+    return out
 
 
 def grid_state(run: RunState, sampling, k: int, sigma: float, batch: int, evaluation=None) -> State:
@@ -180,15 +241,14 @@ def decide(run: RunState, state: State) -> Decision:
 def write_down(run: RunState, k, sigma, u, u_star, decision: Decision, ratio, omega) -> None:
     """One line of the trace; its cut_percent compares sigmas and so means the same everywhere."""
     ones = [1.0] * len(u)
-    shares = zip(decision.deviation.tolist(), decision.cut.tolist(), strict=True)
     run.record.add(
         step=k,
         sigma=sigma,
         t=float(u[0]),
-        t_star=u_star.tolist(),
-        deviation=[deviation + cut / PERCENT_UNIT for deviation, cut in shares],
-        cut_percent=[100 * (1 - r) for r in (ones if ratio is None else ratio.tolist())],
-        omega=ones if omega is None else omega.tolist(),
+        t_star=listed(u_star),
+        deviation=listed(decision.deviation + decision.cut / PERCENT_UNIT),
+        cut_percent=[100 * (1 - r) for r in (ones if ratio is None else listed(ratio))],
+        omega=ones if omega is None else listed(omega),
     )
 
 

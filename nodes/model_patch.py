@@ -14,6 +14,7 @@ from .inputs import (
     scale_input,
     trace_output,
 )
+from .region import mask_input, region_input, region_of
 
 
 class AsyncTimestepModel(io.ComfyNode):
@@ -32,6 +33,8 @@ class AsyncTimestepModel(io.ComfyNode):
                 preset_input(),
                 scale_input(),
                 deviation_input(),
+                mask_input(),
+                region_input(),
                 io.Sigmas.Input(
                     "sigmas",
                     optional=True,
@@ -49,6 +52,8 @@ class AsyncTimestepModel(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, preset, deviation_scale, deviation=None, sigmas=None) -> io.NodeOutput:
-        policy = chosen_policy(preset, deviation)
-        return io.NodeOutput(*attach(model, policy, deviation_scale, sigmas))
+    def execute(
+        cls, model, preset, deviation_scale, deviation=None, mask=None, region=None, sigmas=None
+    ) -> io.NodeOutput:
+        policy, where = chosen_policy(preset, deviation), region_of(mask, region)
+        return io.NodeOutput(*attach(model, policy, deviation_scale, sigmas, where))

@@ -21,6 +21,8 @@ from .inputs import (
     scale_input,
     trace_output,
 )
+from .pixels.masking import Region
+from .region import mask_input, region_input, region_of
 
 
 def full_schedule(
@@ -40,16 +42,24 @@ def full_schedule(
 
 
 def async_ksampler(
-    model, policy: Policy, scale: float, steps: int, sampler_name: str, scheduler: str, **stock
+    model,
+    policy: Policy,
+    scale: float,
+    steps: int,
+    sampler_name: str,
+    scheduler: str,
+    region: Region | None = None,
+    **stock,
 ) -> tuple[dict, Trace]:
     """The stock `common_ksampler` on a model that is told t*. `stock`: its other arguments.
 
-    t* follows the schedule of all `steps`, also where start_step and last_step run a part of it.
+    region: where the deviation acts, None for everywhere. t* follows the schedule of all `steps`,
+    also where start_step and last_step run a part of it.
     """
     whole = None
     if "start_step" in stock:
         whole = full_schedule(model, steps, sampler_name, scheduler)
-    patched, trace = attach(model, policy, scale, whole)
+    patched, trace = attach(model, policy, scale, whole, region)
     latent = common_ksampler(
         patched, steps=steps, sampler_name=sampler_name, scheduler=scheduler, **stock
     )[0]
@@ -127,6 +137,8 @@ class AsyncTimestepKSampler(io.ComfyNode):
                 preset_input(),
                 scale_input(),
                 deviation_input(),
+                mask_input(),
+                region_input(),
             ],
             outputs=[io.Latent.Output(tooltip="The denoised latent."), trace_output()],
         )
@@ -134,12 +146,12 @@ class AsyncTimestepKSampler(io.ComfyNode):
     @classmethod
     def execute(
         cls, model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image,
-        denoise, preset, deviation_scale, deviation=None,
+        denoise, preset, deviation_scale, deviation=None, mask=None, region=None,
     ) -> io.NodeOutput:  # fmt: skip
         latent, trace = async_ksampler(
             model, chosen_policy(preset, deviation), deviation_scale, steps, sampler_name,
-            scheduler, seed=seed, cfg=cfg, positive=positive, negative=negative,
-            latent=latent_image, denoise=denoise,
+            scheduler, region_of(mask, region), seed=seed, cfg=cfg, positive=positive,
+            negative=negative, latent=latent_image, denoise=denoise,
         )  # fmt: skip
         return io.NodeOutput(latent, trace)
 
@@ -186,6 +198,8 @@ class AsyncTimestepKSamplerAdvanced(io.ComfyNode):
                 preset_input(),
                 scale_input(),
                 deviation_input(),
+                mask_input(),
+                region_input(),
             ],
             outputs=[io.Latent.Output(tooltip="The denoised latent."), trace_output()],
         )
@@ -194,12 +208,12 @@ class AsyncTimestepKSamplerAdvanced(io.ComfyNode):
     def execute(
         cls, model, add_noise, noise_seed, steps, cfg, sampler_name, scheduler, positive, negative,
         latent_image, start_at_step, end_at_step, return_with_leftover_noise, preset,
-        deviation_scale, deviation=None,
+        deviation_scale, deviation=None, mask=None, region=None,
     ) -> io.NodeOutput:  # fmt: skip
         latent, trace = async_ksampler(
             model, chosen_policy(preset, deviation), deviation_scale, steps, sampler_name,
-            scheduler, seed=noise_seed, cfg=cfg, positive=positive, negative=negative,
-            latent=latent_image, disable_noise=add_noise == "disable",
+            scheduler, region_of(mask, region), seed=noise_seed, cfg=cfg, positive=positive,
+            negative=negative, latent=latent_image, disable_noise=add_noise == "disable",
             start_step=start_at_step, last_step=end_at_step,
             force_full_denoise=return_with_leftover_noise == "disable",
         )  # fmt: skip

@@ -47,14 +47,14 @@ def lowest_sigma(sampling) -> torch.Tensor:
 
 
 def velocity_factor(decision: Decision, ratio: torch.Tensor | None) -> torch.Tensor | None:
-    """omega (B,) of Eq. 19, or None where it is 1 for all and nothing is to be touched.
+    """omega of Eq. 19, (B,) or a map, or None where it is 1 for all and nothing is to be touched.
 
-    ratio: sigma* / sigma (B,), None where u* = u.
+    ratio: sigma* / sigma of the same shape, None where u* = u.
     """
     omega = decision.omega
     if decision.follow and ratio is not None:
         omega = omega.to(ratio.device) * ratio
-    return None if all(value == 1 for value in omega.tolist()) else omega
+    return None if bool((omega == 1).all()) else omega
 
 
 def sigma_ratio(sampling, u, u_star) -> torch.Tensor:

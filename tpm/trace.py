@@ -12,7 +12,7 @@ LISTS = (
     "deviation",
     "cut_percent",
     "omega",
-)  # one value a sample; the rest is one number
+)  # one value a sample, of maps min, mean, max; the rest is one number
 NOTHING = "off: nothing was recorded (the patch is bypassed, or the sampler has not run yet)"
 
 
@@ -20,7 +20,8 @@ NOTHING = "off: nothing was recorded (the patch is bypassed, or the sampler has 
 class Run:
     """One sampling. family: of the model. remark: where the deviation comes from, or a warning.
 
-    sigmas: the whole schedule (K+1,). steps: one dict an evaluation, see `add`.
+    sigmas: the whole schedule (K+1,). steps: one dict an evaluation, see `add`. masks: where a
+    region was used, one (B, ...) in [0, 1] an evaluation.
     """
 
     label: str
@@ -28,6 +29,7 @@ class Run:
     remark: str
     sigmas: list[float]
     steps: list[dict[str, Any]] = field(default_factory=list)
+    masks: list[Any] = field(default_factory=list)
 
     def add(
         self,

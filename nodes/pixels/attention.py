@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 
@@ -20,6 +21,14 @@ from .hooks import token_grid
 
 MOST_LAYERS = 8  # read in one call, spread evenly over the depth
 BLOCK = 1 << 22  # floats of a softmax that are held at once
+
+
+class Columns(NamedTuple):
+    """Of a prompt's conditioning as the network gets it. filled: how many the model put before the
+    prompt's own (Flux.2 fills up to 512 at the beginning)."""
+
+    count: int
+    filled: int = 0
 
 
 @dataclass
@@ -59,16 +68,12 @@ class Reading:
     rows: slice  # of the batch
     size: tuple[int, ...]  # of the latent
     text: int  # columns of the conditioning in this call
-    own: int  # columns of the positive prompt itself
+    own: Columns  # of the positive prompt before batching
     pending: dict = field(default_factory=dict)
 
     def selected(self) -> list[list[int]]:
-        """A word's columns. ComfyUI repeats a shorter prompt to the batch's common length, and
-        Flux.2 fills up at its beginning."""
-        if self.text % self.own == 0:
-            starts = range(0, self.text, self.own)
-        else:
-            starts = [self.text - self.own]
+        """A word's columns in this call: ComfyUI repeats a shorter prompt to the common length."""
+        starts = range(self.own.filled, self.text, self.own.count)
         return [[s + c for s in starts for c in word] for word in self.words.columns]
 
     def read(self, q: torch.Tensor, k: torch.Tensor, grid: Sequence[int]) -> None:
@@ -94,7 +99,7 @@ def attention_to(q: torch.Tensor, k: torch.Tensor, columns: Sequence[Sequence[in
 def start_reading(base, words: WordMaps, options: dict, x, context, own: dict) -> Reading | None:
     """The reading of this call, None where it holds no positive prompt or one that was read.
 
-    own: uuid -> columns of a prompt before batching. Raises ValueError where a second positive
+    own: uuid -> Columns of a prompt. Raises ValueError where a second positive
     prompt stands beside the first: the words belong to one of them.
     """
     chunks = list(options.get("cond_or_uncond", [0]))
@@ -110,9 +115,9 @@ def start_reading(base, words: WordMaps, options: dict, x, context, own: dict) -
     words.prompt = positive[0]
     batch = len(x) // len(chunks)
     at = chunks.index(0) * batch
-    length = own.get(positive[0], context.shape[1])
+    columns = own.get(positive[0], Columns(context.shape[1]))
     rows = slice(at, at + batch)
-    return Reading(words, rows, tuple(x.shape[2:]), context.shape[1], length)
+    return Reading(words, rows, tuple(x.shape[2:]), context.shape[1], columns)
 
 
 def watch(stack, base, reading: Reading, options: dict) -> dict:
@@ -159,6 +164,8 @@ def joint_reader(network, reading: Reading, options: dict):
     pixels, text = math.prod(grid), reading.text
     previous = options.get("optimized_attention_override")
     blocks = joint_blocks(network)
+    # HunyuanVideo 1.5 puts its other text encoders before this one
+    text_last = getattr(network, "cond_type_embedding", None) is not None
     chosen, seen = set(evenly(range(blocks))), iter(range(10**9))
 
     def attend(func, q, k, v, heads, *args, **kwargs):
@@ -167,9 +174,13 @@ def joint_reader(network, reading: Reading, options: dict):
         if sequence >= text + pixels and next(seen) in chosen:
             mine_q, mine_k = q[reading.rows], k[reading.rows]
             if not split:
-                mine_q, mine_k = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (mine_q, mine_k))
+                mine_q, mine_k = (
+                    part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (mine_q, mine_k)
+                )
             start = family.image_start(network, sequence, text, pixels)
-            reading.read(mine_q[:, :, start : start + pixels], mine_k[:, :, :text], grid)
+            words = start - text if text_last else 0
+            keys = mine_k[:, :, words : words + text]
+            reading.read(mine_q[:, :, start : start + pixels], keys, grid)
         if previous is not None:
             return previous(func, q, k, v, heads, *args, **kwargs)
         return func(q, k, v, heads, *args, **kwargs)

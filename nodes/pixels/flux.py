@@ -65,7 +65,8 @@ def modulate(vectors: Vectors, module, index) -> torch.utils.hooks.RemovableHand
 
     def hook(module, args, out):
         extra = module.forward(vectors.of(args[0]))
-        return tuple(None if a is None else gathered(a, b, index()) for a, b in zip(out, extra))
+        parts = zip(out, extra, strict=True)
+        return tuple(None if a is None else gathered(a, b, index()) for a, b in parts)
 
     return module.register_forward_hook(hook)
 
@@ -131,9 +132,10 @@ def install_chroma(network, rows: Rows, size) -> list:
         if block_type == "single":
             return gathered(own, other, places.in_joint())
         if block_type == "double_img":
-            return tuple(gathered(a, b, places.in_image()) for a, b in zip(own, other))
-        index = places.in_output()
-        return tuple(as_per_token(per_token(a, b, index)) for a, b in zip(own, other))
+            index = places.in_image()
+            return tuple(gathered(a, b, index) for a, b in zip(own, other, strict=True))
+        index, parts = places.in_output(), zip(own, other, strict=True)
+        return tuple(as_per_token(per_token(a, b, index)) for a, b in parts)
 
     network.get_modulations = get_modulations
     lengths = [places.image.of_output(network.img_in), places.text.of_output(network.txt_in)]

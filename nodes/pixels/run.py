@@ -8,7 +8,7 @@ import torch
 
 from comfy.patcher_extension import WrappersMP
 
-from .attention import start_reading, watch
+from .attention import Columns, start_reading, watch
 from .families import family_of
 from .masking import Region, RegionRun
 from .scope import PixelMap, boxes_of, call_with_map
@@ -33,7 +33,7 @@ class PixelRun:
         self.map: PixelMap | None = None
         self.reading = False
         self.boxes: dict = {}
-        self.lengths: dict = {}
+        self.columns: dict = {}
 
     @contextmanager
     def evaluation(self, pixels: PixelMap | None):
@@ -52,7 +52,9 @@ class PixelRun:
             for cond in (c for group in conds if group for c in group):
                 context = cond.get("model_conds", {}).get("c_crossattn")
                 if context is not None and "uuid" in cond:
-                    self.lengths[cond["uuid"]] = context.cond.shape[1]
+                    count = context.cond.shape[1]
+                    own = cond.get("cross_attn", context.cond).shape[1]
+                    self.columns[cond["uuid"]] = Columns(count, max(0, count - own))
         return executor(model, conds, x, timestep, model_options)
 
     def apply_model(
@@ -71,7 +73,7 @@ class PixelRun:
         with ExitStack() as stack:
             if self.reading:
                 reading = start_reading(
-                    executor.class_obj, self.region.words, options, x, c_crossattn, self.lengths
+                    executor.class_obj, self.region.words, options, x, c_crossattn, self.columns
                 )
                 if reading is not None:
                     options = watch(stack, executor.class_obj, reading, options)

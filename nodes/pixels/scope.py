@@ -136,9 +136,7 @@ def refuse_references(extra: dict) -> None:
 def levels(stack: ExitStack, sampling, sigma: torch.Tensor) -> None:
     """Input scaling and denoised with a noise level a pixel: every pixel as a sample of its own."""
     for name in ("calculate_input", "calculate_denoised"):
-        stack.enter_context(
-            swapped(sampling, name, pixelwise(getattr(sampling, name), sigma))
-        )
+        stack.enter_context(swapped(sampling, name, pixelwise(getattr(sampling, name), sigma)))
 
 
 def pixelwise(original: Callable[..., torch.Tensor], sigma: torch.Tensor):

@@ -1,4 +1,4 @@
-"""SD1.x, SD2.x, SDXL: the time enters every ResBlock as an addition, per pixel at its resolution."""
+"""SD1.x, SD2.x, SDXL: every ResBlock adds the time, for each pixel at the block's resolution."""
 
 from __future__ import annotations
 
