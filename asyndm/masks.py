@@ -15,8 +15,11 @@ def word_masks(attention: torch.Tensor, threshold: float = 1.0) -> torch.Tensor:
     constant map gives an empty mask.
     """
     flat = attention.flatten(2)
-    mean = flat.mean(-1, keepdim=True)
-    return (flat > threshold * mean).to(attention.dtype).view_as(attention)
+    # measured from one of the values: the mean of equal numbers must not round below them
+    first = flat[..., :1]
+    above = flat - first
+    limit = threshold * above.mean(-1, keepdim=True) + (threshold - 1) * first
+    return (above > limit).to(attention.dtype).view_as(attention)
 
 
 def merge_words(masks: torch.Tensor, strengths: Sequence[float]) -> torch.Tensor:

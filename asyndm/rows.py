@@ -42,8 +42,9 @@ class Rows:
             for axis, wanted in enumerate(size, start=1):
                 have = index.shape[axis]
                 if have != wanted:
-                    stride = torch.arange(wanted, device=index.device) * -(-have // wanted)
-                    index = index.index_select(axis, stride.clamp(max=have - 1))
+                    stride = 1 << (-(-have // wanted) - 1).bit_length()  # levels halve the grid
+                    first = torch.arange(wanted, device=index.device) * stride
+                    index = index.index_select(axis, first.clamp(max=have - 1))
             self.kept[size] = index
         return self.kept[size]
 

@@ -20,7 +20,8 @@ def ancestral_levels(s, s_next, eta: float) -> tuple[torch.Tensor, torch.Tensor]
     """(sigma_down, sigma_up): how far to denoise and how much noise to add (Karras et al.; for the
     official code's DDIM the same numbers, eta its `eta`; 1 is DDPM with the posterior variance).
     """
-    fresh = eta * (s_next**2 * (s**2 - s_next**2) / s**2) ** 0.5
+    left = (s**2 - s_next**2).clamp(min=0)  # a still pixel may differ by a rounding
+    fresh = eta * (s_next**2 * left / s**2) ** 0.5
     up = torch.minimum(s_next, fresh)
     return (s_next**2 - up**2) ** 0.5, up
 

@@ -184,7 +184,8 @@ def write_down(record: Run, sampling, i, sigma, lag, s, times) -> None:
         t_star=spread(told),
         deviation=spread(-lag),
         cut_percent=spread(100 * (1 - ratio)),
-        omega=[1.0],
+        omega=[1.0] * 3,
+        of_map=True,
     )
 
 

@@ -241,6 +241,9 @@ def decide(run: RunState, state: State) -> Decision:
 def write_down(run: RunState, k, sigma, u, u_star, decision: Decision, ratio, omega) -> None:
     """One line of the trace; its cut_percent compares sigmas and so means the same everywhere."""
     ones = [1.0] * len(u)
+    as_map = decision.deviation.ndim > 1
+    if as_map:
+        u_star = like(u_star, decision.deviation) if u_star.ndim == 1 else u_star
     run.record.add(
         step=k,
         sigma=sigma,
@@ -249,6 +252,7 @@ def write_down(run: RunState, k, sigma, u, u_star, decision: Decision, ratio, om
         deviation=listed(decision.deviation + decision.cut / PERCENT_UNIT),
         cut_percent=[100 * (1 - r) for r in (ones if ratio is None else listed(ratio))],
         omega=ones if omega is None else listed(omega),
+        of_map=as_map,
     )
 
 

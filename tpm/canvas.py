@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 SUPERSAMPLING = 2
 REFERENCE_WIDTH = 768  # pixels at which the sizes of fonts and lines are given
@@ -100,6 +100,15 @@ class Canvas:
     def box(self, box: Box, color: str, radius: float = 6.0) -> None:
         corners = [value * SUPERSAMPLING for value in box]
         self.draw.rounded_rectangle(corners, radius * self.unit * SUPERSAMPLING, fill=color)
+
+    def picture(self, box: Box, grey: np.ndarray) -> None:
+        """Numbers in [0, 1] as a picture between the panel's colour and the told one's."""
+        low, high = (np.array(ImageColor.getrgb(c)) for c in (self.colors.panel, self.colors.told))
+        pixels = low + (high - low) * grey[..., None]
+        left, top, right, bottom = (round(value * SUPERSAMPLING) for value in box)
+        small = Image.fromarray(pixels.astype(np.uint8))
+        size = (max(1, right - left), max(1, bottom - top))
+        self.image.paste(small.resize(size, Image.Resampling.NEAREST), (left, top))
 
     def tensor(self) -> torch.Tensor:
         """(1, H, W, 3) in [0, 1], as ComfyUI's images."""

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 
 from .canvas import DARK, LIGHT, Box, Canvas, Point
-from .trace import Run, Trace
+from .strip import HEIGHT, draw_masks
+from .trace import Run, Trace, mean_of
 
 LOG_FROM = 2.0  # a first sigma above it is no flow time: eps and v models need a log axis
 LOG_FLOOR = 1e-3
@@ -56,7 +57,8 @@ def plot_trace(
     """The last run as an image (1, H, W, 3) in [0, 1]; size = (W, H) in pixels.
 
     Above: sigma, and the sigma whose time the network was told. Below: the deviation (bars, min
-    to max over the batch) and the cut of sigma in percent; omega of Eq. 19 where it is not 1.
+    to max over the batch) and the cut of sigma in percent; omega of Eq. 19 where it is not 1; the
+    masks of a region.
     Without a trace, or where nothing was changed, it says "off".
     """
     canvas = Canvas(size, DARK if dark else LIGHT)
@@ -71,7 +73,8 @@ def plot_trace(
         return canvas.tensor()
 
     run = runs[-1]
-    top, bottom = title(canvas, runs), height - 46 * u
+    strip = HEIGHT * u if run.masks else 0
+    top, bottom = title(canvas, runs), height - 46 * u - strip
     omega = series(run, "omega")
     with_omega = any(value != 1 for value in omega.low + omega.high)
     shares = (0.40, 0.34, 0.26) if with_omega else (0.50, 0.50)
@@ -92,13 +95,16 @@ def plot_trace(
     if with_omega:
         draw_omega(canvas, boxes[2], omega)
     step_labels(canvas, boxes[-1], run)
+    if run.masks:
+        draw_masks(canvas, (58 * u, height - strip, width - 62 * u, height - 4 * u), run)
     return canvas.tensor()
 
 
 def series(run: Run, name: str) -> Series:
     """One list of the trace over the evaluations; what is not finite counts as 0."""
     rows = [[v if math.isfinite(v) else 0.0 for v in step[name]] or [0.0] for step in run.steps]
-    return Series([sum(r) / len(r) for r in rows], [min(r) for r in rows], [max(r) for r in rows])
+    means = [mean_of(row, step) for row, step in zip(rows, run.steps, strict=True)]
+    return Series(means, [min(r) for r in rows], [max(r) for r in rows])
 
 
 def title(canvas: Canvas, runs: list[Run]) -> float:

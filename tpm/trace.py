@@ -40,12 +40,17 @@ class Run:
         deviation: list[float],
         cut_percent: list[float],
         omega: list[float],
+        of_map: bool = False,
     ) -> None:
         """One evaluation at grid point `step`: the sampler's sigma and time t, the time t_star that
-        the network was told, its D, the share of sigma that this cuts, and omega of Eq. 19."""
+        the network was told, its D, the share of sigma that this cuts, and omega of Eq. 19.
+
+        of_map: the lists are smallest, mean and largest of a map of pixels."""
         entry = {"step": int(step), "sigma": float(sigma), "t": float(t)}
         for name, values in zip(LISTS, (t_star, deviation, cut_percent, omega), strict=True):
             entry[name] = [float(value) for value in values]
+        if of_map:
+            entry["map"] = True
         self.steps.append(entry)
 
     @property
@@ -63,13 +68,13 @@ class Run:
         return [value for step in self.steps for value in step[name]]
 
     def peak_cut(self) -> float:
-        """The largest cut of sigma in percent, mean of the batch, with its sign."""
-        cuts = [sum(s["cut_percent"]) / max(len(s["cut_percent"]), 1) for s in self.steps]
+        """The largest cut of sigma in percent, mean of the batch or map, with its sign."""
+        cuts = [mean_of(s["cut_percent"], s) for s in self.steps]
         return max(cuts, key=abs, default=0.0)
 
     def mean_deviation(self) -> float:
         """Over the decisions: the first grid point is synchronous by rule and does not count."""
-        values = [value for step in self.steps if step["step"] for value in step["deviation"]]
+        values = [mean_of(step["deviation"], step) for step in self.steps if step["step"]]
         return sum(values) / len(values) if values else 0.0
 
     def summary(self) -> str:
@@ -85,7 +90,9 @@ class Run:
                 told += f", omega {min(omega):.3g} to {max(omega):.3g}"
             cut = self.peak_cut()
             told += f", peak cut {cut:.1f} %"
-            if cut:
+            if self.masks:
+                told += " (means over the picture)"
+            elif cut:
                 told += (
                     f" = about a Detail Daemon peak cut of {cut:.1f} % (flow models, follow_time)"
                 )
@@ -120,6 +127,13 @@ class Trace:
             return self.runs[0].summary()
         total = len(self.runs)
         return "\n".join(f"run {n} of {total}: {r.summary()}" for n, r in enumerate(self.runs, 1))
+
+
+def mean_of(values: list[float], step: dict[str, Any]) -> float:
+    """Over the batch; of a map its own mean stands in the middle."""
+    if step.get("map"):
+        return values[len(values) // 2]
+    return sum(values) / max(len(values), 1)
 
 
 def counted(evaluations: int) -> str:

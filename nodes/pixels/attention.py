@@ -96,15 +96,19 @@ def attention_to(q: torch.Tensor, k: torch.Tensor, columns: Sequence[Sequence[in
     return out / heads
 
 
-def start_reading(base, words: WordMaps, options: dict, x, context, own: dict) -> Reading | None:
+def start_reading(words: WordMaps, options: dict, x, context, own: dict) -> Reading | None:
     """The reading of this call, None where it holds no positive prompt or one that was read.
 
-    own: uuid -> Columns of a prompt. Raises ValueError where a second positive
+    own: uuid -> Columns of the positive prompts. Raises ValueError where a second positive
     prompt stands beside the first: the words belong to one of them.
     """
-    chunks = list(options.get("cond_or_uncond", [0]))
-    uuids = list(options.get("uuids", range(len(chunks))))
-    positive = [uuid for uuid, kind in zip(uuids, chunks, strict=True) if kind == 0]
+    uuids = list(options.get("uuids", []))
+    if options.get("context_window") is not None:
+        raise ValueError(
+            "AsynDM Region Mask in mode words found context windows, which show the network a part "
+            "at a time; use mode mask, or take the context windows node out."
+        )
+    positive = [uuid for uuid in uuids if uuid in own]
     if not positive or positive == [words.prompt]:
         return None
     if len(positive) > 1 or words.prompt is not None:
@@ -113,11 +117,10 @@ def start_reading(base, words: WordMaps, options: dict, x, context, own: dict) -
             "but words belong to one of them; use mode mask, or one prompt."
         )
     words.prompt = positive[0]
-    batch = len(x) // len(chunks)
-    at = chunks.index(0) * batch
-    columns = own.get(positive[0], Columns(context.shape[1]))
+    batch = len(x) // len(uuids)
+    at = uuids.index(positive[0]) * batch
     rows = slice(at, at + batch)
-    return Reading(words, rows, tuple(x.shape[2:]), context.shape[1], columns)
+    return Reading(words, rows, tuple(x.shape[2:]), context.shape[1], own[positive[0]])
 
 
 def watch(stack, base, reading: Reading, options: dict) -> dict:

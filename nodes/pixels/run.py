@@ -33,7 +33,7 @@ class PixelRun:
         self.map: PixelMap | None = None
         self.reading = False
         self.boxes: dict = {}
-        self.columns: dict = {}
+        self.columns = positive_columns(guider)
 
     @contextmanager
     def evaluation(self, pixels: PixelMap | None):
@@ -47,14 +47,8 @@ class PixelRun:
 
     def calc_cond_batch(self, executor, model, conds, x, timestep, model_options):
         """CALC_COND_BATCH: the only place that knows where a prompt's area lies."""
-        if self.map is not None or self.reading:
+        if self.map is not None:
             self.boxes |= boxes_of(conds, x)
-            for cond in (c for group in conds if group for c in group):
-                context = cond.get("model_conds", {}).get("c_crossattn")
-                if context is not None and "uuid" in cond:
-                    count = context.cond.shape[1]
-                    own = cond.get("cross_attn", context.cond).shape[1]
-                    self.columns[cond["uuid"]] = Columns(count, max(0, count - own))
         return executor(model, conds, x, timestep, model_options)
 
     def apply_model(
@@ -72,9 +66,7 @@ class PixelRun:
         options = transformer_options
         with ExitStack() as stack:
             if self.reading:
-                reading = start_reading(
-                    executor.class_obj, self.region.words, options, x, c_crossattn, self.columns
-                )
+                reading = start_reading(self.region.words, options, x, c_crossattn, self.columns)
                 if reading is not None:
                     options = watch(stack, executor.class_obj, reading, options)
             if self.map is None:
@@ -95,6 +87,18 @@ class PixelRun:
             wrappers[kind] = {**wrappers.get(kind, {}), KEY: [wrapper]}
         inner["wrappers"] = wrappers
         return {**model_options, "transformer_options": inner}
+
+
+def positive_columns(guider) -> dict:
+    """uuid -> Columns of every positive prompt of a run."""
+    found = {}
+    for cond in guider.conds.get("positive") or []:
+        context = cond.get("model_conds", {}).get("c_crossattn")
+        if context is not None:
+            count = context.cond.shape[1]
+            own = cond.get("cross_attn", context.cond).shape[1]
+            found[cond["uuid"]] = Columns(count, max(0, count - own))
+    return found
 
 
 def refuse(guider, options: dict) -> None:

@@ -24,10 +24,12 @@ Box = tuple[slice, ...]
 
 @dataclass(frozen=True)
 class PixelMap:
-    """One evaluation's map for B images. rows: the times that the network is told, over the
-    latent. sigma: (B, 1, ...) noise levels of the pixels for input scaling and denoised; None keeps
-    the sampler's one level (regional deviation)."""
+    """One evaluation's map for B images. times: (B, ...) that the network is told, base: (B,) the
+    sampler's, rows: both as a table. sigma: (B, 1, ...) noise levels of the pixels for input
+    scaling and denoised; None keeps the sampler's one level (regional deviation)."""
 
+    times: torch.Tensor
+    base: torch.Tensor
     rows: Rows
     sigma: torch.Tensor | None = None
 
@@ -37,7 +39,7 @@ def pixel_map(
 ) -> PixelMap:
     """times: (B, ...) in the network's own unit, constant on every token; base: (B,), the
     sampler's."""
-    return PixelMap(distinct(times, base, family_of(network).levels), sigma)
+    return PixelMap(times, base, distinct(times, base, family_of(network).levels), sigma)
 
 
 def boxes_of(conds: Sequence[Sequence[dict] | None], x: torch.Tensor) -> dict:
@@ -60,6 +62,8 @@ def call_with_map(
     Raises ValueError where the batch is none of whole maps, or a network cannot take them.
     """
     base = executor.class_obj
+    if options.get("context_window") is not None:
+        pixels = windowed(pixels, options["context_window"], base.diffusion_model)
     pixels = fitted(pixels, boxes, options, x)
     with ExitStack() as stack:
         tell(stack, base, pixels, x)
@@ -70,6 +74,16 @@ def call_with_map(
         if not pixels.rows.uniform:
             stack.enter_context(uncompiled_run(base))
         return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
+
+
+def windowed(pixels: PixelMap, window, network) -> PixelMap:
+    """The part of a context window: the host cuts the frames, or the batch, into several calls."""
+    times = window.get_tensor(pixels.times.unsqueeze(1), dim=window.dim).squeeze(1)
+    base = window.get_tensor(pixels.base, dim=0) if window.dim == 0 else pixels.base
+    sigma = pixels.sigma
+    if sigma is not None:
+        sigma = window.get_tensor(sigma, dim=window.dim)
+    return pixel_map(network, times, base, sigma)
 
 
 def fitted(pixels: PixelMap, boxes: dict, options: dict, x: torch.Tensor) -> PixelMap:
@@ -83,13 +97,13 @@ def fitted(pixels: PixelMap, boxes: dict, options: dict, x: torch.Tensor) -> Pix
         raise ValueError(
             f"Async Timestep has a map of times for {batch} images of {shape_text(pixels.rows)}, "
             f"but the network was called with {len(x)} of {'x'.join(map(str, x.shape[2:]))}; take "
-            "the mask or region off, or the node out that splits images (tiles, context windows)."
+            "the mask or region off, or the node out that splits images."
         )
     sigma = pixels.sigma
     if sigma is not None:
         cut = [sigma if box is None else sigma[(slice(None), slice(None), *box)] for box in parts]
         sigma = cut[0] if len(cut) == 1 else torch.cat(cut)
-    return PixelMap(chunks(pixels.rows, parts), sigma)
+    return replace(pixels, rows=chunks(pixels.rows, parts), sigma=sigma)
 
 
 def part_size(rows: Rows, box: Box | None) -> tuple[int, ...]:

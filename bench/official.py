@@ -1,0 +1,297 @@
+"""The official AsynDM code and ours beside each other: timesteps, step, network, masks, whole loop.
+
+    python bench/official.py --official PATH_TO_CHECKOUT --out docs/asyndm_official.md
+
+The checkout is of hu-zijing/AsynDM. Its `main` runs unchanged (see official_side.py) on a random
+UNet of SD2.1's plan; ours runs the same weights in ComfyUI's network. What differs by intention is
+lined up here and nowhere else: the grid is the official 1001, 981, ..., 21, 1 whose first interval
+is not evaluated (the virtual start), then 0; a pixel's noise level is rounded to whole timesteps;
+both get the same noise; the step from t = 1 to t = 0 is done from our last denoised. Exit code 1
+where a bound is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import shlex
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+import official_side as side  # noqa: E402
+from official_words import words  # noqa: E402
+from overhead import import_comfy, pack  # noqa: E402
+
+CURVES = {"quadratic": "bin", "linear": "lin", "exponential": "exp"}
+CFG, ITEMS = 5.0, [1, 3]  # items: word indices, one less than their token's
+
+
+class Table:
+    """Rows of (what, value, bound)."""
+
+    def __init__(self) -> None:
+        self.lines, self.missed = ["| check | found | bound | |", "|---|---|---|---|"], 0
+
+    def add(self, what: str, found: float, bound: float | None = None, note: str = "") -> None:
+        fine = bound is None or found <= bound
+        self.missed += not fine
+        limit = "-" if bound is None else f"{bound:g}"
+        self.lines.append(f"| {what} | {found:.3g} | {limit} | {'' if fine else 'MISSED '}{note} |")
+        print(self.lines[-1], flush=True)
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    """Largest difference, of the largest value."""
+    return float((a - b).abs().max() / b.abs().max())
+
+
+def timesteps(official, table: Table, steps: int = 50) -> None:
+    """1. A whole trajectory under a mask that toggles at random, official float32 and float64."""
+    lag, masks = pack("asyndm.lag"), torch.rand(
+        steps, 32, 32, generator=torch.Generator().manual_seed(1)
+    ) < 0.5  # fmt: skip
+    spacing = 1000 / steps
+    for name, curve in CURVES.items():
+        linear, concave = side.schedules(official, steps, curve)
+        for k in (0.3, 0.5, 0.7):
+            states = [torch.full((32, 32), 1001.0, dtype=d) for d in (torch.float32, torch.float64)]
+            d = torch.zeros(32, 32)
+            worst, rough, whole, near = 0.0, 0.0, 0, 0
+            for i, inside in enumerate(masks):
+                r = steps - i  # the last interval, 1 to 0, is the same for all pixels
+                for n, t in enumerate(states):
+                    told = inside.to(t)
+                    states[n] = (1 - told) * linear(t, r) + told * concave(t, r, k=k)
+                d = lag.next_lag(d, k * inside.float(), i, steps, name)
+                ours = 1001 - spacing * (i + 1 - d.double())
+                worst = max(worst, float((ours - states[1]).abs().max()))
+                rough = max(rough, float((states[0].double() - states[1]).abs().max()))
+                differ = ours.round() != states[0].double().round()
+                whole += int(differ.sum())
+                near += int((differ & ((states[1].frac() - 0.5).abs() < 1e-3)).sum())
+            table.add(
+                f"timesteps, {name}, k {k}", worst, 1e-3,
+                f"official fp32 off its fp64 by {rough:.1e}; rounded otherwise: {whole} of "
+                f"{masks.numel()}, {near} of them ties",
+            )  # fmt: skip
+            table.add(f"rounded otherwise, no tie, {name}, k {k}", whole - near, 0)
+
+
+def ddim_step(official, table: Table) -> None:
+    """2. Random (t, t') a pixel, an eighth of them equal, against the step in VE form."""
+    steps, rng = pack("asyndm.steps"), torch.Generator().manual_seed(2)
+    shape = (2, 4, 64, 64)
+    t = torch.randint(1, 1000, (2, 1, 64, 64), generator=rng)
+    after = (t * torch.rand(t.shape, generator=rng)).long()
+    after[:, :, :8] = t[:, :, :8]
+    for dtype, bound in ((torch.float64, 1e-12), (torch.float32, 1e-4)):
+        scheduler = side.scheduler()
+        scheduler.alphas_cumprod = alphas = scheduler.alphas_cumprod.to(dtype)
+        x, eps, fresh = (torch.randn(shape, generator=rng).to(dtype) for _ in range(3))
+        s, s_next = (((1 - alphas[n]) / alphas[n]) ** 0.5 for n in (t, after))
+        official.ddim.randn_tensor = lambda *a, fresh=fresh, **k: fresh
+        for eta in (0.0, 0.5, 1.0):
+            theirs, _, x0 = official.ddim.asyn_ddim_step_with_logprob(
+                scheduler, eps, t.expand(shape), after.expand(shape), x, eta=eta
+            )
+            ve = x * (1 + s**2) ** 0.5
+            ours = steps.ancestral_step(ve, ve - s * eps, s, s_next, fresh, eta)
+            ours = ours / (1 + s_next**2) ** 0.5
+            still = relative(ours[:, :, :8], x[:, :, :8])
+            name = f"DDIM step, eta {eta:g}, {str(dtype)[6:]}"
+            table.add(name, relative(ours, theirs), bound, f"where t = t': {still:.1e}")
+    official.ddim.randn_tensor = side.ORIGINAL
+
+
+def region_of(k: float = 1.0):
+    columns = {f"word {n}": [n + 1] for n in ITEMS}
+    return pack("nodes.pixels.masking").Region("words", columns=columns, strengths=(k, k))
+
+
+def network(official, table: Table, unet, patcher, texts) -> None:
+    """3, 4. One call with a map of times: noise prediction, attention maps, masks."""
+    runs, scope = pack("nodes.pixels.run"), pack("nodes.pixels.scope")
+    rng, base = torch.Generator().manual_seed(4), patcher.model
+    for label, spread in (("one time", 0), ("5 times", 5), ("170 times", 170), ("999 times", 999)):
+        t = torch.full((1, 64, 64), 700)
+        if spread:
+            values = torch.randint(1, 1000, (spread,), generator=rng)
+            t = values[torch.randint(0, spread, (1, 64, 64), generator=rng)]
+        x = torch.randn(1, 4, 64, 64, generator=rng)
+        (out,), extra = official.forward(
+            unet, torch.cat([x, x]), t.reshape(1, -1).repeat(2, 1), return_dict=False,
+            encoder_hidden_states=torch.cat(texts), return_extra_inf=True,
+            extra_input={"used_layer_size": 16, "item_idx": ITEMS},
+        )  # fmt: skip
+        sigma = base.model_sampling.sigmas[t].unsqueeze(1)
+        guider = SimpleNamespace(model_options={}, inner_model=base)
+        run = runs.PixelRun(region_of(), guider, x.shape, x.device)
+        times = runs.times_of(base.model_sampling, sigma)[:, 0]
+        pixels = scope.pixel_map(base.diffusion_model, times, torch.tensor([700.0]), sigma)
+        kept = []
+        hook = base.diffusion_model.register_forward_hook(
+            lambda m, a, out, kept=kept: kept.append(out)
+        )
+        options = {"cond_or_uncond": [1, 0], "uuids": ["negative", "positive"]}
+        ve = (x * (1 + sigma**2) ** 0.5).repeat(2, 1, 1, 1)
+        with run.evaluation(pixels):
+            run.apply_model(
+                Executor(base), ve, torch.ones(2), None, torch.cat(texts), None, options
+            )
+        hook.remove()
+        few = min(pack("asyndm.rows").MOST_LEVELS, 10**9) < spread
+        table.add(f"network, {label}", relative(kept[0], out), None if few else 1e-4,
+                  "more times than MOST_LEVELS: ours rounds them" if few else "")  # fmt: skip
+        if few:
+            continue
+        theirs = extra["cross_mask"].transpose(1, 2).view(1, len(ITEMS), 16, 16)
+        table.add(f"attention maps, {label}", relative(run.region.words.maps, theirs), 1e-5)
+        masks = (theirs >= theirs.mean((2, 3), keepdim=True)).any(1, keepdim=True).float()
+        run.region.after()
+        whole = torch.nn.functional.interpolate(masks, (64, 64))
+        differ = int((run.region.weight != whole).sum())
+        table.add(f"masks, {label}, cells", differ, 0, f"mask covers {float(whole.mean()):.0%}")
+
+
+class Executor:
+    """What an APPLY_MODEL wrapper calls."""
+
+    def __init__(self, base):
+        self.class_obj = base
+
+    def __call__(self, *args, **kwargs):
+        return self.class_obj._apply_model(*args, **kwargs)
+
+
+class VirtualStart:
+    """The model without its first evaluation: x stays, as official states move once before it."""
+
+    def __init__(self, model):
+        self.inner_model, self.model, self.began = model.inner_model, model, False
+
+    def __call__(self, x, sigma, **extra_args):
+        if self.began:
+            return self.model(x, sigma, **extra_args)
+        self.began = True
+        return x
+
+
+def loop(official, table: Table, unet, patcher, texts, steps: int, eta: float) -> None:
+    """5. The whole official `main` against our sampler."""
+    theirs = side.run(official, unet, texts, steps, eta, ITEMS, [0.5] * len(ITEMS))
+    import comfy.sample
+    import comfy.samplers
+
+    nodes, sigmas_of = pack("nodes.asyndm"), pack("asyndm.sigmas")
+    sampling = patcher.get_model_object("model_sampling")
+    sampler, trace = nodes.asyndm_sampler(region_of(), 0.5, "ddim", eta)
+    space = nodes.space_of(sampling)
+    nodes_t = torch.linspace(1001, 1, steps + 1, dtype=torch.float64)
+    grid = torch.cat([space.inverse(nodes_t).float(), torch.zeros(1)])
+    rounded = sigmas_of.Space(space.forward, lambda t: space.inverse(t.round().clamp(max=999)))
+    fresh = [torch.zeros_like(theirs.noise)] + [f.clone() for f in theirs.fresh]
+    levels, mine, denoised = [], [], []
+
+    def sigma_at(sigmas, position, _):
+        levels.append(sigmas_of.sigma_at(sigmas, position, rounded))
+        return levels[-1]
+
+    def collect(step):
+        mine.append(step["x"])
+        denoised.append(step["denoised"])
+
+    def start(model, x, sigmas, extra_args=None, callback=None, disable=None):
+        first = torch.full((1, 1, 1, 1), float(theirs.t[0].float().mean()), dtype=torch.float64)
+        x = theirs.noise * (1 + space.inverse(first).float() ** 2) ** 0.5
+        return sampler.sampler_function(
+            VirtualStart(model), x, sigmas, extra_args, lambda step: collect(step), disable
+        )
+
+    with contextlib.ExitStack() as stack:
+        for owner, name, value in (
+            (nodes, "sigma_at", sigma_at),
+            (nodes.k_diffusion, "default_noise_sampler",
+             lambda x, seed=None: lambda s, s_next: fresh.pop(0)),
+        ):  # fmt: skip
+            stack.callback(setattr, owner, name, getattr(owner, name))
+            setattr(owner, name, value)
+        prompts = [[[text, {}]] for text in reversed(texts)]
+        last = comfy.sample.sample_custom(
+            patcher, theirs.noise, CFG, comfy.samplers.KSAMPLER(start), grid, *prompts,
+            torch.zeros_like(theirs.noise), disable_pbar=True, seed=1,
+        )  # fmt: skip
+    last = patcher.model.process_latent_in(last)
+    compare(table, f"{steps} steps, eta {eta:g}", theirs, trace, levels, mine, denoised, last, eta,
+            space)  # fmt: skip
+
+
+def compare(table, label, theirs, trace, levels, mine, denoised, last, eta, space) -> None:
+    """Every step's input, then the end, which needs the step to t = 0."""
+    masks, own = 0, trace.runs[-1].masks
+    for official_mask, ours in zip(theirs.masks[:-1], own[2:], strict=False):
+        cells = official_mask.any(2).view(1, 16, 16).float()
+        masks += int(
+            (ours != torch.nn.functional.interpolate(cells[:, None], (64, 64))[:, 0]).sum()
+        )
+    worst, begins, times = 0.0, None, 0
+    for n, (t, before) in enumerate(zip(theirs.t, theirs.before, strict=True)):
+        s = levels[n]
+        times += int(((space.forward(s[:, 0].double()) - t).abs() > 0.1).sum())
+        error = relative(mine[n + 1] / (1 + s**2) ** 0.5, before)
+        worst = max(worst, error)
+        if error > 1e-4 and begins is None:
+            begins = n
+    note = "" if begins is None else f"above 1e-4 from step {begins}"
+    table.add(f"loop, {label}, pixels with another rounded time", times, 0)
+    table.add(f"loop, {label}, mask pixels that differ", masks, 0)
+    table.add(f"loop, {label}, latents", worst, 1e-4, note)
+    table.add(f"loop, {label}, last x0", relative(last, theirs.x0[-1]), 1e-4)
+    s, end = (
+        levels[-2],
+        space.inverse(torch.zeros(1, dtype=torch.float64)).float().expand(1, 1, 1, 1),
+    )
+    step = pack("asyndm.steps").ancestral_step
+    final = step(mine[-1], denoised[-1], s, end, theirs.fresh[-1], eta) / (1 + end**2) ** 0.5
+    table.add(f"loop, {label}, last latent (t = 0)", relative(final, theirs.after[-1]), 1e-4)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--official", type=Path, required=True, help="the checkout")
+    parser.add_argument("--steps", type=int, nargs="*", default=[10, 50], help="of the loops")
+    parser.add_argument("--out", type=Path, help="write the tables to this .md file too")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.set_grad_enabled(False)
+    official = side.load(args.official.resolve())
+    import_comfy("cpu")
+    rng, table = torch.Generator().manual_seed(3), Table()
+    texts = [torch.randn(1, side.TOKENS, side.WIDTH, generator=rng) for _ in range(2)]
+    timesteps(official, table)
+    ddim_step(official, table)
+    unet = side.tiny_unet()
+    network(official, table, unet, side.as_comfy(unet), texts)
+    listed = words(official, table.add)
+    unet = side.tiny_unet(layers=1, first=False)  # 120 evaluations
+    patcher = side.as_comfy(unet)
+    for steps in args.steps:
+        for eta in (0.0, 1.0):
+            loop(official, table, unet, patcher, texts, steps, eta)
+    command = shlex.join(["python", "bench/official.py", "--official", "CHECKOUT"])
+    text = "\n".join([f"Made by `{command}`.", "", "# AsynDM: the official code and ours", "",
+                      *table.lines, "", "## Items on other tokens", "", *listed, ""])  # fmt: skip
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(text)
+    print("\n".join(listed))
+    sys.exit(bool(table.missed))
+
+
+if __name__ == "__main__":
+    main()
