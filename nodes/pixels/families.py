@@ -49,7 +49,8 @@ def before_padding(network, sequence: int, text: int, pixels: int) -> int:
 
 
 FAMILIES: dict[type, Family] = {
-    UNetModel: Family(lambda network: (1, 1), unet.install, unet.cross_attentions),
+    # its times are whole numbers up to 999: no map has more of them
+    UNetModel: Family(lambda network: (1, 1), unet.install, unet.cross_attentions, levels=1000),
     OpenAISignatureMMDITWrapper: Family(mmdit.patch, mmdit.install, image_start=after_text),
     Flux: Family(flux.patch, flux.install, image_start=after_text),
     # a row of Chroma's approximator costs as much as the text: few levels
