@@ -33,6 +33,7 @@ GRID_PROMPTS = (
 def inside_host(prompts: int) -> None:
     """The demo itself; runs under the host's interpreter (torch, PIL)."""
     sys.path.insert(0, str(ROOT))
+    import example_workflows
     import graphs
     from comfy_server import ComfyServer
     from demo_report import read_images, save_grid, score, write_table
@@ -47,7 +48,7 @@ def inside_host(prompts: int) -> None:
     )
     scores, shown = [], []
     with tempfile.TemporaryDirectory() as base, ComfyServer(Path(base)) as server:
-        for name, make in tqdm(graphs.WORKFLOWS.items(), desc="bundled workflows", unit="graph"):
+        for name, make in tqdm(example_workflows.WORKFLOWS.items(), desc="bundled workflows"):
             outputs = server.run(make())
             save_grid([read_images(server, outputs["preview"])], [name], [""], out / f"{name}.png")
             if "plot" in outputs:

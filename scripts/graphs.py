@@ -1,5 +1,4 @@
-"""The example graphs in the server's own (API) format: the source of workflows/ and of the
-demo.
+"""The deviation's example graphs in the server's own (API) format.
 
 Each graph is {node id: {class_type, inputs, _meta: {title}}}; ids are words here, links are
 [id, slot].
@@ -126,63 +125,3 @@ def split_sigmas(
         ),
         "plot": node("AsyncTimestepPlot", trace=["patch", 1], after=["second", 0]),
     }  # fmt: skip
-
-
-WORKFLOWS = {
-    "demo_1_stock_ksampler": stock,
-    "demo_2_model_patch": model_patch,
-    "demo_3_async_ksampler": async_ksampler,
-    "demo_4_split_sigmas": split_sigmas,
-}
-
-PLACES = {  # where the nodes stand in the editor: x, y, width, height
-    "loader": [0, -60, 280, 90],
-    "positive": [320, -60, 380, 140],
-    "negative": [320, 140, 380, 100],
-    "latent": [320, 300, 380, 110],
-    "deviation": [-340, 320, 300, 220],
-    "scale": [0, 320, 280, 130],
-    "patch": [0, 240, 280, 150],
-    "schedule": [0, 450, 280, 110],
-    "split": [0, 620, 280, 80],
-    "guider": [320, 470, 380, 110],
-    "euler": [320, 640, 380, 60],
-    "noise": [760, 300, 320, 90],
-    "silence": [760, 450, 320, 40],
-    "sampler": [760, -60, 320, 380],
-    "first": [760, -60, 320, 130],
-    "second": [760, 120, 320, 130],
-    "decode": [1140, -60, 220, 50],
-    "preview": [1140, 60, 420, 460],
-    "plot": [1600, -60, 560, 480],
-    "meter": [1140, 580, 420, 160],
-}
-HOW = (
-    "The model is tiny and comes with the pack: it draws what you write in the words it knows, "
-    "one to "
-    "three coloured shapes on a *dark* or *light*, *plain*, *striped*, *dotted* or *rough* "
-    "background.\n\n"
-)
-NOTES = {
-    "demo_1_stock_ksampler": "## The embedded model in a stock KSampler\n\n"
-    + HOW
-    + "Four steps are few: look "
-    "at how flat the rough background is. The next template adds one node and nothing else.",
-    "demo_2_model_patch": "## The same graph with the model patch\n\n"
-    + HOW
-    + "Between the loader and a stock "
-    "KSampler: the network is told a cleaner time than the sampler integrates with. "
-    "`deviation_scale` 0 is "
-    "exactly the stock picture, 2 is twice the effect. The plot shows what was really applied.",
-    "demo_3_async_ksampler": "## Deviation, Deviation Scale, Async Timestep KSampler\n\n"
-    + HOW
-    + "Set "
-    "`deviation_scale` to 0, 1, 2 on the same seed: more texture, and, from some point on, "
-    "grain: the "
-    "Noise Residual Meter counts it.",
-    "demo_4_split_sigmas": "## A schedule in two stages\n\n"
-    + HOW
-    + "The patch gets the whole schedule, so both "
-    "stages are told the same times as one run would be. Without that wire the second stage starts "
-    "synchronous.",
-}

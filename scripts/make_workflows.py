@@ -17,7 +17,7 @@ import uuid
 from pathlib import Path
 
 from comfy_server import ComfyServer
-from graphs import NOTES, PLACES, WORKFLOWS
+from example_workflows import NOTES, PLACES, WORKFLOWS
 from host import ROOT, TEST, ensure_host, say
 
 CHROMIUM = next(

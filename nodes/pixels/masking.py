@@ -22,9 +22,9 @@ class Region:
     """Where a method acts: what the AsynDM Region Mask node hands on.
 
     mode: words (cross-attention), mask (the user's), all (everywhere: the paper's concave
-    ablation). mask: (H, W) or (B, H, W) in [0, 1]. columns: word -> its columns of the positive
-    conditioning; strengths: one factor a word. threshold: of the mean attention. static: the words'
-    masks come from a plain first pass instead of the step before.
+    ablation). mask: (H, W) or (B, H, W) in [0, 1], of a video (T, H, W). columns: word -> its
+    columns of the positive conditioning; strengths: one factor a word. threshold: of the mean
+    attention. static: the words' masks come from a plain first pass instead of the step before.
     """
 
     mode: str
@@ -108,8 +108,10 @@ def mask_of(mask: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
             f"{shape[-2]}; it is stretched. Make the mask on the same picture (a crop or tile "
             "needs its own)."
         )
-    whole = reshape_mask(mask.detach().float().cpu(), (shape[0], 1, *shape[2:]))
-    return whole.clamp(0, 1)
+    mask = mask.detach().float().cpu()
+    if len(shape) == 5 and shape[2] == 1 and mask.ndim == 3:  # single pictures: no frames
+        mask = mask[:, None, None]
+    return reshape_mask(mask, (shape[0], 1, *shape[2:])).clamp(0, 1)
 
 
 def whole_tokens(denoise_mask: torch.Tensor, shape: Sequence[int], patch) -> torch.Tensor:

@@ -92,16 +92,7 @@ def test_soft_mask_is_a_smaller_strength(tiny, name):
     torch.testing.assert_close(soft, hard, rtol=1e-6, atol=1e-6)
 
 
-FRAMES = pytest.mark.xfail(
-    strict=True,
-    reason="nodes/pixels/masking.py mask_of: masks (B, H, W) on a latent (B, C, 1, H, W) are taken "
-    "for frames and averaged over the images",
-)
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=FRAMES if n == "qwen_image" else ()) for n in SUPPORTED]
-)
+@pytest.mark.parametrize("name", SUPPORTED)
 def test_images_of_a_batch_have_their_own_masks(tiny, name):
     """Each is its own single run with the same noise; CFG 1 and 3. Videos have a mask an image as
     (B, 1, 1, H, W): ComfyUI takes (T, H, W) for frames."""

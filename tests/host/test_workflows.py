@@ -14,6 +14,7 @@ from ui_format import to_prompt
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
+import example_workflows  # noqa: E402
 import graphs  # noqa: E402
 
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
@@ -31,7 +32,7 @@ def by_type(workflow: dict, outputs: dict, kind: str) -> dict:
 
 
 def test_the_folder_holds_what_the_graphs_say():
-    assert [path.stem for path in WORKFLOWS] == sorted(graphs.WORKFLOWS)
+    assert [path.stem for path in WORKFLOWS] == sorted(example_workflows.WORKFLOWS)
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
@@ -45,6 +46,8 @@ def test_workflow_runs(server, path):
         shown = by_type(workflow, outputs, "AsyncTimestepPlot")
         assert images(server, shown)[0].shape[1] >= 512
         assert "peak cut" in shown["text"][0]
+    if "AsynDMRegionMask" in [node["type"] for node in workflow["nodes"]]:
+        assert "means over the picture" in shown["text"][0]
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
@@ -60,7 +63,7 @@ def test_the_saved_prompt_is_the_graph(server):
     info = server.get("/object_info")
     for path in WORKFLOWS:
         saved = to_prompt(json.loads(path.read_text()), info)
-        graph = graphs.WORKFLOWS[path.stem]()
+        graph = example_workflows.WORKFLOWS[path.stem]()
         names = {str(k): word for k, word in enumerate(graph, start=1)}
         for number, node in saved.items():
             wanted = graph[names[number]]
