@@ -47,9 +47,7 @@ PLACES = {  # where the nodes stand in the editor: x, y, width, height
     "all": [760, 360, 320, 380],
     "dynamic": [760, 780, 320, 380],
     "still": [760, 1200, 320, 380],
-    "with_all": [1140, 580, 220, 50],
-    "with_dynamic": [1140, 680, 220, 50],
-    "with_still": [1140, 780, 220, 50],
+    "together": [1140, 580, 420, 120],
 }
 HOW = (
     "The model is tiny and comes with the pack: it draws what you write in the words it knows, "

@@ -17,11 +17,13 @@ def prompted(prompt: str = PROMPT, batch: int = 4) -> dict:
     return graph
 
 
+def region_mask(mode: str, **inputs) -> dict:
+    settings = {"text": "", "words": "", "threshold": 1.0, "static": False}
+    return node("AsynDMRegionMask", mode=mode, **{**settings, **inputs})
+
+
 def word_region(words: str = WORDS, static: bool = False) -> dict:
-    return node(
-        "AsynDMRegionMask", mode="words", clip=["loader", 1], text=["prompt", 0], words=words,
-        threshold=1.0, static=static,
-    )  # fmt: skip
+    return region_mask("words", clip=["loader", 1], text=["prompt", 0], words=words, static=static)
 
 
 def asyndm_sampler(region: str, seed: int, strength: float = 0.5, steps: int = STEPS) -> dict:
@@ -51,8 +53,7 @@ def asyndm_mask(prompt: str = PROMPT, seed: int = 1, batch: int = 4, strength: f
             "MaskComposite", destination=["black", 0], source=["white", 0], x=0, y=0,
             operation="add",
         ),
-        "region": node("AsynDMRegionMask", mode="mask", mask=["mask", 0], threshold=1.0,
-                       static=False),
+        "region": region_mask("mask", mask=["mask", 0]),
         "sampler": asyndm_sampler("region", seed, strength),
         "plot": node("AsyncTimestepPlot", trace=["sampler", 1], after=["sampler", 0]),
     }  # fmt: skip
@@ -72,18 +73,15 @@ def asyndm_compared(
     titles = {"all": "Everywhere (concave)", "dynamic": "Words", "still": "Words, held still"}
     for name, title in titles.items():
         ways[name]["_meta"] = {"title": title}
-    joined, last = {}, "sampler"
-    for name in titles:
-        joined[f"with_{name}"] = node("LatentBatch", samples1=[last, 0], samples2=[name, 0])
-        last = f"with_{name}"
-    graph["decode"]["inputs"]["samples"] = [last, 0]
+    latents = {f"latents.latent{i}": [name, 0] for i, name in enumerate(ways)}
+    graph["decode"]["inputs"]["samples"] = ["together", 0]
     return {
         **graph,
-        "everywhere": node("AsynDMRegionMask", mode="all", threshold=1.0, static=False),
+        "everywhere": region_mask("all"),
         "region": word_region(words),
         "held": word_region(words, static=True),
         **ways,
-        **joined,
+        "together": node("BatchLatentsNode", **latents),
         "plot": node("AsyncTimestepPlot", trace=["dynamic", 1], after=["dynamic", 0]),
     }
 
