@@ -1,3 +1,6 @@
+WEB_DIRECTORY = "./web"
+
+
 async def comfy_entrypoint():
     from .nodes import AsyncTimestepExtension
 

@@ -96,7 +96,8 @@ def outer_sample_wrapper(
         own_cpu = own.detach().float().cpu()
         grid = own_cpu if sigmas is None else sigmas
         family = model_family(guider.model_patcher)
-        record = Run(policy.label, family, "; ".join(remarks(policy, family, grid)), grid.tolist())
+        label = policy.label + ("" if region is None else ", in a region")
+        record = Run(label, family, "; ".join(remarks(policy, family, grid)), grid.tolist())
         add_run(trace, record)
         options = guider.model_options.setdefault("transformer_options", {})
         run = RunState(policy, family, grid, record.sigmas, own_cpu.tolist(), record, region=region)

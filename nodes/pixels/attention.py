@@ -2,8 +2,11 @@
 
 UNets and video models have cross-attentions: queries are pixels, keys are text, both are read at
 their modules' outputs. In the other families pixels and text attend to each other in one sequence:
-there the rows of the pixels and the columns of the text are taken, heads one after another, so that
-no full joint softmax is ever held.
+there the rows of the pixels and the columns of the text are taken out of the joint softmax, which
+is never held as a whole, in the deeper half of the layers. On the embedded model the masks of its
+last block meet the finished objects with an IoU of 0.50, those of the two before with 0.33; a
+softmax over the text alone would be cheaper, and its masks reach 0.29 where the joint one's reach
+0.39.
 """
 
 from __future__ import annotations
@@ -19,8 +22,8 @@ from ...asyndm.masks import nearest
 from .families import family_of, uncompiled
 from .hooks import token_grid
 
-MOST_LAYERS = 8  # read in one call, spread evenly over the depth
-BLOCK = 1 << 22  # floats of a softmax that are held at once
+MOST_CROSS, MOST_JOINT = 8, 4  # layers that are read in one call
+BLOCK = 1 << 24  # scores that are held at once
 
 
 class Columns(NamedTuple):
@@ -76,23 +79,34 @@ class Reading:
         starts = range(self.own.filled, self.text, self.own.count)
         return [[s + c for s in starts for c in word] for word in self.words.columns]
 
-    def read(self, q: torch.Tensor, k: torch.Tensor, grid: Sequence[int]) -> None:
-        """q: (B, heads, N, d) of the pixels; k: (B, heads, T, d) of the text."""
-        shares = attention_to(q, k, self.selected())
+    def read(self, q, k, grid: Sequence[int], text_from: int = 0) -> None:
+        """q: (B, heads, N, d) of the pixels; k: (B, heads, K, d), the text from `text_from` on."""
+        columns = [[text_from + c for c in word] for word in self.selected()]
+        shares = attention_to(q, k, columns)
         self.words.add(shares.view(*shares.shape[:2], *grid))
 
 
 def attention_to(q: torch.Tensor, k: torch.Tensor, columns: Sequence[Sequence[int]]):
-    """(B, W, N): softmax over the text keys, mean over heads, mean over each word's columns."""
+    """(B, W, N): each pixel's softmax over all keys, mean over heads and over a word's columns.
+
+    q: (B, heads, N, d), k: (B, heads, K, d). Only BLOCK scores are held at once.
+    """
     batch, heads, pixels, width = q.shape
+    wanted = torch.tensor([c for word in columns for c in word], device=q.device)
+    lengths = [len(word) for word in columns]
+    at_once = max(1, BLOCK // (batch * pixels * k.shape[2]))
+    rows = max(1, BLOCK // (batch * k.shape[2]))
     out = q.new_zeros(batch, len(columns), pixels, dtype=torch.float32)
-    step = max(1, BLOCK // (pixels * k.shape[2] * batch))
-    for start in range(0, heads, step):
-        some = slice(start, start + step)
-        scores = (q[:, some] @ k[:, some].transpose(-1, -2)).float() * width**-0.5
-        shares = scores.softmax(-1).sum(1)
-        for w, of_word in enumerate(columns):
-            out[:, w] += shares[:, :, list(of_word)].mean(-1)
+    for head in range(0, heads, at_once):
+        some = slice(head, head + at_once)
+        keys = k[:, some].transpose(-1, -2)
+        for start in range(0, pixels, rows):
+            part = slice(start, start + rows)
+            scores = (q[:, some, part] @ keys).float() * width**-0.5
+            total = scores.logsumexp(-1, keepdim=True)
+            shares = (scores[..., wanted] - total).exp().sum(1)
+            for w, of_word in enumerate(shares.split(lengths, -1)):
+                out[:, w, part] += of_word.mean(-1)
     return out / heads
 
 
@@ -128,14 +142,14 @@ def watch(stack, base, reading: Reading, options: dict) -> dict:
     network = uncompiled(base.diffusion_model)
     family = family_of(network)
     if family.cross is not None:
-        for part in evenly(family.cross(network)):
+        for part in evenly(family.cross(network), MOST_CROSS):
             for hook in on_cross_attention(reading, *part):
                 stack.callback(hook.remove)
         return options
     return {**options, "optimized_attention_override": joint_reader(network, reading, options)}
 
 
-def evenly(layers: Sequence, most: int = MOST_LAYERS) -> list:
+def evenly(layers: Sequence, most: int) -> list:
     """At most `most` of them, from the first to the last."""
     if len(layers) <= most:
         return list(layers)
@@ -169,7 +183,7 @@ def joint_reader(network, reading: Reading, options: dict):
     blocks = joint_blocks(network)
     # HunyuanVideo 1.5 puts its other text encoders before this one
     text_last = getattr(network, "cond_type_embedding", None) is not None
-    chosen, seen = set(evenly(range(blocks))), iter(range(10**9))
+    chosen, seen = set(evenly(range(blocks // 2, blocks), MOST_JOINT)), iter(range(10**9))
 
     def attend(func, q, k, v, heads, *args, **kwargs):
         split = kwargs.get("skip_reshape", False)
@@ -181,9 +195,8 @@ def joint_reader(network, reading: Reading, options: dict):
                     part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in (mine_q, mine_k)
                 )
             start = family.image_start(network, sequence, text, pixels)
-            words = start - text if text_last else 0
-            keys = mine_k[:, :, words : words + text]
-            reading.read(mine_q[:, :, start : start + pixels], keys, grid)
+            text_from = start - text if text_last else 0
+            reading.read(mine_q[:, :, start : start + pixels], mine_k, grid, text_from)
         if previous is not None:
             return previous(func, q, k, v, heads, *args, **kwargs)
         return func(q, k, v, heads, *args, **kwargs)

@@ -74,6 +74,17 @@ def test_the_saved_prompt_is_the_graph(server):
                 assert got == value, (path.stem, number, name)
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "web" / "docs").glob("*.md")), ids=lambda p: p.stem)
+def test_a_node_page_is_served_where_the_editor_looks(server, path):
+    """And names every input of its node."""
+    text = server.fetch_path(f"/extensions/async-timestep/docs/{path.name}").decode()
+    assert text == path.read_text()
+    inputs = server.get("/object_info")[path.stem]["input"]
+    own = {"region", "strength", "eta"} if path.stem == "AsynDMKSampler" else None
+    for name in {*inputs.get("required", {}), *inputs.get("optional", {})}:
+        assert name in text or (own is not None and name not in own), name
+
+
 def test_scale_zero_is_the_stock_picture_and_half_is_not(server):
     stock = images(server, server.run(graphs.stock())["preview"])
     zero = images(server, server.run(graphs.async_ksampler(scale=0.0))["preview"])
