@@ -84,7 +84,10 @@ class ComfyServer:
 
     def fetch(self, entry: dict) -> bytes:
         """The file behind an output entry {filename, subfolder, type}."""
-        with urllib.request.urlopen(f"{self.url}/view?{urlencode(entry)}", timeout=60) as reply:
+        return self.fetch_path(f"/view?{urlencode(entry)}")
+
+    def fetch_path(self, path: str) -> bytes:
+        with urllib.request.urlopen(self.url + path, timeout=60) as reply:
             return reply.read()
 
     def post(self, path: str, body: dict) -> dict:

@@ -52,6 +52,7 @@ class RegionRun:
             raw = torch.ones(shape[0], 1, *self.size, device=device)
         if region.mode == "words":
             self.words = WordMaps(list(region.columns.values()))
+            raw = raw * max(region.strengths)  # before anything is known, everywhere
         self.weight = self.prepared(raw)
 
     def prepared(self, raw: torch.Tensor) -> torch.Tensor:
