@@ -110,11 +110,14 @@ def attention_to(q: torch.Tensor, k: torch.Tensor, columns: Sequence[Sequence[in
     return out / heads
 
 
-def start_reading(words: WordMaps, options: dict, x, context, own: dict) -> Reading | None:
+def start_reading(
+    words: WordMaps, options: dict, x, context, own: dict, shape: Sequence[int]
+) -> Reading | None:
     """The reading of this call, None where it holds no positive prompt or one that was read.
 
-    own: uuid -> Columns of the positive prompts. Raises ValueError where a second positive
-    prompt stands beside the first: the words belong to one of them.
+    own: uuid -> Columns of the positive prompts. shape: of the run's latent. Raises ValueError
+    where the call is not for the whole latent, or a second positive prompt stands beside the
+    first: the words belong to one of them.
     """
     uuids = list(options.get("uuids", []))
     if options.get("context_window") is not None:
@@ -130,8 +133,14 @@ def start_reading(words: WordMaps, options: dict, x, context, own: dict) -> Read
             "AsynDM Region Mask found several positive prompts at once (combined or with areas), "
             "but words belong to one of them; use mode mask, or one prompt."
         )
+    batch = shape[0]
+    if x.shape[2:] != shape[2:] or len(x) != len(uuids) * batch:
+        raise ValueError(
+            "AsynDM Region Mask in mode words found that the network is shown a part of the "
+            f"picture or batch ({tuple(x.shape)} of {tuple(shape)}); use mode mask, or take the "
+            "prompt's area or the node out that splits the calls."
+        )
     words.prompt = positive[0]
-    batch = len(x) // len(uuids)
     at = uuids.index(positive[0]) * batch
     rows = slice(at, at + batch)
     return Reading(words, rows, tuple(x.shape[2:]), context.shape[1], own[positive[0]])

@@ -9,9 +9,9 @@ import torch
 from comfy.patcher_extension import WrappersMP
 
 from .attention import Columns, start_reading, watch
-from .families import family_of
+from .families import family_of, uncompiled
 from .masking import Region, RegionRun
-from .scope import PixelMap, boxes_of, call_with_map
+from .scope import PixelMap, boxes_of, call_with_map, uncompiled_run
 
 KEY = "async_timestep_pixels"
 
@@ -23,12 +23,13 @@ class PixelRun:
         options = guider.model_options
         self.network = guider.inner_model.diffusion_model
         refuse(guider, options)
-        patch = family_of(self.network).patch(getattr(self.network, "_orig_mod", self.network))
+        patch = family_of(self.network).patch(uncompiled(self.network))
         if len(patch) != len(shape) - 2:
             raise ValueError(
                 f"Async Timestep found a latent of {len(shape) - 2} axes, this model's have "
                 f"{len(patch)}; connect the empty latent that belongs to the model."
             )
+        self.shape = shape
         self.region = RegionRun(region, shape, patch, device, keep)
         self.map: PixelMap | None = None
         self.reading = False
@@ -62,12 +63,15 @@ class PixelRun:
         transformer_options={},  # noqa: B006 (the host's own signature)
         **kwargs,
     ):
-        """APPLY_MODEL: one call of the network."""
+        """APPLY_MODEL: one call of the network. Hooks that read attention need it uncompiled."""
         options = transformer_options
         with ExitStack() as stack:
             if self.reading:
-                reading = start_reading(self.region.words, options, x, c_crossattn, self.columns)
+                reading = start_reading(
+                    self.region.words, options, x, c_crossattn, self.columns, self.shape
+                )
                 if reading is not None:
+                    stack.enter_context(uncompiled_run(executor.class_obj))
                     options = watch(stack, executor.class_obj, reading, options)
             if self.map is None:
                 return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)

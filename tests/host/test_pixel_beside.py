@@ -93,8 +93,14 @@ def differ(a: torch.Tensor, b: torch.Tensor) -> float:
 # --- compiled networks
 
 
-@pytest.mark.parametrize("keys", [["diffusion_model"], ["diffusion_model.{blocks}.0"]])
-@pytest.mark.parametrize("family", FLOW)
+@pytest.mark.parametrize(
+    ("family", "keys"),
+    [
+        ("sd35", ["diffusion_model"]),
+        ("flux", ["diffusion_model"]),
+        ("flux", ["diffusion_model.{blocks}.0"]),
+    ],
+)
 def test_a_compiled_network_runs_uncompiled_with_a_map(pack, families, family, keys):
     tiny = families[family]
     blocks = {"sd35": "joint_blocks", "flux": "double_blocks"}[family]
@@ -117,6 +123,11 @@ def test_a_compiled_network_runs_uncompiled_with_a_map(pack, families, family, k
     for run, wanted in plain.items():
         assert differ(run(compiled, half), wanted) < 1e-5, run.__name__
         assert differ(wanted, first) > 1e-3
+    words = methods.asyndm_words(tiny[0])
+    masks = methods.trace.runs[-1].masks
+    assert differ(methods.asyndm_words(compiled), words) < 1e-5
+    again = methods.trace.runs[-1].masks
+    assert all(torch.equal(a, b) for a, b in zip(again, masks, strict=True)), "read uncompiled"
     assert torch.equal(methods.stock(compiled), first)
     assert len(graphs) > before, "without a map it is compiled again"
     torch._dynamo.reset()
@@ -136,6 +147,9 @@ def test_areas_masks_and_token_lengths(pack, families, family):
     assert differ(methods.asyndm_mask(tiny[0], half), stock) > 1e-3
     with pytest.raises(ValueError, match="several positive prompts"):
         methods.asyndm_words(tiny[0])
+    left = [[tiny[1][0][0], {**tiny[1][0][1], "area": (8, 4, 0, 0)}]]
+    with pytest.raises(ValueError, match="combined or with areas"):
+        Methods(pack, tiny, positive=left).asyndm_words(tiny[0])
 
 
 @pytest.mark.parametrize("family", FLOW)
@@ -178,6 +192,8 @@ def test_splitting_the_batch_changes_nothing(pack, families, family, how):
         half = right_half(tiny)
         assert differ(methods.deviation(base, half), whole["deviation"]) < 1e-5
         assert differ(methods.asyndm_mask(base, half), whole["asyndm"]) < 1e-5
+        with pytest.raises(ValueError, match="shown a part of the picture or batch"):
+            methods.asyndm_words(base)
         return
     for name, result in works(methods, base).items():
         assert differ(result, whole[name]) < 1e-5, name
