@@ -12,7 +12,7 @@ from .inputs import CATEGORY, trace_output
 from .pixels.families import family_of
 from .pixels.masking import Region
 from .region import RegionType
-from .sampler import sampler_inputs
+from .sampler import denoise_input, sampler_inputs
 
 KEY = "asyndm_ksampler"
 ALIASES = [
@@ -119,15 +119,7 @@ class AsynDMKSampler(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The model used for denoising."),
                 *stock,
-                io.Float.Input(
-                    "denoise",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="How much of the latent is made anew; lower keeps more of its "
-                    "structure.",
-                ),
+                denoise_input(),
                 region,
                 strength,
                 eta,

@@ -16,13 +16,13 @@ import torch
 from comfy_execution.utils import get_executing_context
 
 from comfy.model_patcher import ModelPatcher
-from comfy.model_sampling import CONST
 from comfy.patcher_extension import WrappersMP
 
 from ..tpm.learned import TPMPolicy, grid_warning
-from ..tpm.policies import Decision, Evaluation, Policy, Preset, Scaled, State
+from ..tpm.policies import Decision, Policy, Preset, Scaled, State
 from ..tpm.schedule import PERCENT_UNIT, grid_index
 from ..tpm.trace import Run, Trace
+from .asking import ask_next, grid_state, network_ran
 from .family import model_family
 from .pixels.families import family_of
 from .pixels.masking import Region
@@ -215,22 +215,6 @@ def first_pass(run: RunState, executor, x, timestep, model_options, seed):
     return out
 
 
-def grid_state(run: RunState, sampling, k: int, sigma: float, batch: int, evaluation=None) -> State:
-    """The policy's view of grid point k."""
-    own = grid_index(run.own, sigma)
-    return State(
-        k=k,
-        steps=len(run.nodes) - 1,
-        sigma=sigma,
-        last=own + 1 >= len(run.own) or run.own[own + 1] == 0.0,
-        batch=batch,
-        device=torch.device("cpu"),
-        family=run.family,
-        percent_to_sigma=lambda percent: float(sampling.percent_to_sigma(percent)),
-        evaluation=evaluation,
-    )
-
-
 def decide(run: RunState, state: State) -> Decision:
     """The decision for this evaluation: t*_0 = t_0, and a TPM has answered one step earlier."""
     if state.k == 0:
@@ -255,53 +239,6 @@ def write_down(run: RunState, k, sigma, u, u_star, decision: Decision, ratio, om
         omega=ones if omega is None else listed(omega),
         of_map=as_map,
     )
-
-
-def network_ran(run: RunState, model_options: dict) -> bool:
-    """False where a cache answered in the network's place.
-
-    LazyCache does not even call the model; EasyCache answers inside the network and tells so by a
-    flag that it sets anew at each evaluation (LazyCache has the flag too, but never takes it back).
-    """
-    cache = model_options["transformer_options"].get("easycache")
-    skipped = getattr(cache, "name", "") == "EasyCache" and cache.skip_current_step
-    return run.network_called and not skipped
-
-
-def ask_next(run, guider, sampling, k, x, denoised, timestep, u, u_star) -> None:
-    """Algorithm 2, lines 6-9: the state at grid point k gives the decision for k + 1, once.
-
-    A sampler that first evaluates between two nodes (dpm_2) gets an answer there, so that one is
-    never missing; the answer at the node itself, if it comes, replaces it and is final.
-    """
-    if k + 1 >= len(run.nodes) or run.nodes[k + 1] == 0.0 or k in run.asked:
-        return
-    if abs(float(timestep[0]) - run.nodes[k]) <= 1e-4 * run.nodes[k]:
-        run.asked.add(k)
-    elif k + 1 in run.decisions:
-        return
-    sigma = timestep.view(-1, *[1] * (x.ndim - 1))
-    flow = isinstance(sampling, CONST)
-    unit = sampling.timestep(torch.as_tensor(sampling.sigma_max).to(u.device)).float()
-    t = timestep.float() if flow else u / unit
-    evaluation = Evaluation(
-        x=x,
-        v=(x - denoised) / sigma,
-        x0=denoised,
-        t=t,
-        t_star=t * (u_star / u),
-        pooled=pooled_text(guider),
-    )
-    state = grid_state(run, sampling, k + 1, run.nodes[k + 1], len(x), evaluation)
-    run.decisions[k + 1] = run.policy.decide(state)
-
-
-def pooled_text(guider) -> torch.Tensor | None:
-    """The positive prompt's pooled vector (1 or B, C): the first one where prompts are combined."""
-    for cond in guider.original_conds.get("positive", []):
-        if cond.get("pooled_output") is not None:
-            return cond["pooled_output"]
-    return None
 
 
 def apply_model(

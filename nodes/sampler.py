@@ -111,6 +111,17 @@ def sampler_inputs(seed_name: str) -> list:
     ]
 
 
+def denoise_input() -> io.Float.Input:
+    return io.Float.Input(
+        "denoise",
+        default=1.0,
+        min=0.0,
+        max=1.0,
+        step=0.01,
+        tooltip="How much of the latent is made anew; lower keeps more of its structure.",
+    )
+
+
 class AsyncTimestepKSampler(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -125,15 +136,7 @@ class AsyncTimestepKSampler(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The model used for denoising."),
                 *sampler_inputs("seed"),
-                io.Float.Input(
-                    "denoise",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    tooltip="How much of the latent is made anew; lower keeps more of its "
-                    "structure.",
-                ),
+                denoise_input(),
                 preset_input(),
                 scale_input(),
                 deviation_input(),

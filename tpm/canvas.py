@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -118,3 +119,13 @@ class Canvas:
 
 def up(points: Sequence[Point]) -> list[Point]:
     return [(x * SUPERSAMPLING, y * SUPERSAMPLING) for x, y in points]
+
+
+def nice_ticks(low: float, high: float, about: int) -> list[float]:
+    """Round numbers inside [low, high], about that many."""
+    raw = (high - low) / about
+    if raw <= 0:
+        return [low]
+    power = 10.0 ** math.floor(math.log10(raw))
+    step = min((m * power for m in (1, 2, 2.5, 5, 10)), key=lambda s: abs(s - raw))
+    return [round(i * step, 10) for i in range(math.ceil(low / step), math.floor(high / step) + 1)]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .canvas import DARK, LIGHT, Box, Canvas, Point
+from .canvas import DARK, LIGHT, Box, Canvas, Point, nice_ticks
 from .strip import HEIGHT, draw_masks
 from .trace import Run, Trace, mean_of
 
@@ -291,13 +291,3 @@ def bar(left: float, top: float, right: float, bottom: float) -> list[Point]:
 def dot_radius(axis: Axis) -> float:
     """Smaller where many evaluations share the width."""
     return max(1.0, min(4.0, 60.0 / axis.count))
-
-
-def nice_ticks(low: float, high: float, about: int) -> list[float]:
-    """Round numbers inside [low, high], about that many."""
-    raw = (high - low) / about
-    if raw <= 0:
-        return [low]
-    power = 10.0 ** math.floor(math.log10(raw))
-    step = min((m * power for m in (1, 2, 2.5, 5, 10)), key=lambda s: abs(s - raw))
-    return [round(i * step, 10) for i in range(math.ceil(low / step), math.floor(high / step) + 1)]

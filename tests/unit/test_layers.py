@@ -55,7 +55,8 @@ def test_only_nodes_needs_more_than_torch():
                 assert ours or name in allowed, f"{path.relative_to(ROOT)} imports {name}"
 
 
-def test_the_root_only_points_to_the_nodes():
+def test_the_root_only_points_to_the_nodes_and_their_pages():
     body = ast.parse((ROOT / "__init__.py").read_text()).body
-    assert [type(node).__name__ for node in body] == ["AsyncFunctionDef"]
-    assert body[0].name == "comfy_entrypoint"
+    assert [type(node).__name__ for node in body] == ["Assign", "AsyncFunctionDef"]
+    assert ast.unparse(body[0]) == "WEB_DIRECTORY = './web'"
+    assert body[1].name == "comfy_entrypoint"
