@@ -30,6 +30,8 @@ RUNS |= {
     "lifted5_s42": [*LIFTED, *CFG5],
     "lifted_k6": [*LIFTED, "--steps", "6"],
     "lifted_k10": [*LIFTED, "--steps", "10"],
+    "joint5_k6": [*JOINT, *CFG5, "--steps", "6"],
+    "joint5_k10": [*JOINT, *CFG5, "--steps", "10"],
 }
 COMMON = ["--n", "1024", "--mean_schedule", "--lying", "0.25", "0.5"]
 EVALUATIONS = {  # folder -> (TPMs, options)
@@ -44,12 +46,22 @@ EVALUATIONS = {  # folder -> (TPMs, options)
          "0.6", "0.7", "0.8", "0.9", "--more_steps", "1", "2", "3", "4"],
     ),
     "cfg3_k6": (
-        ["lifted_k6", "many_s42", "many_s43"],
+        ["lifted_k6", *(f"many_s{s}" for s in SEEDS)],
         ["--k", "6", "--gammas", "1", "--fixed", "0.125", "0.25", "0.5", "--more_steps", "1", "2"],
     ),
     "cfg3_k10": (
-        ["lifted_k10", "many_s42", "many_s43"],
+        ["lifted_k10", *(f"many_s{s}" for s in SEEDS)],
         ["--k", "10", "--gammas", "1", "--fixed", "0.125", "0.25", "0.5", "--more_steps", "1", "2"],
+    ),
+    "cfg5_k6": (
+        ["joint5_k6"],
+        ["--k", "6", *CFG5, "--gammas", "1", "--fixed", "0.125", "0.25", "0.5", "--omegas", "0.7",
+         "0.9", "--more_steps", "1", "2"],
+    ),
+    "cfg5_k10": (
+        ["joint5_k10"],
+        ["--k", "10", *CFG5, "--gammas", "1", "--fixed", "0.125", "0.25", "0.5", "--omegas", "0.7",
+         "0.9", "--more_steps", "1", "2"],
     ),
     "cfg3_k4_more": (
         ["lifted_s42"],
