@@ -167,7 +167,8 @@ def table(rows: list[dict], command: str, setting: str) -> str:
         lines += [f"## {steps} steps", ""]
         lines += ["| | reward | strict | IoU | relation | count | scorer | noise |"]
         lines += ["|---" * 8 + "|"]
-        for row in (r for r in rows if int(r["steps"]) == steps):
+        own = {row["method"]: row for row in rows if int(row["steps"]) == steps}
+        for row in (own[m] for m in METHODS if m in own):
             cells = []
             for m in METRICS:
                 value, change, se = (float(row[m + s]) for s in ("", "_d", "_se"))
@@ -201,6 +202,7 @@ def plot(rows: list[dict], overlaps: list[dict], path: Path) -> None:
     left.axvline(0, color="grey", linewidth=0.8)
     left.set_yticks(range(len(names)), names)
     left.invert_yaxis()
+    left.locator_params(axis="x", nbins=5)
     left.set_xlabel("reward, difference to plain (± s.e.)")
     left.legend(fontsize=8)
     for line in overlaps:
