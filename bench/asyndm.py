@@ -2,11 +2,12 @@
 
     python bench/asyndm.py --size mid --official PATH_TO_CHECKOUT --out docs/asyndm_cost.md
 
-Random weights, one image, cfg 1 (one call a step: the hardest case for the ratio), one thread. The
-variants take turns; a ratio is taken inside a round, over the steps at which pixels have their own
-times. Milliseconds are the process's CPU time, which other processes disturb less than the clock.
+Random weights, one image, cfg 1 (one call a step: the hardest case for the ratio), one thread. Each
+variant runs beside a stock run, the two taking turns step by step, and a ratio is that of two steps
+in a row at which pixels have their own times: a machine's drift is slower than that. Milliseconds
+are the process's CPU time, which other processes disturb less than the clock.
 With a checkout of hu-zijing/AsynDM, its UNet forward is measured on the same weights over
-diffusers' own, both with CFG, as it needs. The memory of Flux and SDXL is computed from shapes.
+diffusers' own, both with CFG, as it needs.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +24,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent))
 import official_side as side  # noqa: E402
+from asyndm_memory import computed  # noqa: E402
 from overhead import MIB, import_comfy, memory, pack, prompt, size  # noqa: E402
 
-STEPS, MAPPED = 4, (1, 2)  # the grid, and its steps at which pixels have their own times
+STEPS, MAPPED = 8, range(1, 7)  # the grid, and its steps at which pixels have their own times
 GOALS = (
     "Goals: AsynDM on a UNet <= 1.03 and <= 0.3 of the official overhead, on a DiT <= 1.05; "
     "regional deviation <= 1.05; peak memory <= 1.05."
@@ -134,8 +137,7 @@ def variants(case: Case) -> dict:
     return out
 
 
-def sample(case: Case, model, sampler) -> list[float]:
-    """CPU milliseconds of each step; entry 0 holds the opening of the run and a static's pass."""
+def sample(case: Case, model, sampler, callback=None) -> None:
     import comfy.sample
     import comfy.samplers
 
@@ -143,12 +145,62 @@ def sample(case: Case, model, sampler) -> list[float]:
         model.get_model_object("model_sampling"), "simple", STEPS
     )
     noise = comfy.sample.prepare_noise(case.latent, 5)
-    stamps = [time.process_time()]
     comfy.sample.sample_custom(
         model.clone(), noise, 1.0, sampler, grid, case.positive, case.positive, case.latent,
-        callback=lambda *a: stamps.append(time.process_time()), disable_pbar=True, seed=5,
+        callback=callback, disable_pbar=True, seed=5,
     )  # fmt: skip
-    return [1e3 * (b - a) for a, b in zip(stamps, stamps[1:], strict=False)]
+
+
+def in_turns(case: Case, pair: tuple, runs: int) -> list[tuple[float, float]]:
+    """CPU milliseconds of the mapped steps of two samplings that advance one step each in turn."""
+    base = case.model.model
+    gates, done = [threading.Semaphore(0) for _ in pair], threading.Semaphore(0)
+
+    def work(gate: threading.Semaphore, model, sampler) -> None:
+        torch.set_grad_enabled(False)  # both are settings of a thread
+        torch.set_num_threads(1)
+
+        def hand_over(*_) -> None:
+            mine = base.current_patcher  # the other run sets its own, and clears it at its end
+            done.release()
+            gate.acquire()
+            base.current_patcher = mine
+
+        gate.acquire()
+        for _ in range(runs):
+            sample(case, model, sampler, hand_over)
+        done.release()
+
+    threads = [
+        threading.Thread(target=work, args=(gate, *what), daemon=True)
+        for gate, what in zip(gates, pair, strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    out = []
+    for n in range(runs * STEPS + 1):  # the last turn ends the runs
+        took = [0.0, 0.0]
+        for side_of in (0, 1) if n % 2 else (1, 0):
+            started = time.process_time()
+            gates[side_of].release()
+            done.acquire()
+            took[side_of] = 1e3 * (time.process_time() - started)
+        if n % STEPS in MAPPED:
+            out.append((took[0], took[1]))
+    for thread in threads:
+        thread.join()
+    return out
+
+
+def middle(ratios: list[float]) -> tuple[float, float]:
+    """Median, and its standard error (1.25 times the mean's)."""
+    return statistics.median(ratios), 1.25 * statistics.stdev(ratios) / len(ratios) ** 0.5
+
+
+def whole_run(case: Case, model, sampler) -> float:
+    started = time.process_time()
+    sample(case, model, sampler)
+    return time.process_time() - started
 
 
 def measure(case: Case, reps: int) -> str:
@@ -156,31 +208,28 @@ def measure(case: Case, reps: int) -> str:
     import comfy.model_management as mm
 
     mm.load_models_gpu([case.model])
-    ms = {name: [] for name in VARIANTS}
     weights, peaks = size(case.model.model.diffusion_model), {}
     for name in VARIANTS:  # warms up, and the memory
         if name != "stock again":
             peaks[name] = memory(lambda name=name: sample(case, *runs[name]), weights, False)
-    for n in range(reps):
-        turn = n % len(VARIANTS)
-        for name in VARIANTS[turn:] + VARIANTS[:turn]:
-            took = sample(case, *runs[name])
-            ms[name] += [took[i] for i in MAPPED]
-    stock = ms["stock"]
     lines = [
         f"## {case.title}",
         "",
-        "| | ms a step | ratio | peak MiB | memory ratio |",
-        "|---" * 5 + "|",
+        "| | ms a step | stock beside it | ratio | peak MiB | memory ratio |",
+        "|---" * 6 + "|",
+        f"| stock | | | | {peaks['stock'] / MIB:.1f} | |",
     ]
-    for name in VARIANTS:
-        ratio = statistics.median(a / b for a, b in zip(ms[name], stock, strict=True))
-        row = [name, f"{statistics.median(ms[name]):.1f}", f"{ratio:.4f}", "", ""]
+    for name in VARIANTS[1:]:
+        took = in_turns(case, (runs["stock"], runs[name]), reps)
+        ratio, error = middle([ours / stock for stock, ours in took])
+        stock, ours = (statistics.median(side_of) for side_of in zip(*took, strict=True))
+        row = [name, f"{ours:.1f}", f"{stock:.1f}", f"{ratio:.4f} ± {error:.4f}", "", ""]
         if name in peaks:
-            row[3:] = [f"{peaks[name] / MIB:.1f}", f"{peaks[name] / peaks['stock']:.4f}"]
+            row[4:] = [f"{peaks[name] / MIB:.1f}", f"{peaks[name] / peaks['stock']:.4f}"]
         lines.append(f"| {' | '.join(row)} |")
-    whole = [sum(sample(case, *runs[name])) for name in ("static", "stock")]
-    lines.append(f"| static, whole run | | {whole[0] / whole[1]:.3f} | | |")
+        print(lines[-1], flush=True)
+    whole = [whole_run(case, *runs[name]) for name in ("static", "stock")]
+    lines.append(f"| static, whole run | | | {whole[0] / whole[1]:.2f} | | |")
     return "\n".join(lines) + "\n"
 
 
@@ -201,46 +250,18 @@ def official_overhead(official, unet, reps: int) -> str:
         ),
     }
     ms = {name: [] for name in calls}
-    for n in range(reps + 1):
+    for n in range(4 * reps + 1):  # the first warms up
         for name, call in calls.items():
             started = time.process_time()
             call()
             if n:
                 ms[name].append(1e3 * (time.process_time() - started))
-    base = statistics.median(ms["diffusers"])
     lines = ["The official code on the same weights, a call of batch 2:", "", "| | ms | ratio |"]
     lines += ["|---|---|---|"]
     for name, values in ms.items():
-        middle = statistics.median(values)
-        lines.append(f"| {name} | {middle:.1f} | {middle / base:.4f} |")
+        ratio, error = middle([a / b for a, b in zip(values, ms["diffusers"], strict=True)])
+        lines.append(f"| {name} | {statistics.median(values):.1f} | {ratio:.4f} ± {error:.4f} |")
     return "\n".join(lines) + "\n"
-
-
-def computed() -> str:
-    """Peak of what AsynDM adds at 1024 x 1024 in 16 bits, beside weights and activations."""
-    half, lines = 2, ["| | added MiB | weights + activations MiB | share |", "|---|---|---|---|"]
-    block = pack("nodes.pixels.attention").BLOCK
-    scores = 3 * 4 * block  # scores in 16 and 32 bits, their softmax in 32, of some heads
-
-    def row(name: str, added: float, weights: float, active: float) -> None:
-        whole = (weights + active) / MIB
-        lines.append(f"| {name} | {added / MIB:.1f} | {whole:.0f} | {added / MIB / whole:.2%} |")
-
-    image, text, width = 4096, 512, 3072
-    weights = 11.9e9 * half
-    active = (image + text) * width * half * (1 + 1 + 7 + 5)  # x, norm, linear1, attention | mlp
-    double = 6 * image * width * half  # two shifts, scales, gates
-    single = 3 * (image + text) * width * half
-    row("Flux, gathered modulation of a double block", double, weights, active)
-    row("Flux, of a single block", single, weights, active)
-    row("Flux, attention reading", scores, weights, active)
-    batch, pixels, channels = 2, 128 * 128, 320
-    weights = 2.57e9 * half
-    skips = (3 * 320 * 128**2 + 3 * 640 * 64**2 + 3 * 1280 * 32**2) * batch * half
-    active = skips + 4 * batch * pixels * 3 * channels * half  # the last blocks: concat, norm, conv
-    row("SDXL, CFG, gathered time of a ResBlock", batch * channels * pixels * half, weights, active)
-    row("SDXL, attention reading", min(scores, 3 * 4 * 20 * 1024 * 77), weights, active)
-    return "\n".join(["## Memory at 1024 x 1024, computed", "", *lines, ""])
 
 
 def main() -> None:
@@ -249,7 +270,8 @@ def main() -> None:
     )
     parser.add_argument("--official", type=Path, help="a checkout of hu-zijing/AsynDM")
     parser.add_argument("--size", choices=sorted(UNETS), default="tiny")
-    parser.add_argument("--reps", type=int, default=5, help="rounds, two steps each")
+    parser.add_argument("--only", choices=("unet", "dit"), help="one kind of network")
+    parser.add_argument("--reps", type=int, default=5, help="runs of 8 steps a variant")
     parser.add_argument("--out", type=Path, help="write the tables to this .md file too")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -257,15 +279,18 @@ def main() -> None:
     official = side.load(args.official.resolve()) if args.official else None
     import_comfy("cpu")
     shown = ["--official CHECKOUT"] * bool(args.official) + [f"--size {args.size}"]
+    shown += [f"--only {args.only}"] * bool(args.only)
     command = " ".join(["python bench/asyndm.py", *shown, f"--reps {args.reps}"])
     parts = [f"Made by `{command}`.", "# Cost of AsynDM", GOALS]
     for case, unet in cases(args):
+        if args.only and (args.only == "unet") != (unet is not None):
+            continue
         parts.append(measure(case, args.reps))
         print(parts[-1], flush=True)
         if unet is not None:
             parts.append(official_overhead(official, unet, args.reps))
             print(parts[-1], flush=True)
-    parts.append(computed())
+    parts.append(computed(pack("nodes.pixels.attention").BLOCK))
     print(parts[-1])
     if args.out:
         args.out.write_text("\n\n".join(part.rstrip() for part in parts if part) + "\n")

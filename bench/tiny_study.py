@@ -21,17 +21,21 @@ ROOT = Path(__file__).resolve().parents[1]
 LIFTED = ["--policy.deviation_bound", "1"]
 JOINT = [*LIFTED, "--policy.actions", "both", "--policy.omega_range", "[0.7,1.3]"]
 MANY = [*LIFTED, "--steps", "[4,5,6,7,8,9,10]"]
+FOLLOW = [*LIFTED, "--policy.actions", "follow_time"]
 CFG5 = ["--backbone.guidance", "5"]
 KINDS = {"tpm": [], "lifted": LIFTED, "joint": JOINT, "many": MANY}
 SEEDS = (42, 43, 44)
 RUNS = {f"{kind}_s{s}": [*own, "--seed", str(s)] for kind, own in KINDS.items() for s in SEEDS}
 RUNS |= {f"joint5_s{s}": [*JOINT, *CFG5, "--seed", str(s)] for s in SEEDS}
+RUNS |= {f"follow5_s{s}": [*FOLLOW, *CFG5, "--seed", str(s)] for s in SEEDS}
 RUNS |= {
     "lifted5_s42": [*LIFTED, *CFG5],
     "lifted_k6": [*LIFTED, "--steps", "6"],
     "lifted_k10": [*LIFTED, "--steps", "10"],
     "joint5_k6": [*JOINT, *CFG5, "--steps", "6"],
     "joint5_k10": [*JOINT, *CFG5, "--steps", "10"],
+    "follow5_k6": [*FOLLOW, *CFG5, "--steps", "6"],
+    "follow5_k10": [*FOLLOW, *CFG5, "--steps", "10"],
 }
 COMMON = ["--n", "1024", "--mean_schedule", "--lying", "0.25", "0.5"]
 EVALUATIONS = {  # folder -> (TPMs, options)
@@ -41,7 +45,7 @@ EVALUATIONS = {  # folder -> (TPMs, options)
          "1.1", "--more_steps", "1", "2", "3", "4"],
     ),
     "cfg5_k4": (
-        [*(f"joint5_s{s}" for s in SEEDS), "lifted5_s42"],
+        [f"{kind}_s{s}" for kind in ("joint5", "follow5") for s in SEEDS] + ["lifted5_s42"],
         ["--k", "4", *CFG5, "--gammas", "1", "--fixed", "0.125", "0.25", "0.5", "1", "--omegas",
          "0.6", "0.7", "0.8", "0.9", "--more_steps", "1", "2", "3", "4"],
     ),
@@ -54,12 +58,12 @@ EVALUATIONS = {  # folder -> (TPMs, options)
         ["--k", "10", "--gammas", "1", "--fixed", "0.125", "0.25", "0.5", "--more_steps", "1", "2"],
     ),
     "cfg5_k6": (
-        ["joint5_k6"],
+        ["joint5_k6", "follow5_k6"],
         ["--k", "6", *CFG5, "--gammas", "1", "--fixed", "0.125", "0.25", "0.5", "--omegas", "0.7",
          "0.9", "--more_steps", "1", "2"],
     ),
     "cfg5_k10": (
-        ["joint5_k10"],
+        ["joint5_k10", "follow5_k10"],
         ["--k", "10", *CFG5, "--gammas", "1", "--fixed", "0.125", "0.25", "0.5", "--omegas", "0.7",
          "0.9", "--more_steps", "1", "2"],
     ),

@@ -86,15 +86,25 @@ def decision_of_action(
     omega_range: tuple[float, float],
 ) -> Decision:
     """What the actions r (B, actions) in (0, 1) mean at a grid point: D by Eq. 7 or 13, omega by
-    Eq. 20 (1 on the last step: nothing after it would take the rest away)."""
+    Eq. 20 (1 on the last step: nothing after it would take the rest away) or, follow_time, t*/t."""
     decision = synchronous(state)
     deviation, omega = decision.deviation, decision.omega
     if actions != "omega":
         deviation = deviation_of_action(r[:, 0], bound)
-    if actions != "deviation" and not state.last:
+    if actions in ("omega", "both") and not state.last:
         low, high = omega_range
         omega = low + r[:, -1] * (high - low)
-    return Decision(deviation, decision.cut, omega)
+    return Decision(deviation, decision.cut, omega, follow=actions == "follow_time")
+
+
+def family_warning(meta: TPMMeta, family: str) -> str | None:
+    """One sentence where a model takes the TPM by its sizes but is of another family."""
+    if meta.model_family == family:
+        return None
+    return (
+        f"The TPM was trained for {meta.model_family} and runs here on {family}, where nobody has "
+        "measured it; load a TPM of this family, or compare its images with deviation_scale 0."
+    )
 
 
 def same_grid(sigmas: Sequence[float], trained: Sequence[float]) -> bool:

@@ -191,7 +191,7 @@ READERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "pooled_split": (widths, "a JSON list of whole numbers"),
     "raw_cap": (lambda s: None if s == "null" else number(s), "a number or null"),
     "global_conditioning": (lambda s: one_of(("true", "false"), str)(s) == "true", "true or false"),
-    "actions": (one_of(tuple(ACTIONS), str), "deviation, omega or both"),
+    "actions": (one_of(tuple(ACTIONS), str), "deviation, omega, both or follow_time"),
     "steps": COUNT,
     "sigmas": (lambda s: numbers(s, falling), "a JSON list of three or more falling numbers"),
     "deviation_bound": (one_of(BOUNDS, number), "0.5 or 1.0"),

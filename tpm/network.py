@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-ACTIONS = {"deviation": 1, "omega": 1, "both": 2}  # "both": deviation first, then omega
+# both: deviation first, then omega; follow_time: deviation, with omega = t*/t
+ACTIONS = {"deviation": 1, "omega": 1, "both": 2, "follow_time": 1}
 R_MIN = 1e-4  # r stays in [R_MIN, 1 - R_MIN]: outliers beyond dominate the policy gradient
 TIME_SCALE = 1000.0  # flow time 1 = 1000, the range that sinusoids are made for
 TIME_FEATURES = 256  # of the sinusoids, at any width

@@ -54,7 +54,8 @@ class PolicyConfig:
         registers: learned global tokens, flattened into the head.
         raw_cap: soft cap of the head's raw values, or null (departs).
         global_conditioning: text and time are added to the registers too (departs).
-        actions: deviation (Eq. 7), omega (Eq. 19, 20), or both by two heads.
+        actions: deviation (Eq. 7), omega (Eq. 19, 20), both by two heads, or follow_time:
+            deviation, with omega = t*/t on every step (lying sigma, learned; not in the paper).
         deviation_bound: 0.5 (Eq. 7) or 1.0, lifted (Eq. 13).
         omega_range: of the omega head; [0.5, 1.5] is Eq. 20.
         include_terminal_action: also draw r_K of Algorithm 2, which cannot change the image
@@ -68,7 +69,7 @@ class PolicyConfig:
     registers: int = 4
     raw_cap: float | None = 5.0
     global_conditioning: bool = True
-    actions: Literal["deviation", "omega", "both"] = "deviation"
+    actions: Literal["deviation", "omega", "both", "follow_time"] = "deviation"
     deviation_bound: float = 0.5
     omega_range: tuple[float, float] = (0.5, 1.5)
     include_terminal_action: bool = False

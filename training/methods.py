@@ -182,7 +182,8 @@ def tpm_methods(options: Options, tpm: TPMFile) -> list[Method]:
     gammas = (1.0,) if tpm.meta.actions == "omega" else options.gammas
     bound, actions = tpm.meta.deviation_bound, tpm.meta.actions
     note = f"bound {bound:g}" + (", lifted" if bound > 0.5 else "")
-    note = {"deviation": note, "omega": "omega", "both": f"{note}, and omega"}[actions]
+    notes = {"omega": "omega", "both": f"{note}, and omega", "follow_time": f"{note}, omega t*/t"}
+    note = notes.get(actions, note)
     return [
         Method(
             f"{tpm.name} gamma={gamma:g}",

@@ -135,7 +135,8 @@ def action_mask(config: PolicyConfig, sigmas: Tensor) -> Tensor:
     unless the terminal action, which has no effect either, is asked for too."""
     decisions = len(sigmas) - 2 + config.include_terminal_action
     mask = torch.ones(decisions, ACTIONS[config.actions])
-    if config.actions != "deviation" and not config.include_terminal_action and sigmas[-1] == 0:
+    omega = config.actions in ("omega", "both")
+    if omega and not config.include_terminal_action and sigmas[-1] == 0:
         mask[-1, -1] = 0
     return mask
 

@@ -135,7 +135,7 @@ def policy_record(config: Config, states: Rollout) -> dict:
         deviation = (r[..., 0] - 0.5) * 2 * config.policy.deviation_bound
         record["deviation"] = deviation.mean(0).tolist()
         record["deviation_std"] = deviation.std(0).tolist()
-    if config.policy.actions != "deviation":
+    if config.policy.actions in ("omega", "both"):
         low, high = config.policy.omega_range
         record["omega"] = (low + r[..., -1] * (high - low)).mean(0).tolist()
     return record

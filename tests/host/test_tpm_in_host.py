@@ -81,6 +81,8 @@ def by_hand(tiny, policy, sigmas, cfg=1.0, change=lambda k, d, omega: (d, omega)
         if k:
             star = t + d * (t - sigmas[k - 1])
             star = torch.where(d == 0, t, star.clamp(1e-3, 1.0))
+        if meta.actions == "follow_time":
+            omega = star / t
         deviations.append(d)
         omegas.append(omega)
         v = net.velocity(x, sigmas[k], star)
@@ -90,7 +92,7 @@ def by_hand(tiny, policy, sigmas, cfg=1.0, change=lambda k, d, omega: (d, omega)
             d, next_omega = torch.zeros(len(x)), torch.ones(len(x))
             if meta.actions != "omega":
                 d = (r[:, 0] - 0.5) * 2 * meta.deviation_bound
-            if meta.actions != "deviation" and k + 2 < steps:
+            if meta.actions in ("omega", "both") and k + 2 < steps:
                 low, high = meta.omega_range
                 next_omega = low + r[:, -1] * (high - low)
             d, next_omega = change(k + 1, d, next_omega)
@@ -132,6 +134,16 @@ def test_deviations_are_the_modules_own(pack, families, tmp_path, family, cfg, b
         "and from image to image"
     )
     assert bool((omegas == 1).all())
+
+
+@pytest.mark.parametrize("family", FLOW)
+def test_a_tpm_that_follows_the_time(pack, families, tmp_path, family):
+    tiny = families[family]
+    policy = planted(pack, tmp_path, tiny, family, actions="follow_time")
+    deviations, omegas = same_run(pack, tiny, policy)
+    assert bool(deviations[1:].all()) and bool((omegas[0] == 1).all())
+    assert bool(((omegas[1:] < 1) == (deviations[1:] > 0)).all())  # also on the last step
+    assert float((omegas[1:] - 1).abs().max()) > 0.03
 
 
 @pytest.mark.parametrize("actions", ["omega", "both"])
@@ -261,7 +273,7 @@ def test_each_image_has_the_deviation_of_its_own(pack, families, tmp_path, famil
     assert float((deviations[1:, 0] - deviations[1:, 1]).abs().min()) > 0.01
 
 
-@pytest.mark.parametrize("actions", ["deviation", "omega", "both"])
+@pytest.mark.parametrize("actions", ["deviation", "omega", "both", "follow_time"])
 @pytest.mark.parametrize("sampler", ["euler", "dpmpp_2m", "heun"])
 @pytest.mark.parametrize("family", FLOW)
 def test_an_untrained_tpm_is_stock(pack, families, tmp_path, family, sampler, actions):

@@ -10,7 +10,7 @@ import scipy.stats
 import torch
 
 from tpm.network import TimestepPredictionModule, TPMConfig
-from training.config import GRPOConfig
+from training.config import GRPOConfig, PolicyConfig
 from training.grpo import (
     TrainingStopped,
     advantages,
@@ -20,7 +20,7 @@ from training.grpo import (
     update,
     z_score,
 )
-from training.rollout import Rollout, log_probs
+from training.rollout import Rollout, action_mask, log_probs
 
 STRICT = GRPOConfig(kl_skip=0.0, log_ratio_clamp=0.0, advantage_clip=0.0)
 
@@ -220,3 +220,12 @@ def test_kl_estimate_matches_the_exact_kl_of_two_betas():
     grid = np.linspace(1e-6, 1 - 1e-6, 200_001)
     exact = np.trapezoid(p.pdf(grid) * (p.logpdf(grid) - q.logpdf(grid)), grid)
     assert math.isclose(float(divergence(new, old)), exact, rel_tol=0.02)
+
+
+@pytest.mark.parametrize(
+    "actions,last", [("deviation", 1), ("omega", 0), ("both", 0), ("follow_time", 1)]
+)
+def test_only_the_omega_head_is_idle_on_the_last_step(actions, last):
+    mask = action_mask(PolicyConfig(actions=actions), torch.tensor([1.0, 0.8, 0.5, 0.0]))
+    assert mask.shape == (2, 1 + (actions == "both")) and mask.sum() == mask.numel() - 1 + last
+    assert mask[-1, -1] == last

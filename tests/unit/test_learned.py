@@ -58,6 +58,14 @@ def test_omega_alone_is_synchronous(make_tpm):
     assert not bool(decision.deviation.any()) and bool((decision.omega != 1).all())
 
 
+def test_follow_time_is_the_deviation_with_its_ratio(make_tpm):
+    module, meta = make_tpm(actions="follow_time")
+    s = state(last=True)
+    decision = TPMPolicy(module, meta).decide(s)
+    torch.testing.assert_close(decision.deviation, network.mode(raw(module, s))[:, 0] - 0.5)
+    assert decision.follow and bool((decision.omega == 1).all())
+
+
 def test_untrained_is_exactly_synchronous(make_tpm):
     module, meta = make_tpm(actions="both")
     torch.nn.init.zeros_(module.raw.weight)

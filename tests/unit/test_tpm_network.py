@@ -137,7 +137,9 @@ def test_parameter_counts_are_those_of_the_specification(fields, millions):
     assert count / 1e6 == pytest.approx(millions, abs=0.006)
 
 
-@pytest.mark.parametrize("actions,count", [("deviation", 1), ("omega", 1), ("both", 2)])
+@pytest.mark.parametrize(
+    "actions,count", [("deviation", 1), ("omega", 1), ("both", 2), ("follow_time", 1)]
+)
 @pytest.mark.parametrize("more", [{}, {"raw_cap": 5.0, "global_conditioning": True}])
 def test_untrained_is_exactly_synchronous(actions, count, more):
     config = TPMConfig(
