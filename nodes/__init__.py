@@ -38,12 +38,14 @@ NODES: list[type[io.ComfyNode]] = [
 
 
 class AsyncTimestepExtension(ComfyExtension):
-    async def on_load(self) -> None:
-        folder_paths.add_model_folder_path("tpm", os.path.join(folder_paths.models_dir, "tpm"))
-        # the TPMs of the embedded model, so that the examples run as they come
-        pack = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-        folder_paths.add_model_folder_path("tpm", os.path.join(pack, "training", "tiny", "tpm"))
-        folder_paths.folder_names_and_paths["tpm"][1].add(".safetensors")
-
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        register_tpm_folder()  # not in on_load: ComfyUI 0.3.75 never calls it
         return NODES
+
+
+def register_tpm_folder() -> None:
+    """models/tpm, and the TPMs of the embedded model, so that the examples run as they come."""
+    pack = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    for folder in (folder_paths.models_dir, os.path.join(pack, "training", "tiny")):
+        folder_paths.add_model_folder_path("tpm", os.path.join(folder, "tpm"))
+    folder_paths.folder_names_and_paths["tpm"][1].add(".safetensors")

@@ -22,6 +22,7 @@ from ..tpm.trace import Run, Trace
 from .family import model_family
 from .hook import KEY as HOOK_KEY
 from .hook import add_run
+from .inputs import require_finite
 from .pixels.masking import Region
 from .pixels.run import PixelRun, times_of
 from .pixels.scope import pixel_map
@@ -56,12 +57,13 @@ def asyndm_sampler(
     curve: str = "quadratic",
 ) -> tuple[KSAMPLER, Trace]:
     """A SAMPLER for SamplerCustomAdvanced, and the trace of its runs. Raises ValueError on an
-    unknown sampler."""
+    unknown sampler and on numbers that are not finite."""
     if sampler not in SAMPLERS:
         raise ValueError(
             f"AsynDM found the sampler {sampler!r}; it has {', '.join(SAMPLERS)} (a sampler that "
             "remembers earlier steps has no meaning where pixels take steps of different size)."
         )
+    require_finite(strength=strength, eta=eta)
     settings, trace = AsynDM(region, strength, sampler, eta, curve), Trace()
 
     def sample_asyndm(model, x, sigmas, extra_args=None, callback=None, disable=None):
@@ -94,12 +96,15 @@ def sample(settings: AsynDM, trace: Trace, model, x, sigmas, extra_args, callbac
     record = Run(settings.label(), model_family(guider.model_patcher), "", sigmas.tolist())
     add_run(trace, record)
     if settings.strength == 0 or last < 2:
+        few = "AsynDM needs 3 steps or more: all pixels meet before the last one"
+        record.remark = "strength 0 is the stock sampler" if settings.strength == 0 else few
         return stock(settings, model, x, sigmas, extra_args=extra_args, **args)
     require_descending(sigmas.detach().float().cpu())
     refuse_patch(extra_args)
     keep = extra_args.get("denoise_mask")
     run = PixelRun(settings.region, guider, x.shape, x.device, keep)
     if run.region.fixed and not bool(run.region.weight.any()):
+        record.remark = "the region is empty: paint in white what is to be finished last"
         return stock(settings, model, x, sigmas, extra_args=extra_args, **args)
     options = run.attached(extra_args.get("model_options", {}))
     extra_args = {**extra_args, "model_options": options}

@@ -8,6 +8,7 @@ from nodes import common_ksampler
 
 from ..tpm.trace import Trace
 from .asyndm import SAMPLERS, asyndm_sampler
+from .host import schema
 from .inputs import CATEGORY, trace_output
 from .pixels.families import family_of
 from .pixels.masking import Region
@@ -74,8 +75,9 @@ def sampler_input(name: str) -> io.Combo.Input:
         name,
         options=list(SAMPLERS),
         default="euler",
-        tooltip="The sampling method. Methods that remember earlier steps are not here: pixels "
-        "take steps of different sizes.",
+        tooltip="The character of the image's fine structure: euler and ddim are calm, "
+        "euler_ancestral adds fresh noise. Methods that remember earlier steps are not here: "
+        "pixels take steps of different sizes.",
     )
 
 
@@ -83,7 +85,7 @@ class AsynDMSampler(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         region, strength, eta = method_inputs()
-        return io.Schema(
+        return schema(
             node_id="AsynDMSampler",
             display_name="AsynDM Sampler",
             category=CATEGORY,
@@ -109,7 +111,7 @@ class AsynDMKSampler(io.ComfyNode):
         stock = [i for i in sampler_inputs("seed") if i.id != "sampler_name"]
         after_cfg = [i.id for i in stock].index("cfg") + 1
         stock.insert(after_cfg, sampler_input("sampler_name"))
-        return io.Schema(
+        return schema(
             node_id="AsynDMKSampler",
             display_name="AsynDM KSampler",
             category=CATEGORY,
@@ -117,14 +119,20 @@ class AsynDMKSampler(io.ComfyNode):
             description="KSampler that follows the prompt better: what its words name is denoised "
             "after its surroundings, pixel by pixel, in the same number of steps.",
             inputs=[
-                io.Model.Input("model", tooltip="The model used for denoising."),
+                io.Model.Input(
+                    "model",
+                    tooltip="The model that paints the image; take an Async Timestep patch off it.",
+                ),
                 *stock,
                 denoise_input(),
                 region,
                 strength,
                 eta,
             ],
-            outputs=[io.Latent.Output(tooltip="The denoised latent."), trace_output()],
+            outputs=[
+                io.Latent.Output(tooltip="The sampled image, for a VAE Decode."),
+                trace_output(),
+            ],
         )
 
     @classmethod

@@ -18,15 +18,18 @@ from safetensors.torch import load_file
 import comfy.latent_formats
 import comfy.sd
 from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
 from comfy.sd1_clip import escape_important, token_weights, unescape_important
 from comfy.taesd.taesd import TAESD
 from comfy_api.latest import io
 
 from .family import FAMILY_KEY
+from .host import schema
 from .inputs import CATEGORY
 
 WEIGHTS = Path(__file__).parents[1] / "training" / "tiny" / "weights"
 EMPTY, PAD = 0, 1  # rows of the word table
+CHANNELS, MOST_CELLS = 16, 32  # of its latents
 
 
 def read_vocabulary() -> dict[str, int]:
@@ -149,13 +152,26 @@ def load_demo_model() -> ModelPatcher:
         str(WEIGHTS / "transformer.safetensors"), model_options={"dtype": torch.float32}
     )
     model.set_attachments(FAMILY_KEY, "tiny")
+    model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "demo_latent", checked_latent)
     return model
+
+
+def checked_latent(executor, noise, latent_image, *args, **kwargs):
+    """OUTER_SAMPLE: raises ValueError on latents that the network has no positions for."""
+    shape = list(latent_image.shape)
+    if len(shape) != 4 or shape[1] != CHANNELS or max(shape[2:]) > MOST_CELLS:
+        raise ValueError(
+            f"The embedded demo model found a latent of shape {shape}, expected (batch, "
+            f"{CHANNELS}, height, width) of at most {MOST_CELLS} x {MOST_CELLS}; use the node "
+            "EmptySD3LatentImage at 128 x 128, which is what it was trained on."
+        )
+    return executor(noise, latent_image, *args, **kwargs)
 
 
 class AsyncTimestepDemoLoader(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="AsyncTimestepDemoLoader",
             display_name="Demo Model Loader",
             category=CATEGORY,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 
 import comfy_api.input
@@ -10,6 +11,7 @@ from comfy_api.latest import io
 
 from ..tpm.checkpoint import load_tpm
 from ..tpm.learned import TPMPolicy
+from ..tpm.metadata import shown
 from ..tpm.policies import (
     MODES,
     UNITS,
@@ -21,17 +23,19 @@ from ..tpm.policies import (
     VelocityScale,
     Window,
 )
+from .host import HAS_CURVE, schema
 from .inputs import (
     ALIASES,
     CATEGORY,
     PRESET_NAMES,
     Deviation,
     deviation_input,
+    require_finite,
     scale_input,
     window_inputs,
 )
 
-HAS_CURVE = hasattr(io, "Curve")  # older hosts have no curve editor; the window does the work there
+DEVIATION_TIP = "The detail at each step: connect it to an Async Timestep or a scale node."
 
 
 def deviation_policy(
@@ -47,12 +51,13 @@ def deviation_policy(
     nothing.
     """
     require_window(start_percent, end_percent)
+    require_finite(deviation=deviation)
     if preset == "custom":
         policy = Constant(deviation, unit, mode)
     else:
         policy = Preset(preset, mode, unit)
     if curve is not None:
-        shape = comfy_api.input.CurveInput.from_raw(curve)
+        shape = curve_shape(curve)
         if any(y != 1.0 for _, y in shape.points):
             policy = Curve(policy, shape.interp)
     if (start_percent, end_percent) != (0.0, 1.0):
@@ -60,7 +65,23 @@ def deviation_policy(
     return policy
 
 
+def curve_shape(curve):
+    """The host's curve value as its curve object. Raises ValueError where it is none."""
+    try:
+        shape = comfy_api.input.CurveInput.from_raw(curve)
+        good = len(shape.points) > 0 and all(math.isfinite(c) for p in shape.points for c in p)
+    except (KeyError, TypeError, ValueError):
+        good = False
+    if not good:
+        raise ValueError(
+            f"The curve is {shown(curve)}, expected points (x, y) of finite numbers; draw it "
+            "again, or take the node off that is connected to it."
+        )
+    return shape
+
+
 def require_window(start_percent: float, end_percent: float) -> None:
+    require_finite(start_percent=start_percent, end_percent=end_percent)
     if start_percent > end_percent:
         raise ValueError(
             f"start_percent is {start_percent:g} and end_percent {end_percent:g}; "
@@ -82,7 +103,7 @@ class AsyncTimestepDeviation(io.ComfyNode):
                 "multiplies it. Draw here or connect a Curve Editor.",
             )
         ] if HAS_CURVE else []  # fmt: skip
-        return io.Schema(
+        return schema(
             node_id="AsyncTimestepDeviation",
             display_name="Deviation",
             category=CATEGORY,
@@ -93,9 +114,9 @@ class AsyncTimestepDeviation(io.ComfyNode):
                     "preset",
                     options=PRESET_NAMES,
                     default="auto",
-                    tooltip="Where the amount comes from: the paper's value for the model "
-                    "family, or "
-                    "custom to use the number below.",
+                    tooltip="How much detail is added: auto takes the paper's value for the loaded "
+                    "model (+0.25, marked untuned, where it has none), flux1_dev and sd35_medium "
+                    "theirs, custom the number below.",
                 ),
                 io.Float.Input(
                     "deviation",
@@ -112,21 +133,21 @@ class AsyncTimestepDeviation(io.ComfyNode):
                     "unit",
                     options=list(UNITS),
                     default="interval",
-                    tooltip="What 1 means: interval is one whole step ahead (the paper; it "
-                    "fades with "
-                    "more steps), percent is 10 % off the time (the same at 8 and at 30 steps).",
+                    tooltip="Whether the effect fades with more steps: interval does (1 is one "
+                    "whole step ahead, as in the paper), percent does not (1 is 10 % off the time, "
+                    "at 8 steps as at 30).",
                 ),
                 io.Combo.Input(
                     "mode",
                     options=list(MODES),
                     default="conditioning",
-                    tooltip="conditioning changes only what the model is told (the paper); "
-                    "follow_time "
-                    "also shortens each step, as Detail Daemon does on flow models.",
+                    tooltip="Which look: conditioning changes only what the model is told (the "
+                    "paper), follow_time also shortens each step, as Detail Daemon does on flow "
+                    "models.",
                 ),
                 *curve,
             ],
-            outputs=[Deviation.Output("deviation", tooltip="Connect to an Async Timestep node.")],
+            outputs=[Deviation.Output(display_name="deviation", tooltip=DEVIATION_TIP)],
         )
 
     @classmethod
@@ -137,26 +158,32 @@ class AsyncTimestepDeviation(io.ComfyNode):
 class AsyncTimestepDeviationScale(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="AsyncTimestepDeviationScale",
             display_name="Deviation Scale",
             category=CATEGORY,
             search_aliases=[*ALIASES, "gamma"],
             description="Turns a deviation up or down, everywhere or in a part of the sampling.",
             inputs=[deviation_input(optional=False), scale_input(), *window_inputs()],
-            outputs=[Deviation.Output("deviation", tooltip="The scaled deviation.")],
+            outputs=[
+                Deviation.Output(
+                    display_name="deviation",
+                    tooltip="The same detail turned up or down: connect it as before.",
+                )
+            ],
         )
 
     @classmethod
     def execute(cls, deviation, deviation_scale, start_percent, end_percent) -> io.NodeOutput:
         require_window(start_percent, end_percent)
+        require_finite(deviation_scale=deviation_scale)
         return io.NodeOutput(Scaled(deviation, deviation_scale, start_percent, end_percent))
 
 
 class AsyncTimestepVelocityScale(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="AsyncTimestepVelocityScale",
             display_name="Velocity Scale",
             category=CATEGORY,
@@ -169,8 +196,9 @@ class AsyncTimestepVelocityScale(io.ComfyNode):
                     "mode",
                     options=["constant", "follow_time"],
                     default="constant",
-                    tooltip="constant uses the number below and leaves the last step alone; "
-                    "follow_time takes t*/t of the deviation at every step, as Detail Daemon does.",
+                    tooltip="Which look: constant uses the number below and leaves the last step "
+                    "alone, follow_time scales every step by t*/t of the deviation, as Detail "
+                    "Daemon does on flow models.",
                 ),
                 io.Float.Input(
                     "omega",
@@ -182,12 +210,13 @@ class AsyncTimestepVelocityScale(io.ComfyNode):
                 ),
                 *window_inputs(),
             ],
-            outputs=[Deviation.Output("deviation", tooltip="Connect to an Async Timestep node.")],
+            outputs=[Deviation.Output(display_name="deviation", tooltip=DEVIATION_TIP)],
         )
 
     @classmethod
     def execute(cls, mode, omega, start_percent, end_percent, deviation=None) -> io.NodeOutput:
         require_window(start_percent, end_percent)
+        require_finite(omega=omega)
         return io.NodeOutput(VelocityScale(deviation, omega, mode, start_percent, end_percent))
 
 
@@ -197,7 +226,7 @@ NO_TPM = "no TPM file found"
 class AsyncTimestepTPMLoader(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="AsyncTimestepTPMLoader",
             display_name="TPM Loader",
             category=CATEGORY,
@@ -210,12 +239,12 @@ class AsyncTimestepTPMLoader(io.ComfyNode):
                 io.Combo.Input(
                     "tpm_name",
                     options=folder_paths.get_filename_list("tpm") or [NO_TPM],
-                    tooltip="The policy that chooses the detail. A file works with the model "
-                    "family "
-                    "that it was trained on.",
+                    tooltip="The trained network that chooses the detail, for each image at each "
+                    "step. A file of models/tpm; it works with the model family that it was "
+                    "trained on.",
                 )
             ],
-            outputs=[Deviation.Output("deviation", tooltip="Connect to an Async Timestep node.")],
+            outputs=[Deviation.Output(display_name="deviation", tooltip=DEVIATION_TIP)],
         )
 
     @classmethod

@@ -9,7 +9,6 @@ denoised, the sampler, masks, prompt ranges, ControlNets and caches never see t*
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field
 
 import torch
@@ -18,17 +17,18 @@ from comfy_execution.utils import get_executing_context
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 
-from ..tpm.learned import TPMPolicy, grid_warning
-from ..tpm.policies import Decision, Policy, Preset, Scaled, State
+from ..tpm.policies import Decision, Policy, Scaled, State
 from ..tpm.schedule import PERCENT_UNIT, grid_index
 from ..tpm.trace import Run, Trace
 from .asking import ask_next, grid_state, network_ran
 from .family import model_family
+from .inputs import require_finite
 from .pixels.families import family_of
 from .pixels.masking import Region
 from .pixels.run import PixelRun
 from .pixels.scope import pixel_map
 from .regional import like, listed, over, per_sample
+from .remarks import remarks
 from .times import grid_times, require_descending, sigma_ratio, told_time, velocity_factor
 
 KEY = "async_timestep"  # of the wrappers and of the run in transformer_options
@@ -48,8 +48,10 @@ def attach(
     sigmas: the whole schedule (K+1,) of which a sampler may run a part; None takes each sampler's
     own. region: multiplies the deviation per pixel; the network is then told a map of times, in
     the same one pass. A patch that is already on the model is replaced, never added to. Raises
-    ValueError on sigmas that do not fall, and on a region with a model that takes no map.
+    ValueError on a scale that is not finite, on sigmas that do not fall, and on a region with a
+    model that takes no map.
     """
+    require_finite(deviation_scale=scale)
     if region is not None and scale != 0:
         family_of(model.model.diffusion_model)  # before anything is sampled
     if sigmas is not None:
@@ -97,7 +99,7 @@ def outer_sample_wrapper(
         grid = own_cpu if sigmas is None else sigmas
         family = model_family(guider.model_patcher)
         label = policy.label + ("" if region is None else ", in a region")
-        record = Run(label, family, "; ".join(remarks(policy, family, grid)), grid.tolist())
+        record = Run(label, family, remarks(policy, family, grid, own_cpu), grid.tolist())
         add_run(trace, record)
         options = guider.model_options.setdefault("transformer_options", {})
         run = RunState(policy, family, grid, record.sigmas, own_cpu.tolist(), record, region=region)
@@ -125,21 +127,6 @@ def add_run(trace: Trace, record: Run) -> None:
         trace.runs.clear()
     trace.prompt = prompt
     trace.runs.append(record)
-
-
-def remarks(policy: Policy, family: str, grid: torch.Tensor) -> list[str]:
-    """What the plot says about where the numbers come from; warnings go to the log too."""
-    inner = policy
-    while getattr(inner, "policy", None) is not None:
-        inner = inner.policy
-    if isinstance(inner, Preset):
-        return [inner.resolve(family)[1]]
-    if isinstance(inner, TPMPolicy):
-        warning = grid_warning(inner.meta, grid.tolist())
-        if warning:
-            logging.warning(warning)
-            return [warning]
-    return []
 
 
 def predict_noise(executor, x, timestep, model_options={}, seed=None):  # noqa: B006 (host's own)

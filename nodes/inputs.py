@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from comfy_api.latest import io
 
 from ..tpm.policies import PRESETS, Policy, Preset
@@ -41,8 +43,8 @@ def scale_input() -> io.Float.Input:
         min=-2.0,
         max=4.0,
         step=0.05,
-        tooltip="More detail above 1, less below; 0 is exactly the stock result, bit for bit. "
-        "Multiplies the deviation (gamma in the paper).",
+        tooltip="More detail above 1, less below, a smoother image below 0; 0 is exactly the stock "
+        "result, bit for bit. Multiplies the deviation (gamma in the paper).",
     )
 
 
@@ -63,8 +65,8 @@ def window_inputs() -> list:
             min=0.0,
             max=1.0,
             step=0.01,
-            tooltip="Where in the sampling the effect begins; 0 is the noisy start. "
-            "The same meaning as in the stock nodes.",
+            tooltip="Raise it to leave the composition alone and change only finer things: where "
+            "in the sampling the effect begins, 0 is the noisy start. As in the stock nodes.",
         ),
         io.Float.Input(
             "end_percent",
@@ -72,15 +74,26 @@ def window_inputs() -> list:
             min=0.0,
             max=1.0,
             step=0.01,
-            tooltip="Where in the sampling the effect ends; 1 is the finished image. "
-            "End at 0.8 or 0.9 to keep the last steps clean.",
+            tooltip="Lower it to 0.8 or 0.9 to get rid of grain in flat areas: where in the "
+            "sampling the effect ends, 1 is the finished image.",
         ),
     ]
 
 
+def require_finite(**numbers: float) -> None:
+    """Raises ValueError on NaN and infinity: the host's own limits let them through."""
+    for name, value in numbers.items():
+        if not math.isfinite(value):
+            raise ValueError(
+                f"{name} is {value}, expected a finite number; type one, or take off the node that "
+                "computes it."
+            )
+
+
 def trace_output() -> io.Custom.Output:
     return TraceType.Output(
-        "trace", tooltip="What was really applied at each step; connect it to Async Timestep Plot."
+        display_name="trace",
+        tooltip="Shows what was really applied at each step: connect it to Async Timestep Plot.",
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from .hook import attach
+from .host import schema
 from .inputs import (
     ALIASES,
     CATEGORY,
@@ -20,11 +21,11 @@ from .region import mask_input, region_input, region_of
 class AsyncTimestepModel(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="AsyncTimestepModel",
             display_name="Async Timestep (model patch)",
             category=CATEGORY,
-            search_aliases=[*ALIASES, "model patch"],
+            search_aliases=[*ALIASES, "regional detail", "model patch"],
             description="Adds detail in the same number of steps: tells the model that it is "
             "later in "
             "the schedule than the sampler is. Put it between the loader and any sampler.",
@@ -38,11 +39,9 @@ class AsyncTimestepModel(io.ComfyNode):
                 io.Sigmas.Input(
                     "sigmas",
                     optional=True,
-                    tooltip="Makes both halves of a split schedule behave as the single run: "
-                    "connect "
-                    "the whole schedule here, before it is split. Without it the first step of "
-                    "each "
-                    "sampler is synchronous.",
+                    tooltip="Makes both halves of a split schedule look as one run: connect the "
+                    "whole schedule here, before it is split. Without it the first step of each "
+                    "sampler is left as it is.",
                 ),
             ],
             outputs=[

@@ -11,17 +11,18 @@ from comfy_api.latest import io, ui
 from ..tpm.noise import noise_residual
 from ..tpm.plot import plot_trace
 from ..tpm.trace import Trace
+from .host import schema
 from .inputs import ALIASES, CATEGORY, TraceType
 
 
 class AsyncTimestepPlot(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="AsyncTimestepPlot",
             display_name="Async Timestep Plot",
             category=CATEGORY,
-            search_aliases=[*ALIASES, "plot", "graph"],
+            search_aliases=[*ALIASES, "plot", "graph", "graph sigmas"],
             description="Draws what the model was really told at each step of the last run.",
             is_output_node=True,
             not_idempotent=True,
@@ -29,15 +30,17 @@ class AsyncTimestepPlot(io.ComfyNode):
                 TraceType.Input(
                     "trace",
                     optional=True,
-                    tooltip="Draws this record; without one (the patch is bypassed) it says off.",
+                    tooltip="Draws this record, of an Async Timestep or AsynDM node; without one "
+                    "(the node is bypassed) it says off.",
                 ),
                 io.AnyType.Input(
                     "after",
-                    tooltip="Makes the plot wait for the sampler: connect the latent or the image.",
+                    tooltip="Draws the run that has just ended: connect the sampler's latent or "
+                    "the image, so that the plot waits for it.",
                 ),
             ],
             outputs=[
-                io.Image.Output(tooltip="The plot."),
+                io.Image.Output(tooltip="The plot as an image, to save or to compare."),
                 io.String.Output(tooltip="The same numbers as JSON, one entry an evaluation."),
             ],
         )
@@ -57,12 +60,12 @@ class AsyncTimestepPlot(io.ComfyNode):
 class AsyncTimestepNoiseMeter(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="AsyncTimestepNoiseMeter",
             display_name="Noise Residual Meter",
             category=CATEGORY,
             is_output_node=True,
-            search_aliases=["noise level", "grain", "residual noise", "async timestep"],
+            search_aliases=["noise level", "grain", "residual noise", "detail", "async timestep"],
             description="Measures the fine noise that is left in an image: the price of a large "
             "deviation. Compare two images of the same seed; texture counts a little too.",
             inputs=[
@@ -70,10 +73,13 @@ class AsyncTimestepNoiseMeter(io.ComfyNode):
             ],
             outputs=[
                 io.Float.Output(
-                    "noise", tooltip="Noise level in units of 0-255 grey values, mean of the batch."
+                    display_name="noise",
+                    tooltip="Noise level in units of 0-255 grey values, mean of the batch.",
                 ),
-                io.Image.Output("map", tooltip="Where the noise is: brighter is noisier."),
-                io.String.Output("text", tooltip="The level of each image in words."),
+                io.Image.Output(
+                    display_name="map", tooltip="Where the noise is: brighter is noisier."
+                ),
+                io.String.Output(display_name="text", tooltip="The level of each image in words."),
             ],
         )
 

@@ -8,7 +8,8 @@ import torch
 
 from comfy_api.latest import io
 
-from .inputs import ALIASES, CATEGORY
+from .host import schema
+from .inputs import ALIASES, CATEGORY, require_finite
 from .pixels.masking import MODES, Region
 from .words import word_columns
 
@@ -42,6 +43,7 @@ def region_mask(
             f"AsynDM Region Mask in mode words found {missing}; connect the CLIP and the same "
             "prompt that the positive conditioning is made of, or use mode mask."
         )
+    require_finite(threshold=threshold)
     factors = word_factors(words)
     columns = word_columns(clip, text, ", ".join(factors))
     return Region(
@@ -114,7 +116,7 @@ def region_of(mask: torch.Tensor | None, region: Region | None) -> Region | None
 class AsynDMRegionMask(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="AsynDMRegionMask",
             display_name="AsynDM Region Mask",
             category=CATEGORY,
@@ -129,9 +131,9 @@ class AsynDMRegionMask(io.ComfyNode):
                     "mode",
                     options=list(MODES),
                     default="words",
-                    tooltip="What chooses the region: words follows the model's attention to words "
-                    "of the prompt, mask is your own, all is everywhere (a comparison: it only "
-                    "bends the schedule).",
+                    tooltip="Where in the image something happens: words follows the model's "
+                    "attention to words of the prompt, mask is your own, all is everywhere (for "
+                    "AsynDM a comparison: it only bends the schedule).",
                 ),
                 io.Clip.Input(
                     "clip",
@@ -152,7 +154,7 @@ class AsynDMRegionMask(io.ComfyNode):
                     "words",
                     default="",
                     optional=True,
-                    tooltip="Which things are finished last: words of the prompt, separated by "
+                    tooltip="Which things the region covers: words of the prompt, separated by "
                     "commas. cat:0.6 gives one a strength of its own. Mode words only.",
                 ),
                 io.Mask.Input(
@@ -181,7 +183,8 @@ class AsynDMRegionMask(io.ComfyNode):
             ],
             outputs=[
                 RegionType.Output(
-                    "region", tooltip="Connect to an AsynDM sampler or an Async Timestep node."
+                    display_name="region",
+                    tooltip="Connect to an AsynDM sampler or an Async Timestep node.",
                 )
             ],
         )  # fmt: skip

@@ -12,6 +12,7 @@ from nodes import common_ksampler
 from ..tpm.policies import Policy
 from ..tpm.trace import Trace
 from .hook import attach
+from .host import schema
 from .inputs import (
     ALIASES,
     CATEGORY,
@@ -82,7 +83,8 @@ def sampler_inputs(seed_name: str) -> list:
             default=20,
             min=1,
             max=10000,
-            tooltip="How many steps are sampled. The fewer steps, the more the deviation shows.",
+            tooltip="How finely the image is worked out, and how long it takes. A deviation shows "
+            "most with few steps, AsynDM with many.",
         ),
         io.Float.Input(
             "cfg",
@@ -91,23 +93,27 @@ def sampler_inputs(seed_name: str) -> list:
             max=100.0,
             step=0.1,
             round=0.01,
-            tooltip="How closely the image follows the prompt. The deviation does not depend on "
-            "it.",
+            tooltip="How closely the image follows the prompt. The strength of a deviation does "
+            "not grow with it.",
         ),
         io.Combo.Input(
             "sampler_name",
             options=comfy.samplers.SAMPLER_NAMES,
-            tooltip="The sampling method; the deviation works with every one.",
+            tooltip="The character of the image's fine structure: the sampling method. A deviation "
+            "works with every one.",
         ),
         io.Combo.Input(
             "scheduler",
             options=comfy.samplers.SCHEDULER_NAMES,
-            tooltip="How the noise falls over the steps. A TPM expects the one it was trained "
-            "with.",
+            tooltip="How much of the work goes into composition and how much into detail: the fall "
+            "of the noise over the steps. A TPM expects the one that it was trained with.",
         ),
         io.Conditioning.Input("positive", tooltip="What should be in the image."),
         io.Conditioning.Input("negative", tooltip="What should not be in the image."),
-        io.Latent.Input("latent_image", tooltip="The latent that is denoised."),
+        io.Latent.Input(
+            "latent_image",
+            tooltip="What the image starts from: an empty latent, or a picture to change.",
+        ),
     ]
 
 
@@ -125,16 +131,16 @@ def denoise_input() -> io.Float.Input:
 class AsyncTimestepKSampler(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="AsyncTimestepKSampler",
             display_name="Async Timestep KSampler",
             category=CATEGORY,
-            search_aliases=[*ALIASES, "ksampler"],
+            search_aliases=[*ALIASES, "regional detail", "ksampler"],
             description="KSampler that adds detail in the same number of steps: the model is "
             "told a "
             "cleaner time than the sampler integrates with.",
             inputs=[
-                io.Model.Input("model", tooltip="The model used for denoising."),
+                io.Model.Input("model", tooltip="The model that will add more detail."),
                 *sampler_inputs("seed"),
                 denoise_input(),
                 preset_input(),
@@ -143,7 +149,10 @@ class AsyncTimestepKSampler(io.ComfyNode):
                 mask_input(),
                 region_input(),
             ],
-            outputs=[io.Latent.Output(tooltip="The denoised latent."), trace_output()],
+            outputs=[
+                io.Latent.Output(tooltip="The sampled image, for a VAE Decode."),
+                trace_output(),
+            ],
         )
 
     @classmethod
@@ -162,21 +171,21 @@ class AsyncTimestepKSampler(io.ComfyNode):
 class AsyncTimestepKSamplerAdvanced(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return schema(
             node_id="AsyncTimestepKSamplerAdvanced",
             display_name="Async Timestep KSampler (Advanced)",
             category=CATEGORY,
-            search_aliases=[*ALIASES, "ksampler advanced"],
+            search_aliases=[*ALIASES, "regional detail", "ksampler advanced"],
             description="KSampler (Advanced) that adds detail in the same number of steps. "
             "Stages of "
             "one schedule get the same t* as a single run.",
             inputs=[
-                io.Model.Input("model", tooltip="The model used for denoising."),
+                io.Model.Input("model", tooltip="The model that will add more detail."),
                 io.Combo.Input(
                     "add_noise",
                     options=["enable", "disable"],
-                    tooltip="Noise is added to the latent before sampling; disable it in a "
-                    "later stage.",
+                    tooltip="A new image starts from added noise; disable it in a later stage, "
+                    "whose latent still has its own.",
                 ),
                 *sampler_inputs("noise_seed"),
                 io.Int.Input(
@@ -184,19 +193,22 @@ class AsyncTimestepKSamplerAdvanced(io.ComfyNode):
                     default=0,
                     min=0,
                     max=10000,
-                    tooltip="The first step of this stage.",
+                    tooltip="How much is already done when this stage begins: its first step, of "
+                    "all steps.",
                 ),
                 io.Int.Input(
                     "end_at_step",
                     default=10000,
                     min=0,
                     max=10000,
-                    tooltip="The step before which this stage stops.",
+                    tooltip="How finished the latent is when this stage stops: before this step, "
+                    "of all steps.",
                 ),
                 io.Combo.Input(
                     "return_with_leftover_noise",
                     options=["disable", "enable"],
-                    tooltip="The latent keeps its noise for a next stage when enabled.",
+                    tooltip="Disabled gives a finished image; enabled a still noisy latent, for a "
+                    "next stage.",
                 ),
                 preset_input(),
                 scale_input(),
@@ -204,7 +216,10 @@ class AsyncTimestepKSamplerAdvanced(io.ComfyNode):
                 mask_input(),
                 region_input(),
             ],
-            outputs=[io.Latent.Output(tooltip="The denoised latent."), trace_output()],
+            outputs=[
+                io.Latent.Output(tooltip="The sampled image, for a VAE Decode."),
+                trace_output(),
+            ],
         )
 
     @classmethod

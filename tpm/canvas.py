@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ import torch
 from PIL import Image, ImageColor, ImageDraw, ImageFont
 
 SUPERSAMPLING = 2
-REFERENCE_WIDTH = 768  # pixels at which the sizes of fonts and lines are given
+REFERENCE_WIDTH = 512  # pixels at which the sizes of fonts and lines are given
 SMALLEST_FONT = 11.0  # pixels, however small the plot
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]  # left, top, right, bottom
@@ -67,11 +68,15 @@ class Canvas:
 
     def __init__(self, size: tuple[int, int], colors: Colors) -> None:
         self.size, self.colors = size, colors
-        self.unit = max(size[0] / REFERENCE_WIDTH, 0.4)
+        self.unit = self.unit_of(size[0])
         large = (size[0] * SUPERSAMPLING, size[1] * SUPERSAMPLING)
         self.image = Image.new("RGB", large, colors.ground)
         self.draw = ImageDraw.Draw(self.image)
         self.fonts: dict[float, ImageFont.FreeTypeFont | ImageFont.ImageFont] = {}
+
+    @staticmethod
+    def unit_of(width: int) -> float:
+        return max(width / REFERENCE_WIDTH, 0.6)
 
     def font(self, size: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
         pixels = max(size * self.unit, SMALLEST_FONT) * SUPERSAMPLING
@@ -83,7 +88,7 @@ class Canvas:
         """Of a line of text, in output pixels."""
         return self.font(size).getlength(text) / SUPERSAMPLING
 
-    def text(self, at: Point, text: str, color: str, size=15.0, anchor="la") -> None:
+    def text(self, at: Point, text: str, color: str, size=13.0, anchor="la") -> None:
         self.draw.text(up([at])[0], text, fill=color, font=self.font(size), anchor=anchor)
 
     def line(self, points: Sequence[Point], color: str, width: float = 2.0) -> None:
@@ -98,9 +103,36 @@ class Canvas:
     def area(self, points: Sequence[Point], color: str) -> None:
         self.draw.polygon(up(points), fill=color)
 
+    def shade(self, points: Sequence[Point], color: str, share: float) -> None:
+        """An area that lets what is below it show through."""
+        mask = Image.new("L", self.image.size, 0)
+        ImageDraw.Draw(mask).polygon(up(points), fill=round(255 * share))
+        self.image.paste(color, mask=mask)
+
     def box(self, box: Box, color: str, radius: float = 6.0) -> None:
         corners = [value * SUPERSAMPLING for value in box]
         self.draw.rounded_rectangle(corners, radius * self.unit * SUPERSAMPLING, fill=color)
+
+    def wrap(self, text: str, size: float, room: float, most: int) -> list[str]:
+        """Lines that fit into `room` pixels, `most` of them; the rest ends in an ellipsis."""
+        lines: list[str] = []
+        for word in text.split():
+            longer = f"{lines[-1]} {word}" if lines else word
+            if lines and self.width(longer, size) > room:
+                lines.append(word)
+            else:
+                lines[-1:] = [longer]
+        if len(lines) > most:
+            lines[most - 1 :] = [" ".join(lines[most - 1 :])]
+        return [self.shortened(line, size, room) for line in lines]
+
+    def shortened(self, line: str, size: float, room: float) -> str:
+        """The line, or as much of its beginning as fits with an ellipsis."""
+        if self.width(line, size) <= room:
+            return line
+        lengths = range(len(line))
+        fitting = bisect_right(lengths, room, key=lambda n: self.width(line[:n] + "…", size))
+        return line[: max(fitting - 1, 0)] + "…"
 
     def picture(self, box: Box, grey: np.ndarray) -> None:
         """Numbers in [0, 1] as a picture between the panel's colour and the told one's."""
@@ -119,6 +151,17 @@ class Canvas:
 
 def up(points: Sequence[Point]) -> list[Point]:
     return [(x * SUPERSAMPLING, y * SUPERSAMPLING) for x, y in points]
+
+
+def finite_parts(points: Sequence[Point]) -> list[list[Point]]:
+    """The points, split where one is missing (not finite)."""
+    parts: list[list[Point]] = [[]]
+    for point in points:
+        if math.isfinite(point[1]):
+            parts[-1].append(point)
+        elif parts[-1]:
+            parts.append([])
+    return [part for part in parts if part]
 
 
 def nice_ticks(low: float, high: float, about: int) -> list[float]:

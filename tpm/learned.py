@@ -103,7 +103,7 @@ def family_warning(meta: TPMMeta, family: str) -> str | None:
         return None
     return (
         f"The TPM was trained for {meta.model_family} and runs here on {family}, where nobody has "
-        "measured it; load a TPM of this family, or compare its images with deviation_scale 0."
+        f"measured it; load a TPM for {family}, or compare its images with deviation_scale 0."
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 LISTS = (
@@ -13,7 +13,10 @@ LISTS = (
     "cut_percent",
     "omega",
 )  # one value a sample, of maps min, mean, max; the rest is one number
-NOTHING = "off: nothing was recorded (the patch is bypassed, or the sampler has not run yet)"
+NOTHING = (
+    "off: nothing was recorded (the patch is bypassed, the sampler had no steps, or it has not run "
+    "yet: connect its latent to 'after')"
+)
 
 
 @dataclass
@@ -56,7 +59,31 @@ class Run:
     @property
     def off(self) -> bool:
         """True where no evaluation was told anything else than the sampler's own time."""
-        return not any(any(s["deviation"]) or any(o != 1 for o in s["omega"]) for s in self.steps)
+        return not self.moved and not any(o != 1 for step in self.steps for o in step["omega"])
+
+    @property
+    def moved(self) -> bool:
+        """True where the network was told another time at least once."""
+        return any(any(step["deviation"]) for step in self.steps)
+
+    @property
+    def why_off(self) -> str:
+        """Of a run in which nothing was changed."""
+        if all(step["step"] == 0 for step in self.steps):
+            return "one step only, and the first evaluation is never changed"
+        return "every deviation is 0: the network is told the true time"
+
+    @property
+    def asyndm(self) -> bool:
+        """True for a run of AsynDM: its deviation is minus the pixels' lag in steps."""
+        return self.label.startswith("AsynDM")
+
+    @property
+    def why_empty(self) -> str:
+        """Of a run without steps."""
+        if self.asyndm:
+            return "the stock sampler ran (strength 0, an empty region or too few steps)"
+        return "no evaluations were recorded"
 
     @property
     def untuned(self) -> bool:
@@ -64,42 +91,84 @@ class Run:
         return "untuned" in self.remark
 
     def values(self, name: str) -> list[float]:
-        """All samples of all evaluations of one of LISTS."""
-        return [value for step in self.steps for value in step[name]]
+        """All finite samples of all evaluations of one of LISTS."""
+        return [v for step in self.steps for v in step[name] if math.isfinite(v)]
+
+    @property
+    def lost(self) -> int:
+        """How many numbers are not finite: they are left out of every mean and of the plot."""
+        return sum(len(step[name]) for step in self.steps for name in LISTS) - sum(
+            len(self.values(name)) for name in LISTS
+        )
 
     def peak_cut(self) -> float:
         """The largest cut of sigma in percent, mean of the batch or map, with its sign."""
         cuts = [mean_of(s["cut_percent"], s) for s in self.steps]
-        return max(cuts, key=abs, default=0.0)
+        peak = max((c for c in cuts if math.isfinite(c)), key=abs, default=0.0)
+        return peak if abs(peak) > 1e-6 else 0.0  # a mean of both signs may leave a rounding error
 
     def mean_deviation(self) -> float:
         """Over the decisions: the first grid point is synchronous by rule and does not count."""
         values = [mean_of(step["deviation"], step) for step in self.steps if step["step"]]
+        values = [v for v in values if math.isfinite(v)]
         return sum(values) / len(values) if values else 0.0
+
+    def as_detail_daemon(self) -> str:
+        """The setting there that cuts as much at its peak: its cut is 10 % x detail_amount x cfg.
+
+        On flow models omega = t*/t is the same method; what was only told another time is not."""
+        amount = f"detail_amount x cfg = {self.peak_cut() / 10:.2f}"
+        if self.follows_time():
+            return f" = Detail Daemon with {amount}"
+        steps = "shortens" if self.peak_cut() > 0 else "lengthens"
+        return f"; Detail Daemon cuts as much with {amount}, but also {steps} its steps by it"
+
+    def follows_time(self) -> bool:
+        """True where each told time on a flow model also scaled the step: omega = t*/t."""
+        rows = [
+            (step["t"], *row)
+            for step in self.steps
+            for row in zip(step["t_star"], step["cut_percent"], step["omega"], strict=True)
+        ]
+        return all(
+            abs(t_star - omega * t) <= 1e-4 * t and abs(1 - cut / 100 - omega) < 1e-4
+            for t, t_star, cut, omega in rows
+        )
 
     def summary(self) -> str:
         """One or two lines for a person."""
         lines = []
         if not self.steps:
-            lines.append(f"{self.label}: no evaluations")
+            lines.append(f"{self.label}: {'off, ' * self.asyndm}{self.why_empty}")
         elif self.off:
-            lines.append(f"{self.label}: off, t* = t in {counted(len(self.steps))}")
+            lines.append(
+                f"{self.label}: off, t* = t in {counted(len(self.steps))} ({self.why_off})"
+            )
         else:
-            told = f"mean D {self.mean_deviation():+.3f}"
-            if (omega := self.values("omega")) and any(o != 1 for o in omega):
-                told += f", omega {min(omega):.3g} to {max(omega):.3g}"
-            cut = self.peak_cut()
-            told += f", peak cut {cut:.1f} %"
-            if self.masks:
-                told += " (means over the picture)"
-            elif cut:
-                told += (
-                    f" = about a Detail Daemon peak cut of {cut:.1f} % (flow models, follow_time)"
-                )
-            lines.append(f"{self.label}: {counted(len(self.steps))}, {told}")
+            lines.append(f"{self.label}: {counted(len(self.steps))}, {self.in_words()}")
+        if self.lost:
+            lines.append(f"  {self.lost} numbers are not finite and are left out")
         if self.remark:
             lines.append(f"  {self.remark}")
         return "\n".join(lines)
+
+    def in_words(self) -> str:
+        """Deviation, omega and cut of a run that is not off."""
+        if self.asyndm:
+            most = -min(self.values("deviation"), default=0.0)
+            words = f"pixels {-self.mean_deviation():.2f} steps behind, {most:.2f} at most"
+        else:
+            words = f"mean D {self.mean_deviation():+.3f}"
+        omega, cuts = self.values("omega"), self.values("cut_percent")
+        if any(o != 1 for o in omega):
+            words += f", omega {min(omega):.3g} to {max(omega):.3g}"
+        if not self.moved:
+            return words
+        words += f", peak cut {self.peak_cut():.1f} %"
+        if any(step.get("map") for step in self.steps):
+            most = max(cuts, key=abs, default=0.0)
+            return f"{words} (means over the picture; {most:.1f} % at its strongest)"
+        return words + self.as_detail_daemon() if self.peak_cut() else words
 
 
 class Trace:
@@ -129,11 +198,27 @@ class Trace:
         return "\n".join(f"run {n} of {total}: {r.summary()}" for n, r in enumerate(self.runs, 1))
 
 
+def stages_of(runs: list[Run]) -> tuple[Run, int]:
+    """The last run, and how many it is made of: stages of one schedule that follow each other, with
+    the same label and sigmas, are one run."""
+    run, count = runs[-1], 1
+    for earlier in reversed(runs[:-1]):
+        same = (earlier.label, earlier.sigmas) == (run.label, run.sigmas)
+        if not (same and earlier.steps and run.steps):
+            break
+        if earlier.steps[-1]["step"] >= run.steps[0]["step"]:
+            break
+        steps, masks = earlier.steps + run.steps, earlier.masks + run.masks
+        run, count = replace(run, steps=steps, masks=masks), count + 1
+    return run, count
+
+
 def mean_of(values: list[float], step: dict[str, Any]) -> float:
-    """Over the batch; of a map its own mean stands in the middle."""
+    """Over the batch; of a map its own mean stands in the middle. NaN where nothing is finite."""
     if step.get("map"):
         return values[len(values) // 2]
-    return sum(values) / max(len(values), 1)
+    values = [v for v in values if math.isfinite(v)]
+    return sum(values) / len(values) if values else math.nan
 
 
 def counted(evaluations: int) -> str:

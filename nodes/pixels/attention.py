@@ -116,8 +116,8 @@ def start_reading(
     """The reading of this call, None where it holds no positive prompt or one that was read.
 
     own: uuid -> Columns of the positive prompts. shape: of the run's latent. Raises ValueError
-    where the call is not for the whole latent, or a second positive prompt stands beside the
-    first: the words belong to one of them.
+    where the call is not for the whole latent, a second positive prompt stands beside the first
+    (the words belong to one of them), or the prompt is too short for the words.
     """
     uuids = list(options.get("uuids", []))
     if options.get("context_window") is not None:
@@ -140,10 +140,18 @@ def start_reading(
             f"picture or batch ({tuple(x.shape)} of {tuple(shape)}); use mode mask, or take the "
             "prompt's area or the node out that splits the calls."
         )
+    prompt = own[positive[0]]
+    last = max(column for word in words.columns for column in word)
+    if last >= prompt.count - prompt.filled:
+        raise ValueError(
+            f"AsynDM Region Mask found a word at token {last} of its text, but the positive prompt "
+            f"has {prompt.count - prompt.filled} tokens; give it the CLIP and the text that the "
+            "positive prompt is made of."
+        )
     words.prompt = positive[0]
     at = uuids.index(positive[0]) * batch
     rows = slice(at, at + batch)
-    return Reading(words, rows, tuple(x.shape[2:]), context.shape[1], own[positive[0]])
+    return Reading(words, rows, tuple(x.shape[2:]), context.shape[1], prompt)
 
 
 def watch(stack, base, reading: Reading, options: dict) -> dict:

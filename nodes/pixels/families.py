@@ -80,7 +80,7 @@ def family_of(network) -> Family:
     if family is None or getattr(network, "clip_text_pooled_proj", None) is not None:
         raise ValueError(
             f"This model's network ({type(network).__name__}) cannot be told one time a pixel; "
-            f"a mask, a region or AsynDM works with {NAMES}. Take the mask or region off, or "
+            f"a mask, a region or AsynDM works with {NAMES}; take the mask or region off, or "
             "choose one of those models."
         )
     return family

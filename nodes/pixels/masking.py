@@ -48,6 +48,11 @@ class RegionRun:
         self.sums: torch.Tensor | None = None
         if region.mode == "mask":
             raw = mask_of(region.mask, shape).to(device)
+            if not bool(raw.any()):
+                logging.warning(
+                    "Async Timestep: the mask is black everywhere, so nothing is changed; paint "
+                    "the region white, or invert the mask."
+                )
         else:
             raw = torch.ones(shape[0], 1, *self.size, device=device)
         if region.mode == "words":
@@ -106,7 +111,7 @@ def mask_of(mask: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     if not 1 / ASPECT_SLACK <= ratio <= ASPECT_SLACK:
         logging.warning(
             f"Async Timestep: the mask is {width} x {height} but the latent {shape[-1]} x "
-            f"{shape[-2]}; it is stretched. Make the mask on the same picture (a crop or tile "
+            f"{shape[-2]}; it is stretched; make the mask on the same picture (a crop or tile "
             "needs its own)."
         )
     mask = mask.detach().float().cpu()

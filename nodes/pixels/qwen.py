@@ -20,9 +20,9 @@ def install(network, rows: Rows, size) -> list:
     vectors, grid, image = Vectors(rows), token_grid(size, patch(network)), Length()
 
     def embed(times, args, out):
-        hidden, more = args[1], args[2] if len(args) > 2 else None
-        more = more if more is None else more[rows.sample]
-        return network.time_text_embed.forward(times.to(hidden.dtype), hidden, more)
+        hidden, *more = args[1:]  # older hosts give no more than these two
+        more = [part if part is None else part[rows.sample] for part in more]
+        return network.time_text_embed.forward(times.to(hidden.dtype), hidden, *more)
 
     def index() -> torch.Tensor:  # reference images stand after the pixels
         return rows.tokens(grid, 0, image.tokens - math.prod(grid))

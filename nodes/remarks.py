@@ -1,0 +1,44 @@
+"""What a run says about itself before it starts: where its numbers come from, and its warnings."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from ..tpm.learned import TPMPolicy, family_warning, grid_warning
+from ..tpm.policies import Policy, Preset
+
+
+def remarks(policy: Policy, family: str, grid: torch.Tensor, own: torch.Tensor) -> str:
+    """For the plot; warnings go to the log too. grid: (K+1,) the whole schedule, own: the part of
+    it that the sampler runs."""
+    inner = policy
+    while getattr(inner, "policy", None) is not None:
+        inner = inner.policy
+    warnings = [schedule_warning(grid, own)]
+    if isinstance(inner, TPMPolicy):
+        warnings += [family_warning(inner.meta, family), grid_warning(inner.meta, grid.tolist())]
+    warnings = [warning for warning in warnings if warning]
+    for warning in warnings:
+        logging.warning(warning)
+    source = [inner.resolve(family)[1]] if isinstance(inner, Preset) else []
+    return "; ".join(source + warnings)
+
+
+def schedule_warning(grid: torch.Tensor, own: torch.Tensor) -> str | None:
+    """One sentence where the sampler's nodes are no part of the whole schedule. Its last one does
+    not count: a stage that removes its noise ends at 0 wherever it stops."""
+    if grid is own or len(own) < 2:
+        return None
+    rising, nodes = grid.flip(0), own[:-1]
+    above = torch.searchsorted(rising, nodes.contiguous()).clamp(1, len(rising) - 1)
+    gaps = torch.minimum((rising[above] - nodes).abs(), (rising[above - 1] - nodes).abs())
+    foreign = nodes[gaps > 1e-3 * nodes]
+    if len(foreign) == 0:
+        return None
+    return (
+        f"The sampler runs at sigma {float(foreign[0]):.4g}, which is not in the sigmas that are "
+        "connected to Async Timestep; connect the SIGMAS that this sampler gets, before they are "
+        "split."
+    )
