@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from tpm.canvas import DARK, LIGHT
-from tpm.plot import Axis, nice_ticks, plot_trace
-from tpm.trace import Run, Trace
+from tpm.panels import Axis, nice_ticks
+from tpm.plot import plot_trace
+from tpm.trace import Run, Trace, stages_of
 
 GRID = [1.0, 0.9, 0.75, 0.5, 0.0]
 
@@ -67,10 +68,77 @@ def test_empty_trace():
 def test_summary_names_the_numbers():
     text = trace(run(remark="paper: 10 steps, 512 px")).summary()
     assert "D = +0.5: 4 evaluations, mean D +0.500" in text  # the first one is no decision
-    assert "peak cut 25.0 % = about a Detail Daemon peak cut of 25.0 %" in text
+    assert "peak cut 25.0 %; Detail Daemon cuts as much with detail_amount x cfg = 2.50" in text
+    assert "but also shortens its steps by it" in text
     assert "paper: 10 steps" in text and "run 1" not in text
     assert "mean D +0.100" in trace(run((0.5, -0.3))).summary()
-    assert "peak cut -25.0 %" in trace(run((-0.5,))).summary()
+    text = trace(run((-0.5,))).summary()
+    assert "peak cut -25.0 %" in text and "but also lengthens its steps" in text
+
+
+def followed(of_sigma: bool = False) -> Run:
+    """The same with omega = t*/t, on a flow model or (of_sigma) where the time is no sigma."""
+    record = run()
+    for step in record.steps:
+        step["omega"] = [1 - cut / 100 for cut in step["cut_percent"]]
+        if of_sigma:
+            step["t_star"] = [t_star**0.5 for t_star in step["t_star"]]
+            step["t"] = step["t"] ** 0.5
+    return record
+
+
+def test_summary_names_the_setting_of_detail_daemon_only_where_it_is_the_same():
+    assert "peak cut 25.0 % = Detail Daemon with detail_amount x cfg = 2.50" in (
+        followed().summary()
+    )
+    assert "but also shortens" in followed(of_sigma=True).summary()  # an eps model
+    assert "Detail Daemon" not in run((0.0,), omega=1.1).summary()
+
+
+def of_map(label: str = "D = +0.5, in a region") -> Run:
+    """Smallest, mean and largest of the pixels, and the region's masks."""
+    record = run((-0.4, -0.1, 0.0) if label.startswith("AsynDM") else (0.0, 0.1, 0.4), label)
+    for step in record.steps:
+        step["map"] = True
+    record.masks = [torch.eye(8)[None] for _ in record.steps]
+    return record
+
+
+def test_summary_of_maps():
+    text = of_map().summary()
+    assert "mean D +0.100, peak cut 5.0 % (means over the picture; 20.0 % at its strongest)" in text
+    text = of_map("AsynDM euler, strength 0.5, cat").summary()
+    assert "pixels 0.10 steps behind, 0.40 at most" in text and "Detail Daemon" not in text
+    none = Run("AsynDM euler, strength 0", "tiny", "", GRID)
+    assert "off, the stock sampler ran" in none.summary()
+
+
+def test_what_is_not_finite_is_left_out_and_counted():
+    record = run((-0.5, 0.5, math.nan))
+    # three evaluations with a NaN in t*, D and cut; at the first NaN * 0 is one too
+    assert record.lost == 12 and "12 numbers are not finite" in record.summary()
+    assert record.mean_deviation() == 0.0 and record.peak_cut() == 0.0
+    assert count(plot_trace(trace(record)), DARK.warn) > 20
+    assert count(plot_trace(trace(run((-0.5, 0.5)))), DARK.warn) == 0
+    everything = run((math.nan,))
+    assert bool(plot_trace(trace(everything)).isfinite().all())
+
+
+def test_stages_of_one_schedule_are_one_run():
+    whole, first, second = run(), run(), run()
+    first.steps, second.steps = first.steps[:2], second.steps[2:]
+    joined, stages = stages_of([first, second])
+    assert stages == 2 and joined.steps == whole.steps
+    assert stages_of([whole, whole])[1] == 1  # sampled twice
+    assert stages_of([run(label="other"), second])[1] == 1
+    drawn, alone = plot_trace(trace(first, second)), plot_trace(trace(whole))
+    difference = (drawn - alone).abs().amax(-1)[0]
+    assert bool(difference[:48].any()) and not bool(difference[48:].any())
+
+
+def test_one_step_says_why_it_is_off():
+    assert "the first evaluation is never changed" in run(grid=[1.0, 0.0]).summary()
+    assert "every deviation is 0" in run((0.0,)).summary()
 
 
 def test_summary_of_several_runs():
@@ -103,6 +171,30 @@ def test_plot_shape_and_theme(size, dark):
     ours, other = (DARK, LIGHT) if dark else (LIGHT, DARK)
     assert count(image, ours.told) > 200 and count(image, ours.cut) > 80
     assert count(image, ours.band) > 2000 > count(image, other.band)
+
+
+def test_a_free_size_grows_with_what_is_shown():
+    plain, omega, region = (
+        plot_trace(trace(r)).shape[1] for r in (run(), run(omega=1.1), of_map())
+    )
+    assert 480 < plain < omega < region + 60 and plain < region
+    assert plot_trace(trace(run())).shape[2] == 768
+    long = "a warning that needs more room than one line of the plot has at its width " * 2
+    assert plain < plot_trace(trace(run(remark=long))).shape[1]
+
+
+def heights_of_cut(image: torch.Tensor) -> list[float]:
+    """Where the cut's line is at the first and at the third of four evaluations, from above."""
+    orange = torch.tensor([int(DARK.cut[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    lower = (image[0, 300:, :] - orange).abs().amax(-1) < 0.02
+    return [float(lower[:, x - 2 : x + 3].nonzero()[:, 0].float().mean()) for x in (147, 459)]
+
+
+def test_asyndm_is_drawn_as_a_lag_above_zero():
+    zero, later = heights_of_cut(plot_trace(trace(of_map("AsynDM euler"))))
+    assert later < zero - 20
+    zero, later = heights_of_cut(plot_trace(trace(run((-0.4,)))))
+    assert later > zero + 20
 
 
 def test_plot_says_off_without_the_told_line():
