@@ -73,13 +73,18 @@ def asyndm_compared(
     titles = {"all": "Everywhere (concave)", "dynamic": "Words", "still": "Words, held still"}
     for name, title in titles.items():
         ways[name]["_meta"] = {"title": title}
+    regions = {
+        "everywhere": region_mask("all"),
+        "region": word_region(words),
+        "held": word_region(words, static=True),
+    }
+    for region, title in zip(regions.values(), titles.values(), strict=True):
+        region["_meta"] = {"title": f"Region: {title.lower()}"}
     latents = {f"latents.latent{i}": [name, 0] for i, name in enumerate(ways)}
     graph["decode"]["inputs"]["samples"] = ["together", 0]
     return {
         **graph,
-        "everywhere": region_mask("all"),
-        "region": word_region(words),
-        "held": word_region(words, static=True),
+        **regions,
         **ways,
         "together": node("BatchLatentsNode", **latents),
         "plot": node("AsyncTimestepPlot", trace=["dynamic", 1], after=["dynamic", 0]),

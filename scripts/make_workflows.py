@@ -1,9 +1,10 @@
 """Makes workflows/*.json and their pictures with ComfyUI's own frontend.
 
-    python scripts/make_workflows.py [--shots DIR]     needs Chromium; --shots keeps screenshots
+    .host/venv/bin/python scripts/make_workflows.py [--shots DIR]
 
-The frontend turns each graph of graphs.py into its own (UI) format, so the files are what a person
-would have saved. The thumbnail is the picture that the graph really made.
+Needs Chromium; --shots keeps screenshots. The frontend turns each graph into its own (UI) format,
+so the files are what a person would have saved. The thumbnail is what the graph really made; a
+large model's files are tiny stand-ins here, so its thumbnail is the plot alone.
 """
 
 from __future__ import annotations
@@ -11,13 +12,17 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import math
 import shutil
+import sys
 import tempfile
 import uuid
 from pathlib import Path
 
 from comfy_server import ComfyServer
-from example_workflows import NOTES, PLACES, WORKFLOWS
+from example_workflows import EVERY, LARGE, NOTES
+from graphs_large import models_of
+from graphs_places import place
 from host import ROOT, TEST, ensure_host, say
 
 CHROMIUM = next(
@@ -29,17 +34,18 @@ FLAGS = [
 ]  # fmt: skip
 READY = """id => window.app?.extensionManager && !window.app.extensionManager.spinner
   && window.app.canvas && id in (window.LiteGraph?.registered_node_types ?? {})"""
-IMPORT = """async ([graph, places, note, name]) => {
+IMPORT = """async ([graph, places, models, note, name]) => {
   await window.app.loadApiJson(graph, name)
   const g = window.app.graph
   for (const node of g.nodes) {
-    const place = places[node.id]
-    if (place) { node.pos = place.slice(0, 2); if (place[2]) node.setSize(place.slice(2, 4)) }
+    const [x, y, width, height] = places[node.id]
+    node.pos = [x, y]; node.setSize([width, height])
+    if (models[node.id]) node.properties.models = models[node.id]
+    for (const widget of node.widgets ?? [])
+      if (widget.name === 'control_after_generate') widget.value = 'fixed'
   }
-  const text = window.LiteGraph.createNode('MarkdownNote') ?? window.LiteGraph.createNode('Note')
-  text.pos = [-440, -60]; g.add(text); text.setSize([400, 320]); text.widgets[0].value = note
-  for (const node of g.nodes) for (const widget of node.widgets ?? [])
-    if (widget.name === 'control_after_generate') widget.value = 'fixed'
+  const text = window.LiteGraph.createNode('MarkdownNote'), [x, y, width, height] = places.note
+  text.pos = [x, y]; g.add(text); text.setSize([width, height]); text.widgets[0].value = note
   return g.serialize()
 }"""
 RUN = """([wf, name]) => new Promise(done => {
@@ -64,8 +70,10 @@ def open_page(play, server, nodes2: bool = False, size=(2200, 1100)):
     return page
 
 
-def numbered(graph: dict) -> tuple[dict, dict]:
-    """The graph with the numbers that the editor expects as node ids, and the places under them."""
+def numbered(graph: dict, name: str) -> tuple[dict, dict, dict]:
+    """The graph with the numbers that the editor expects as node ids, and under them the places and
+    the files to download.
+    """
     number = {word: str(k) for k, word in enumerate(graph, start=1)}
 
     def wire(value):
@@ -75,7 +83,9 @@ def numbered(graph: dict) -> tuple[dict, dict]:
         number[word]: {**node, "inputs": {k: wire(v) for k, v in node["inputs"].items()}}
         for word, node in graph.items()
     }
-    return renamed, {number[word]: PLACES[word] for word in graph}
+    places = {number[word]: place(name, word) for word in graph} | {"note": place(name, "note")}
+    models = {number[word]: files for word in graph if (files := models_of(graph[word]))}
+    return renamed, places, models
 
 
 def tidy(value):
@@ -92,18 +102,50 @@ def fit(page) -> None:
     page.wait_for_timeout(1500)
 
 
-def thumbnail(server, outputs: dict, path: Path) -> None:
-    """The run's own images as a square jpg: the first four of the preview, else the plot."""
+def read(server, outputs: dict, node: str) -> list:
     from PIL import Image
 
-    entries = [e for n in ("preview", "plot") if n in outputs for e in outputs[n].get("images", [])]
-    images = [Image.open(io.BytesIO(server.fetch(entry))).convert("RGB") for entry in entries]
-    squares = [i for i in images if i.width == i.height][:4]
-    sheet = Image.new("RGB", (512, 512))
-    side = 256 if len(squares) > 1 else 512
-    for k, image in enumerate(squares):
-        sheet.paste(image.resize((side, side), Image.NEAREST), (k % 2 * side, k // 2 * side))
-    sheet.save(path, quality=90)
+    entries = outputs.get(node, {}).get("images", [])
+    return [Image.open(io.BytesIO(server.fetch(entry))).convert("RGB") for entry in entries]
+
+
+def thumbnail(pictures: list, plots: list, compared: bool):
+    """A square: all pictures where they are compared or where there is no plot, else three of them
+    over the plot.
+    """
+    from PIL import Image
+
+    sheet = Image.new("RGB", (512, 512), plots[0].getpixel((2, 2)) if plots else "black")
+    rows = 3 if plots and not compared else math.ceil(math.sqrt(len(pictures)))
+    edges = [round(k * 512 / rows) for k in range(rows + 1)]
+    shown = pictures[:3] if plots and not compared else pictures
+    for k, picture in enumerate(shown):
+        x, y = edges[k % rows : k % rows + 2], edges[k // rows : k // rows + 2]
+        sheet.paste(picture.resize((x[1] - x[0], y[1] - y[0]), Image.NEAREST), (x[0], y[0]))
+    if plots and not compared:
+        plot = plots[0]
+        plot.thumbnail((512, 341), Image.LANCZOS)
+        sheet.paste(plot, ((512 - plot.width) // 2, 171 if pictures else 85))
+    return sheet
+
+
+def run_large(server, name: str) -> dict:
+    """The outputs of a large model's graph on its stand-ins."""
+    sys.path.insert(0, str(ROOT / "tests" / "host"))
+    import conftest  # noqa: F401  ComfyUI in this process
+    import stand_ins
+
+    write = {"flux1_dev": stand_ins.write_flux, "sd35_medium": stand_ins.write_sd35}
+    write[name.removesuffix("_async_timestep")](server.base / "models")
+    return server.run(stand_ins.without_t5(LARGE[name]()))
+
+
+def run_in_editor(page, server, saved: dict, name: str) -> dict:
+    """The outputs of the saved workflow's graph, which must run in the editor too."""
+    outcome, detail = page.evaluate(RUN, [saved, name])
+    if outcome != "execution_success":
+        raise SystemExit(f"{name}: {outcome} {detail}")
+    return server.run(EVERY[name]())
 
 
 def main() -> None:
@@ -120,15 +162,19 @@ def main() -> None:
         sync_playwright() as play,
     ):
         page = open_page(play, server)
-        for name, make in WORKFLOWS.items():
-            graph, places = numbered(make())
-            saved = tidy(page.evaluate(IMPORT, [graph, places, NOTES[name], name]))
+        for name, make in EVERY.items():
+            graph, places, models = numbered(make(), name)
+            saved = tidy(page.evaluate(IMPORT, [graph, places, models, NOTES[name], name]))
             saved["id"] = str(uuid.uuid5(uuid.NAMESPACE_URL, name))
             (folder / f"{name}.json").write_text(json.dumps(saved, indent=1) + "\n")
-            outcome, detail = page.evaluate(RUN, [saved, name])
-            if outcome != "execution_success":
-                raise SystemExit(f"{name}: {outcome} {detail}")
-            thumbnail(server, server.run(make()), folder / f"{name}.jpg")
+            large = name in LARGE
+            outputs = run_large(server, name) if large else run_in_editor(page, server, saved, name)
+            plots = [
+                image for key in outputs if "plot" in key for image in read(server, outputs, key)
+            ]
+            pictures = read(server, outputs, "preview")
+            sheet = thumbnail(pictures, plots, compared="together" in make())
+            sheet.save(folder / f"{name}.jpg", quality=90)
             if args.shots:
                 args.shots.mkdir(parents=True, exist_ok=True)
                 fit(page)
