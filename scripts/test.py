@@ -1,6 +1,9 @@
-"""Sets the host up, checks the style and runs all tests. Arguments go to pytest.
+"""Sets the hosts up, checks the style and runs all tests, then the floor suite on the oldest host.
 
-python scripts/test.py [--lint] [-k expression] [tests/unit]
+python scripts/test.py                             everything
+python scripts/test.py [-k expression] [tests/unit]  arguments go to pytest; newest host only
+python scripts/test.py --lint                      the style
+python scripts/test.py --floor [-k expression]     the floor suite (scripts/floor.py)
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ import os
 import subprocess
 import sys
 
+import floor
 from host import ROOT, TEST, ensure_host, say
 
 
@@ -21,10 +25,13 @@ def main(arguments: list[str]) -> int:
             return code
     if "--lint" in arguments:
         return 0
+    if "--floor" in arguments:
+        return floor.main([a for a in arguments if a != "--floor"])
     # one thread a worker: the models are tiny, and more threads only wait for each other
     quiet = {**os.environ, "OMP_NUM_THREADS": "1"}
     workers = ["-n", "auto", "--dist", "worksteal", *arguments]
-    return subprocess.run([str(python), "-m", "pytest", *workers], cwd=ROOT, env=quiet).returncode
+    code = subprocess.run([str(python), "-m", "pytest", *workers], cwd=ROOT, env=quiet).returncode
+    return code if code or arguments else floor.main([])
 
 
 if __name__ == "__main__":

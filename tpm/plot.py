@@ -76,7 +76,7 @@ def natural_height(run: Run | None) -> int:
     if run:
         measure = Canvas((WIDTH, 1), DARK)
         room = WIDTH - (80 if run.untuned else 24) * measure.unit
-        lines = len(measure.wrap(run.remark, 12, room, REMARK_LINES)) + (run.lost > 0)
+        lines = len(notes(measure, run, room)) + (run.lost > 0)
     whole = 33 + 16 * lines + sum(heights) + HEADING * len(heights) + FOOT
     whole += HEIGHT if run and run.masks else 0
     return round(whole * Canvas.unit_of(WIDTH))
@@ -110,11 +110,18 @@ def title(canvas: Canvas, run: Run, corner: str) -> float:
     if lost:
         canvas.text((left + indent, y), lost, colors.warn, 12)
         y += 16 * u
-    remark = run.remark.removesuffix(", untuned")
-    for line in canvas.wrap(remark, 12, right - left - indent, REMARK_LINES):
+    for line in notes(canvas, run, right - left - indent):
         canvas.text((left + indent, y), line, colors.dim, 12)
         y += 16 * u
     return y + 1 * u
+
+
+def notes(canvas: Canvas, run: Run, room: float) -> list[str]:
+    """The remark, then the cut in the words of those who know Detail Daemon; in lines."""
+    lines = canvas.wrap(run.remark.removesuffix(", untuned"), 12, room, REMARK_LINES)
+    if run.moved and not run.asyndm:
+        lines += canvas.wrap(run.cut_in_words(), 12, room, 2)
+    return lines
 
 
 def say_off(canvas: Canvas, box: Box, reason: str) -> None:

@@ -82,7 +82,7 @@ class Run:
     def why_empty(self) -> str:
         """Of a run without steps."""
         if self.asyndm:
-            return "the stock sampler ran (strength 0, an empty region or too few steps)"
+            return "the stock sampler ran"
         return "no evaluations were recorded"
 
     @property
@@ -159,14 +159,16 @@ class Run:
             words = f"pixels {-self.mean_deviation():.2f} steps behind, {most:.2f} at most"
         else:
             words = f"mean D {self.mean_deviation():+.3f}"
-        omega, cuts = self.values("omega"), self.values("cut_percent")
+        omega = self.values("omega")
         if any(o != 1 for o in omega):
             words += f", omega {min(omega):.3g} to {max(omega):.3g}"
-        if not self.moved:
-            return words
-        words += f", peak cut {self.peak_cut():.1f} %"
+        return f"{words}, {self.cut_in_words()}" if self.moved else words
+
+    def cut_in_words(self) -> str:
+        """The peak cut of sigma, and the setting of Detail Daemon that cuts as much."""
+        words = f"peak cut {self.peak_cut():.1f} %"
         if any(step.get("map") for step in self.steps):
-            most = max(cuts, key=abs, default=0.0)
+            most = max(self.values("cut_percent"), key=abs, default=0.0)
             return f"{words} (means over the picture; {most:.1f} % at its strongest)"
         return words + self.as_detail_daemon() if self.peak_cut() else words
 

@@ -123,8 +123,7 @@ OTHER = node("BasicScheduler", model=["loader", 0], scheduler="karras", steps=4,
 NAN = float("nan")
 
 FILES = {
-    "a workflow names a TPM that you do not have": Mistake("before", tpm("mine.safetensors")),
-    "a workflow was saved where there was no TPM": Mistake("before", tpm("no TPM file found")),
+    "a workflow names a TPM that you do not have": Mistake("node", tpm("mine.safetensors")),
     "the file is cut off": Mistake("node", tpm("cut.safetensors")),
     "the file is empty": Mistake("node", tpm("empty.safetensors")),
     "a .pt or .ckpt file was renamed": Mistake("node", tpm("renamed.safetensors")),

@@ -130,11 +130,10 @@ def test_mistakes_get_one_sentence(server, change, sentence):
 
 
 def test_no_tpm_file_says_how_to_get_one(pack, info):
-    """Only where the embedded model's own TPM was taken away."""
     assert "tiny.safetensors" in options(info["AsyncTimestepTPMLoader"])["tpm_name"][1]["options"]
     loader = pack("nodes.deviation").AsyncTimestepTPMLoader
-    with pytest.raises(ValueError, match="put a .safetensors made by training/train_tpm.py there"):
-        loader.execute("no TPM file found")
+    with pytest.raises(ValueError, match="train one with training/train_tpm.py"):
+        loader.execute("flux1_dev.safetensors")
 
 
 def test_interrupt_through_the_server(server):
