@@ -120,8 +120,8 @@ class Run:
         amount = f"detail_amount x cfg = {self.peak_cut() / 10:.2f}"
         if self.follows_time():
             return f" = Detail Daemon with {amount}"
-        steps = "shortens" if self.peak_cut() > 0 else "lengthens"
-        return f"; Detail Daemon cuts as much with {amount}, but also {steps} its steps by it"
+        steps = "shortened" if self.peak_cut() > 0 else "lengthened"
+        return f", as Detail Daemon with {amount}, but the steps are not {steps}"
 
     def follows_time(self) -> bool:
         """True where each told time on a flow model also scaled the step: omega = t*/t."""

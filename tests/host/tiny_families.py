@@ -7,9 +7,10 @@ widths itself (`hard_coded` says which), the family's model class is built with 
 
 from __future__ import annotations
 
+import importlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
 
@@ -84,7 +85,7 @@ FAMILIES = {
     "chroma": Family("Chroma", "Chroma", {
         **FLUX, "image_model": "chroma", "in_channels": 64, "out_channels": 64, "in_dim": 64,
         "out_dim": 128, "hidden_dim": 64, "n_layers": 2, "vec_in_dim": None,
-    }, IMAGE, 64, None, "widths 3072 and 5120 of the approximator"),
+    }, IMAGE, 64, 768, "widths 3072 and 5120 of the approximator"),
     "qwen_image": Family("QwenImage", "QwenImageTransformer2DModel", {
         "image_model": "qwen_image", "in_channels": 64, "num_layers": 2, "num_attention_heads": 1,
         "joint_attention_dim": 64,
@@ -148,16 +149,28 @@ FAMILIES = {
         "qkv_bias": False, "ops_bias": False, "global_modulation": True, "mlp_silu_act": True,
         "default_ref_method": "index", "ref_index_scale": 10.0, "txt_ids_dims": [3],
         "guidance_embed": True,
-    }, (1, 128, 8, 8), 64, tokens=128),  # ComfyUI fills up to 512 with zeros: 7 would drown
+    }, (1, 128, 8, 8), 64, 768, tokens=128),  # ComfyUI fills up to 512 with zeros: 7 would drown
 }
 # fmt: on
+
+
+PARAMS = {
+    "Flux": ("comfy.ldm.flux.model", "FluxParams"),
+    "Chroma": ("comfy.ldm.chroma.model", "ChromaParams"),
+    "HunyuanVideo": ("comfy.ldm.hunyuan_video.model", "HunyuanVideoParams"),
+}
 
 
 def new_model(family: Family):
     """The family's BaseModel in float32, its weights not yet set."""
     import comfy.supported_models
 
-    config = getattr(comfy.supported_models, family.supported)(dict(family.unet))
+    module, params = PARAMS.get(family.network, (None, None))
+    unet = dict(family.unet)
+    if module:  # an older host's network knows fewer settings, and has these fixed
+        known = fields(getattr(importlib.import_module(module), params))
+        unet = {k: unet[k] for k in unet if k in {"image_model", *(f.name for f in known)}}
+    config = getattr(comfy.supported_models, family.supported)(unet)
     config.set_inference_dtype(torch.float32, None)
     return config.get_model({}, "")
 
@@ -178,25 +191,15 @@ def random_weights(network: torch.nn.Module, seed: int) -> dict[str, torch.Tenso
 
 def load_family(name: str, folder: Path) -> tuple:
     """(ModelPatcher, positive, negative, empty latent); the file is written where it is missing."""
-    import comfy.model_management
-    import comfy.model_patcher
-    import comfy.sd
 
     family, path = FAMILIES[name], Path(folder) / f"tiny_{name}.safetensors"
     if not path.exists():
         network = new_model(family).diffusion_model
         seed = 100 + list(FAMILIES).index(name)
         save_file(random_weights(network, seed), path, metadata=family.metadata or None)
-    if family.hard_coded:
-        model = new_model(family)
-        model.load_model_weights(load_file(path), "")
-        patcher = comfy.model_patcher.ModelPatcher(
-            model,
-            load_device=comfy.model_management.get_torch_device(),
-            offload_device=comfy.model_management.unet_offload_device(),
-        )
-    else:
-        patcher = comfy.sd.load_diffusion_model(str(path), {"dtype": torch.float32})
+    patcher = None if family.hard_coded else loaded(path)
+    if patcher is None:
+        patcher = built(family, load_file(path))
     conds = [conditioning(s, family.context, family.pooled, family.tokens) for s in (11, 12)]
     for seed, [[tokens, extra]] in enumerate(conds):
         rng = torch.Generator().manual_seed(seed)
@@ -204,6 +207,30 @@ def load_family(name: str, folder: Path) -> tuple:
         if family.masked:
             extra["attention_mask"] = torch.ones(tokens.shape[:2], dtype=torch.long)
     return (patcher, *conds, torch.zeros(family.latent))
+
+
+def loaded(path: Path):
+    """By the host's loader; None where that of an older host wants the real file's widths."""
+    import comfy.sd
+
+    try:
+        return comfy.sd.load_diffusion_model(str(path), {"dtype": torch.float32})
+    except (RuntimeError, ValueError):
+        return None
+
+
+def built(family: Family, state: dict[str, torch.Tensor]):
+    """The family's model class around a state dict in ComfyUI's own layout."""
+    import comfy.model_management
+    import comfy.model_patcher
+
+    model = new_model(family)
+    model.load_model_weights(state, "")
+    return comfy.model_patcher.ModelPatcher(
+        model,
+        load_device=comfy.model_management.get_torch_device(),
+        offload_device=comfy.model_management.unet_offload_device(),
+    )
 
 
 BUILDERS: dict[str, Callable[[Path], tuple]] = {

@@ -68,12 +68,12 @@ def test_empty_trace():
 def test_summary_names_the_numbers():
     text = trace(run(remark="paper: 10 steps, 512 px")).summary()
     assert "D = +0.5: 4 evaluations, mean D +0.500" in text  # the first one is no decision
-    assert "peak cut 25.0 %; Detail Daemon cuts as much with detail_amount x cfg = 2.50" in text
-    assert "but also shortens its steps by it" in text
+    assert "peak cut 25.0 %, as Detail Daemon with detail_amount x cfg = 2.50" in text
+    assert "but the steps are not shortened" in text
     assert "paper: 10 steps" in text and "run 1" not in text
     assert "mean D +0.100" in trace(run((0.5, -0.3))).summary()
     text = trace(run((-0.5,))).summary()
-    assert "peak cut -25.0 %" in text and "but also lengthens its steps" in text
+    assert "peak cut -25.0 %" in text and "but the steps are not lengthened" in text
 
 
 def followed(of_sigma: bool = False) -> Run:
@@ -91,7 +91,7 @@ def test_summary_names_the_setting_of_detail_daemon_only_where_it_is_the_same():
     assert "peak cut 25.0 % = Detail Daemon with detail_amount x cfg = 2.50" in (
         followed().summary()
     )
-    assert "but also shortens" in followed(of_sigma=True).summary()  # an eps model
+    assert "not shortened" in followed(of_sigma=True).summary()  # an eps model
     assert "Detail Daemon" not in run((0.0,), omega=1.1).summary()
 
 
@@ -169,7 +169,7 @@ def test_plot_shape_and_theme(size, dark):
     assert image.shape == (1, size[1], size[0], 3) and image.dtype == torch.float32
     assert 0.0 <= float(image.min()) and float(image.max()) <= 1.0
     ours, other = (DARK, LIGHT) if dark else (LIGHT, DARK)
-    assert count(image, ours.told) > 200 and count(image, ours.cut) > 80
+    assert count(image, ours.told) > 200 and count(image, ours.cut) > 60
     assert count(image, ours.band) > 2000 > count(image, other.band)
 
 
