@@ -91,7 +91,7 @@ NOTES = {
     + HOW
     + "**tiny.safetensors** picks the deviation for each image at each step. One row a sampler, "
     "the same three seeds: A is the stock picture, B what it learned, C twice that. Look at the "
-    "rough background and at the plots: whiskers are the spread over the images.",
+    "rough background and at the plots, whose band is the spread over the images.",
     "demo_10_velocity_scale": "## Velocity Scale\n\n"
     + HOW
     + "One seed, four ways. Above: A stock, B omega 0.75. Below: C omega 1.25, D follow_time. A "

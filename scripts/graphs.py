@@ -59,7 +59,7 @@ def model_patch(prompt: str = PROMPT, seed: int = 1, batch: int = 4) -> dict:
             "AsyncTimestepModel", model=["loader", 0], preset="auto", deviation_scale=1.0
         ),
         "sampler": node("KSampler", **conditioned(["patch", 0], seed)),
-        "plot": node("AsyncTimestepPlot", trace=["patch", 1], after=["sampler", 0]),
+        "plot": node("AsyncTimestepPlot", trace=["patch", 1], after=["sampler", 0], theme="dark"),
     }
 
 
@@ -87,7 +87,7 @@ def async_ksampler(
             "AsyncTimestepKSampler", **wired, preset="auto", deviation_scale=1.0,
             deviation=["scale", 0],
         ),
-        "plot": node("AsyncTimestepPlot", trace=["sampler", 1], after=["sampler", 0]),
+        "plot": node("AsyncTimestepPlot", trace=["sampler", 1], after=["sampler", 0], theme="dark"),
         "meter": node("AsyncTimestepNoiseMeter", image=["decode", 0]),
     }  # fmt: skip
 
@@ -131,5 +131,5 @@ def split_sigmas(
             "SamplerCustomAdvanced", "Second stage", noise=["silence", 0], guider=["guider", 0],
             sampler=["euler", 0], sigmas=["split", 1], latent_image=["first", 0],
         ),
-        "plot": node("AsyncTimestepPlot", trace=["patch", 1], after=["second", 0]),
+        "plot": node("AsyncTimestepPlot", trace=["patch", 1], after=["second", 0], theme="dark"),
     }  # fmt: skip

@@ -28,7 +28,7 @@ def ways(graph: dict, seed: int, deviations: dict[str, tuple[str, list | None]])
 
 
 def plot_of(name: str, title: str = "") -> dict:
-    return node("AsyncTimestepPlot", title, trace=[name, 1], after=[name, 0])
+    return node("AsyncTimestepPlot", title, trace=[name, 1], after=[name, 0], theme="dark")
 
 
 def tpm_scale_sweep(prompt: str = PROMPT, seed: int = 1, batch: int = 3) -> dict:
@@ -111,5 +111,5 @@ def inpaint(prompt: str = PROMPT, repaired: str = REPAIRED, seed: int = 1) -> di
             **{"images.image0": ["picture", 0], "images.image1": ["decode", 0]},
         ),
         "preview": node("PreviewImage", images=["together", 0]),
-        "plot": node("AsyncTimestepPlot", trace=["patch", 1], after=["sampler", 0]),
+        "plot": node("AsyncTimestepPlot", trace=["patch", 1], after=["sampler", 0], theme="dark"),
     }  # fmt: skip

@@ -49,7 +49,7 @@ def finish(vae: list, name: str) -> dict:
         "latent": node("EmptySD3LatentImage", width=SIZE, height=SIZE, batch_size=1),
         "decode": node("VAEDecode", samples=["sampler", 0], vae=vae),
         "save": node("SaveImage", images=["decode", 0], filename_prefix=name),
-        "plot": node("AsyncTimestepPlot", trace=["patch", 1], after=["sampler", 0]),
+        "plot": node("AsyncTimestepPlot", trace=["patch", 1], after=["sampler", 0], theme="dark"),
     }
 
 

@@ -39,7 +39,7 @@ def asyndm_words(
         **prompted(prompt, batch),
         "region": word_region(words),
         "sampler": asyndm_sampler("region", seed, strength),
-        "plot": node("AsyncTimestepPlot", trace=["sampler", 1], after=["sampler", 0]),
+        "plot": node("AsyncTimestepPlot", trace=["sampler", 1], after=["sampler", 0], theme="dark"),
     }
 
 
@@ -55,7 +55,7 @@ def asyndm_mask(prompt: str = PROMPT, seed: int = 1, batch: int = 4, strength: f
         ),
         "region": region_mask("mask", mask=["mask", 0]),
         "sampler": asyndm_sampler("region", seed, strength),
-        "plot": node("AsyncTimestepPlot", trace=["sampler", 1], after=["sampler", 0]),
+        "plot": node("AsyncTimestepPlot", trace=["sampler", 1], after=["sampler", 0], theme="dark"),
     }  # fmt: skip
 
 
@@ -87,7 +87,7 @@ def asyndm_compared(
         **regions,
         **ways,
         "together": node("BatchLatentsNode", **latents),
-        "plot": node("AsyncTimestepPlot", trace=["dynamic", 1], after=["dynamic", 0]),
+        "plot": node("AsyncTimestepPlot", trace=["dynamic", 1], after=["dynamic", 0], theme="dark"),
     }
 
 
@@ -108,5 +108,5 @@ def regional_detail(
             "AsyncTimestepKSampler", **wired, preset="auto", deviation_scale=scale,
             deviation=["deviation", 0], region=["region", 0],
         ),
-        "plot": node("AsyncTimestepPlot", trace=["sampler", 1], after=["sampler", 0]),
+        "plot": node("AsyncTimestepPlot", trace=["sampler", 1], after=["sampler", 0], theme="dark"),
     }  # fmt: skip

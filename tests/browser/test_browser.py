@@ -96,3 +96,13 @@ def test_a_mistake_shows_our_sentence(page):
     sentence = "The embedded demo model does not know the word 'dog'; it knows: red, green"
     must_be_on_screen(page, sentence)
     keep_shot(page, "mistake")
+
+
+def test_a_tpm_that_is_not_there_shows_how_to_get_one(page):
+    workflow = json.loads((ROOT / "workflows" / "demo_9_tpm_scale_sweep.json").read_text())
+    loader = next(n for n in workflow["nodes"] if n["type"] == "AsyncTimestepTPMLoader")
+    loader["widgets_values"] = ["flux1_dev.safetensors"]
+    outcome, detail = page.evaluate(RUN, [workflow, "missing"])
+    assert outcome == "execution_error", detail
+    must_be_on_screen(page, "There is no TPM 'flux1_dev.safetensors' in models/tpm, expected a")
+    keep_shot(page, "missing_tpm")
