@@ -260,9 +260,9 @@ class AsyncTimestepTPMLoader(io.ComfyNode):
         path = folder_paths.get_full_path("tpm", tpm_name)
         if path is None:
             raise ValueError(
-                f"There is no TPM {shown(tpm_name)} in models/tpm, expected a file of the list; copy "
-                "it there and press R, train one with training/train_tpm.py of this node pack, or "
-                "use a Deviation node."
+                f"There is no TPM {shown(tpm_name)} in models/tpm, expected a file of the list; "
+                "copy it there and press R, train one with training/train_tpm.py of this node "
+                "pack, or use a Deviation node."
             )
         module, meta = load_tpm(path)
         return io.NodeOutput(TPMPolicy(module, meta, name=os.path.basename(tpm_name)))

@@ -16,6 +16,8 @@ BENCHES = {
     "laboratory": ["--n", "128", "--out", "bench/out/laboratory"],
     "kill_and_resume": ["--kills", "10"],
     "planted": ["--seeds", "0"],
+    "peers": ["--rounds", "3", "--out", "bench/out/peers.md"],
+    "beside": ["--out", "bench/out/beside.md"],
     "rollout_cost": ["--layers", "2", "--latent", "16", "--group", "4"],
 }
 

@@ -14,10 +14,17 @@ import sys
 
 from host import FLOOR, ROOT, TEST, ensure_host, own_tree, say
 
-TESTS = ("tests/floor", "tests/host/test_nodes.py", "tests/host/test_region_nodes.py")
+TESTS = (
+    "tests/floor",
+    "tests/host/test_nodes.py",
+    "tests/host/test_region_nodes.py",
+    "tests/host/test_hook.py",
+    "tests/host/test_exact.py",
+)
 LEFT_OUT = {  # pytest ids, or their beginnings
     "tests/host/test_nodes.py::test_ids_names_and_tooltips": "its search has no aliases; "
     "tests/floor looks at ids, names and tooltips",
+    "tests/host/test_exact.py::test_there_are_44_samplers": "it has 42",
 }
 
 
