@@ -13,7 +13,7 @@ from training.config import Config
 from training.paper_runs import paper_runs, shown
 from training.settings import PRESETS, parse
 
-OVERLAYS = ("paper_strict", "leave_one_out", "joint")
+OVERLAYS = ("paper_strict", "leave_one_out", "joint", "follow_time")
 NAMES = sorted(path.stem for path in PRESETS.glob("*.yaml"))
 BASES = [name for name in NAMES if name not in OVERLAYS]
 PAPER = {
