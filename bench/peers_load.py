@@ -76,7 +76,7 @@ def embedded() -> Setup:
     path = ROOT / "training" / "tiny" / "tpm" / "tiny.safetensors"
     policy = pack("tpm.learned").TPMPolicy(*pack("tpm.checkpoint").load_tpm(path), name=path.name)
     return Setup(
-        "Embedded model, SD3.5 type, 3.9 M parameters, cfg 3", demo.load_demo_model(),
+        "Embedded model, SD3.5 type, 3.8 M parameters, cfg 3", demo.load_demo_model(),
         encode(PROMPT), encode(""), torch.zeros(1, 16, 16, 16), 3.0, tpm=policy,
     )  # fmt: skip
 
