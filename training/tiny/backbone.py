@@ -22,7 +22,7 @@ SHIFT = 3.0  # flow time shift t' = s t / (1 + (s - 1) t), the default of SD3 in
 
 
 def new_transformer() -> SD3Transformer2DModel:
-    """The untrained network, in diffusers layout (3.9 M parameters)."""
+    """The untrained network, in diffusers layout (3.8 M parameters)."""
     return SD3Transformer2DModel(
         sample_size=16,
         patch_size=2,
