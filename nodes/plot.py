@@ -9,7 +9,7 @@ import torch
 from comfy_api.latest import io, ui
 
 from ..tpm.noise import noise_residual
-from ..tpm.plot import plot_trace
+from ..tpm.plot import plot_trace, words_card
 from ..tpm.trace import Trace
 from .host import schema
 from .inputs import ALIASES, CATEGORY, TraceType
@@ -97,5 +97,5 @@ class AsyncTimestepNoiseMeter(io.ComfyNode):
         lines = [f"image {i}: {value:.2f} of 255" for i, value in enumerate(level.tolist())]
         text = "Residual noise\n" + "\n".join(lines)
         picture = where.unsqueeze(-1).expand(-1, -1, -1, 3).contiguous()
-        shown = {**ui.PreviewImage(picture, cls=cls).as_dict(), "text": [text]}
+        shown = {**ui.PreviewImage(words_card(lines), cls=cls).as_dict(), "text": [text]}
         return io.NodeOutput(float(level.mean()), picture, text, ui=shown)

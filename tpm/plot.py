@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from .canvas import DARK, LIGHT, Box, Canvas
@@ -134,3 +136,13 @@ def say_off(canvas: Canvas, box: Box, reason: str) -> None:
     for n, line in enumerate(canvas.wrap(reason, 13, room, 2)):
         y = center + (0.8 * large + 16 * n) * canvas.unit
         canvas.text((middle, y), line, canvas.colors.dim, 13, "mm")
+
+
+def words_card(lines: Sequence[str]) -> torch.Tensor:
+    """Lines of text as an image (1, H, 512, 3) in [0, 1], for nodes whose words the editor does not
+    show."""
+    unit = Canvas.unit_of(512)
+    canvas = Canvas((512, round((24 + 30 * len(lines)) * unit)), DARK)
+    for n, line in enumerate(lines):
+        canvas.text((14 * unit, (12 + 30 * n) * unit), line, canvas.colors.text, 20)
+    return canvas.tensor()

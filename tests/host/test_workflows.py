@@ -62,6 +62,8 @@ def test_workflow_runs(server, path):
         shown = by_type(workflow, outputs, "AsyncTimestepPlot")
         assert images(server, shown)[0].shape[1] >= 512
         assert "evaluations" in shown["text"][0]
+    if "AsyncTimestepNoiseMeter" in [node["type"] for node in workflow["nodes"]]:
+        assert images(server, by_type(workflow, outputs, "AsyncTimestepNoiseMeter"))[0].std() > 20
     if "AsynDMRegionMask" in [node["type"] for node in workflow["nodes"]]:
         assert "means over the picture" in shown["text"][0]
 

@@ -8,7 +8,7 @@ import torch
 
 from tpm.canvas import DARK, LIGHT
 from tpm.panels import Axis, nice_ticks
-from tpm.plot import plot_trace
+from tpm.plot import plot_trace, words_card
 from tpm.trace import Run, Trace, stages_of
 
 GRID = [1.0, 0.9, 0.75, 0.5, 0.0]
@@ -257,3 +257,10 @@ def test_axis_and_ticks():
     assert nice_ticks(0.0, 1.0, 5) == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
     assert nice_ticks(-0.27, 0.27, 4) == pytest.approx([-0.2, -0.1, 0.0, 0.1, 0.2])
     assert nice_ticks(0.5, 0.5, 4) == [0.5]
+
+
+def test_words_card_grows_with_its_lines():
+    one, two = words_card(["image 0: 0.17 of 255"]), words_card(["image 0: 0.17 of 255"] * 2)
+    assert one.shape[0] == 1 and one.shape[2:] == (512, 3) and two.shape[1] > one.shape[1]
+    bright = [(card > 0.6).all(-1).sum() for card in (words_card([]), one, two)]
+    assert bright[0] == 0 and bright[1] > 200 and 1.9 < bright[2] / bright[1] < 2.1
