@@ -122,7 +122,8 @@ def notes(canvas: Canvas, run: Run, room: float) -> list[str]:
     """The remark, then the cut in the words of those who know Detail Daemon; in lines."""
     lines = canvas.wrap(run.remark.removesuffix(", untuned"), 12, room, REMARK_LINES)
     if run.moved and not run.asyndm:
-        lines += canvas.wrap(run.cut_in_words(), 12, room, 2)
+        most = 2 if canvas.size[0] >= 512 else 1  # a small plot keeps its height for the lines
+        lines += canvas.wrap(run.cut_in_words(), 12, room, most)
     return lines
 
 

@@ -69,6 +69,9 @@ def test_workflow_in_the_editor(page, path):
     else:
         outcome, detail = page.evaluate(RUN, [workflow, path.stem])
         assert outcome == "execution_success", detail
+        types = [node["type"] for node in workflow["nodes"]]
+        assert "PreviewImage" in types
+        assert ("AsyncTimestepPlot" in types) == ("stock" not in path.stem)
         kinds = ["PreviewImage", "AsyncTimestepPlot"]
         page.wait_for_function(SHOWN, arg=[kinds, page.mode == "nodes2"], timeout=30_000)
     loaded = page.evaluate("() => window.app.graph.nodes.map(n => n.type)")
@@ -76,6 +79,7 @@ def test_workflow_in_the_editor(page, path):
     assert page.evaluate(UNKNOWN) == []
     assert sorted(page.evaluate(MARKED)) == sorted(str(node["id"]) for node in offered)
     keep_shot(page, path.stem)
+    assert len(page.screenshot()) > 20_000
     assert page.problems == []
 
 

@@ -62,6 +62,9 @@ def test_workflow_runs(server, path):
         shown = by_type(workflow, outputs, "AsyncTimestepPlot")
         assert images(server, shown)[0].shape[1] >= 512
         assert "evaluations" in shown["text"][0]
+        # what the first plot says: of the sweep it is the stock row
+        special = {"demo_9_tpm_scale_sweep": "off", "demo_10_velocity_scale": "omega 0.75"}
+        assert special.get(path.stem, "peak cut") in shown["text"][0]
     if "AsyncTimestepNoiseMeter" in [node["type"] for node in workflow["nodes"]]:
         assert images(server, by_type(workflow, outputs, "AsyncTimestepNoiseMeter"))[0].std() > 20
     if "AsynDMRegionMask" in [node["type"] for node in workflow["nodes"]]:
