@@ -179,10 +179,20 @@ def sinusoid(values: Tensor, width: int) -> Tensor:
 
 
 def phi(raw: Tensor) -> Tensor:
-    """Eq. 17: 2 + x + x^2/2 above 0, 1 + e^x below. Each branch is clamped to its own side, because
-    torch.where lets an overflow in the branch not taken through to the gradient."""
-    above, below = raw.clamp(min=0), raw.clamp(max=0)
+    """Eq. 17: 2 + x + x^2/2 above 0, 1 + e^x below; its derivative at 0 is 1 from both sides."""
+    above, below = sides(raw)
     return torch.where(raw > 0, 2 + above + 0.5 * above**2, 1 + below.exp())
+
+
+def sides(raw: Tensor) -> tuple[Tensor, Tensor]:
+    """The positive and the non-positive part of raw, each 0 on the other's side.
+
+    torch.where lets an overflow in the branch not taken through to the gradient, so each branch
+    gets its own side only. By where, not by clamp: an untrained head is exactly 0, and which
+    derivative clamp has at its bound is another one in newer versions of torch (0, it was 1).
+    """
+    positive = raw > 0
+    return torch.where(positive, raw, 0.0), torch.where(positive, 0.0, raw)
 
 
 def concentrations(raw: Tensor) -> tuple[Tensor, Tensor]:
@@ -197,8 +207,8 @@ def mode(raw: Tensor) -> Tensor:
     Taken through log g, since the printed (alpha-1) / (alpha+beta-2) is 0/0 where both raw values
     are very negative. Exactly 0.5 where a == b.
     """
-    above = raw.clamp(min=0)
-    log_g = torch.where(raw > 0, torch.log1p(above + 0.5 * above**2), raw)
+    above, below = sides(raw)
+    log_g = torch.where(raw > 0, torch.log1p(above + 0.5 * above**2), below)
     a, b = log_g.unbind(-1)
     # vectorised log1p may differ in the last bit between lanes; synchronous has to be exact
     return torch.where(raw[..., 0] == raw[..., 1], 0.5, torch.sigmoid(a - b))

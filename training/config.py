@@ -100,6 +100,8 @@ class GRPOConfig:
             of the iteration, so that prompts where nothing is to be gained weigh less (departs).
         noise: independent latents in a group (paper) or one latent shared by it, so that only the
             actions differ (departs).
+        patience: iterations in a row that may change no parameter before the run stops and says
+            why; 0 is no limit.
     """
 
     group: int = 16
@@ -119,6 +121,7 @@ class GRPOConfig:
     renormalize: bool = True
     scale: Literal["group", "iteration"] = "group"
     noise: Literal["independent", "shared"] = "independent"
+    patience: int = 20
 
 
 @dataclass

@@ -15,6 +15,7 @@ from tpm.network import TimestepPredictionModule
 from .config import GRPOConfig
 from .rollout import Rollout, log_probs
 
+CHANGE_MIN = 1e-8  # of a parameter: a head that starts at 0 takes any step, however small
 STD_MIN = 1e-6  # a metric or reward whose spread is below has nothing to say about its group
 
 
@@ -92,10 +93,30 @@ class Update:
     kl: float = 0.0
     grad_norm: float = 0.0
     loss: float = 0.0
-    steps: int = 0
+    change: float = 0.0  # the largest of all parameters
+    optimizer_steps: int = 0
     skipped_kl: int = 0
     skipped_nan: int = 0
     zero_std_groups: int = 0
+
+    @property
+    def idle(self) -> str:
+        """Why the policy is what it was before the iteration, or ""."""
+        if self.optimizer_steps and self.grad_norm > 0 and self.change > CHANGE_MIN:
+            return ""
+        if self.skipped_kl:
+            return "every mini-batch was above grpo.kl_skip; raise it, or lower grpo.lr"
+        if not self.optimizer_steps:
+            return (
+                "all images of a prompt got the same reward; weigh a reward that tells them apart "
+                "(rewards.weights), or raise grpo.group"
+            )
+        if self.grad_norm > 0:
+            return "the steps were too small to change a parameter; raise grpo.lr"
+        return (
+            f"the gradient was 0 (torch {torch.__version__}); lower grpo.lr if the policy has run "
+            "into policy.raw_cap, else take a torch that docs/trainer.md names as tested"
+        )
 
 
 @torch.enable_grad()
@@ -122,6 +143,7 @@ def update(
     flat = advantage.flatten().to(states.r.device)
     # with gradients on: without them a kernel may be chosen whose last bit differs
     old = [log_probs(module, states.rows(part))[0].detach() for part in parts]
+    before = [p.detach().clone() for p in module.parameters()]
     history = []
     for index, (part, old_part) in enumerate(zip(parts, old, strict=True)):
         new, _ = log_probs(module, states.rows(part))
@@ -159,7 +181,9 @@ def update(
         for name, value in zip(names, columns.mean(0).tolist(), strict=True):
             setattr(result, name, value)
         result.ratio_max = float(columns[:, 1].max())
-    result.steps = len(history)
+    result.optimizer_steps = len(history)
+    after = zip(module.parameters(), before, strict=True)
+    result.change = max(float((now.detach() - was).abs().max()) for now, was in after)
     return result
 
 

@@ -13,6 +13,7 @@ from tpm.network import TimestepPredictionModule
 from .backbones import Backbone
 from .card import model_card
 from .config import Config
+from .grpo import CHANGE_MIN
 from .prompts import PromptList
 from .run_folder import RunFolder
 from .settings import config_sha256, to_yaml
@@ -28,7 +29,10 @@ def write_files(
     best: dict,
 ) -> None:
     """tpm_last.safetensors, and tpm.safetensors: the best on validation if log.best, else the last.
-    README.md is the model card. Raises RunFolderError when the disk is full."""
+    README.md is the model card. Raises RunFolderError when the disk is full.
+
+    Where the best on validation is the start, D = 0, there is no tpm.safetensors: a policy that
+    does nothing is no result."""
     last = tpm_meta(config, backbone, prompts, module, done)
     save_tpm(folder.path / "tpm_last.safetensors", module, last)
     chosen, weights = last, module.state_dict()
@@ -37,9 +41,28 @@ def write_files(
         weights = best["weights"]
     copy = TimestepPredictionModule(module.config)
     copy.load_state_dict({name: value.cpu() for name, value in weights.items()})
-    save_tpm(folder.path / "tpm.safetensors", copy, chosen)
+    if untrained(copy):
+        chosen = last
+    else:
+        save_tpm(folder.path / "tpm.safetensors", copy, chosen)
     table = validation_table(folder.records("validation.jsonl"))
     folder.text("README.md", model_card(chosen, table, to_yaml(config), prompts))
+
+
+def untrained(module: TimestepPredictionModule) -> bool:
+    """True where the head is still 0, as it starts: D = 0 for every input."""
+    return all(float(part.abs().max()) <= CHANGE_MIN for part in module.raw.parameters())
+
+
+def announcement(out: Path) -> str:
+    """What a run that came to its end has left in its folder, in a sentence."""
+    if (out / "tpm.safetensors").exists():
+        return f"Done: {out / 'tpm.safetensors'}. Copy it into ComfyUI's models/tpm."
+    return (
+        "Done, but no validation was better than D = 0, so there is no tpm.safetensors; "
+        f"{out / 'tpm_last.safetensors'} is the policy of the last iteration, README.md has the "
+        "validations."
+    )
 
 
 def tpm_meta(

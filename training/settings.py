@@ -26,6 +26,7 @@ PRESETS = Path(__file__).parent / "presets"
 # what may differ when a run is resumed: nothing that changes the mathematics
 FREE = ("max_hours", "device", "threads", "text_encoders", "log", "rewards.batch")
 FREE += ("rewards.address", "backbone.batch", "backbone.decode_batch", "backbone.compile")
+FREE += ("grpo.patience",)
 
 
 class HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):

@@ -24,6 +24,7 @@ from training import distributed  # noqa: E402
 from training.console import Console  # noqa: E402
 from training.grpo import TrainingStopped  # noqa: E402
 from training.parts import build  # noqa: E402
+from training.result import announcement  # noqa: E402
 from training.rewards import RewardError  # noqa: E402
 from training.run_folder import RunFolder, RunFolderError  # noqa: E402
 from training.settings import parse, to_yaml  # noqa: E402
@@ -68,8 +69,8 @@ def main(arguments: list[str] | None = None) -> int:
             reason = train(parts, folder, rest.resume, console.log)
         if world.main:
             go_on = f"python training/train_tpm.py --resume --out {out}"
-            done = f"Done: {out / 'tpm.safetensors'}. Copy it into ComfyUI's models/tpm."
-            console.say(f"Stopped by {reason}; go on with: {go_on}" if reason else done)
+            stopped = f"Stopped by {reason}; go on with: {go_on}"
+            console.say(stopped if reason else announcement(out))
         return 0
     except EXPECTED as error:
         if world.size > 1:

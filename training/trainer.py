@@ -22,9 +22,9 @@ from tpm.network import concentrations, entropy
 
 from . import distributed
 from .config import Config
-from .grpo import advantages, update
+from .grpo import TrainingStopped, advantages, update
 from .parts import Parts
-from .result import write_files
+from .result import untrained, write_files
 from .resume import checkpoint, restore
 from .rng import generator, number
 from .rollout import Actor, Rollout, rollout
@@ -95,6 +95,7 @@ def one_iteration(parts: Parts, iteration: int) -> dict:
         "rewards": {name: values.tolist() for name, values in scores.items()},
         **policy_record(config, states),
         **asdict(result),
+        "idle": result.idle,
         "seconds": {name: round(value, 4) for name, value in seconds.items()},
     }
 
@@ -166,6 +167,7 @@ def train(
     config, world = parts.config, parts.world
     first, best, spent = restore(parts, folder, resume)
     stop, start = Stop(), time.monotonic()
+    idle = [] if folder is None else idle_at_the_end(folder.records("metrics.jsonl"))
     done = first
     for iteration in range(first, config.iterations):
         if due(config.log.validate_every, iteration) or iteration == 0:
@@ -176,21 +178,47 @@ def train(
         if folder is not None:
             folder.append("metrics.jsonl", record)
             log("iteration", record)
+            idle = [*idle, record["idle"]] if record["idle"] else []
             if due(config.log.samples_every, done):
                 parts.validation.write_grid(folder.samples / f"{done:06d}.png", parts.module)
         if config.max_hours and spent_now > config.max_hours * 3600:
             stop.ask(f"max_hours {config.max_hours:g}")
-        reason = distributed.share(world, stop.reason)
-        if folder is not None and (reason or due(config.log.checkpoint_every, done)):
+        stuck = len(idle) >= config.grpo.patience > 0
+        reason, stuck = distributed.share(world, (stop.reason, stuck and idle_sentence(idle)))
+        if folder is not None and (reason or stuck or due(config.log.checkpoint_every, done)):
             checkpoint(parts, folder, done, best, spent_now)
             log("checkpoint", {"iteration": done})
+        if stuck:
+            raise TrainingStopped(stuck)
         if reason:
             return str(reason)
     best = judge(parts, folder, done, best, log)
     if folder is not None:
         checkpoint(parts, folder, done, best, spent + time.monotonic() - start)
+    if untrained(parts.module):
+        raise TrainingStopped(
+            f"After {done} iterations the TPM is what it was at the start, D = 0 everywhere, and "
+            f"no tpm.safetensors was written{': ' + idle[-1] if idle else ''}."
+        )
+    if folder is not None:
         write_files(folder, config, parts.backbone, parts.prompts, parts.module, done, best)
     return ""
+
+
+def idle_at_the_end(records: list[dict]) -> list[str]:
+    """Why the last iterations in a row changed nothing: a resumed run counts on."""
+    reasons: list[str] = []
+    for record in records:
+        why = record.get("idle", "")
+        reasons = [*reasons, why] if why else []
+    return reasons
+
+
+def idle_sentence(idle: list[str]) -> str:
+    return (
+        f"The last {len(idle)} iterations changed nothing: {idle[-1]}; a checkpoint was written, "
+        "--resume with a larger grpo.patience (0 is no limit) goes on all the same."
+    )
 
 
 def due(every: int, done: int) -> bool:

@@ -150,7 +150,7 @@ def test_first_ratio_is_exactly_one_and_the_policy_moves_uphill():
     result = update(module, optimizer, given, advantage, torch.ones(2, dtype=bool), config)
     after, _ = log_probs(module, given)
     gain = ((after - before).detach().sum((1, 2)) * advantage.flatten()).mean()
-    assert result.steps == 2 and result.skipped_nan == 0
+    assert result.optimizer_steps == 2 and result.skipped_nan == 0
     assert gain > 0
     assert result.grad_norm > 0 and result.kl >= 0
 
@@ -178,7 +178,7 @@ def test_nan_is_counted_and_all_nan_stops():
     before = {k: v.clone() for k, v in module.state_dict().items()}
     alive = torch.ones(1, dtype=bool)
     result = update(module, optimizer, states(8), advantage, alive, config)
-    assert result.skipped_nan == 1 and result.steps == 1
+    assert result.skipped_nan == 1 and result.optimizer_steps == 1
     assert any(not torch.equal(before[k], v) for k, v in module.state_dict().items())
     with pytest.raises(TrainingStopped, match="finite"):
         update(module, optimizer, states(8), advantage * math.nan, alive, config)
@@ -190,7 +190,7 @@ def test_kl_skip_leaves_the_parameters_alone():
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-2)
     advantage = torch.linspace(-1, 1, 8)[None]
     result = update(module, optimizer, states(8), advantage, torch.ones(1, dtype=bool), config)
-    assert result.steps == 1 and result.skipped_kl == 1  # the first is at ratio 1, the second not
+    assert (result.optimizer_steps, result.skipped_kl) == (1, 1)  # the first is at ratio 1
 
 
 def test_dead_groups_are_not_updated_on():
@@ -200,7 +200,7 @@ def test_dead_groups_are_not_updated_on():
     result = update(
         module, optimizer, states(8), torch.zeros(2, 4), torch.zeros(2, dtype=bool), config
     )
-    assert result.zero_std_groups == 2 and result.steps == 0
+    assert result.zero_std_groups == 2 and result.optimizer_steps == 0
     assert all(torch.equal(before[k], v) for k, v in module.state_dict().items())
 
 
@@ -229,3 +229,30 @@ def test_only_the_omega_head_is_idle_on_the_last_step(actions, last):
     mask = action_mask(PolicyConfig(actions=actions), torch.tensor([1.0, 0.8, 0.5, 0.0]))
     assert mask.shape == (2, 1 + (actions == "both")) and mask.sum() == mask.numel() - 1 + last
     assert mask[-1, -1] == last
+
+
+def test_an_untrained_head_has_the_gradient_of_finite_differences():
+    """At raw = 0 exactly, where the two branches of Eq. 17 meet; it was 0 on newer versions of
+    torch, and every run learned nothing."""
+    module = network()
+    torch.nn.init.zeros_(module.raw.weight)
+    batch = states(8)
+    advantage = torch.linspace(-1, 1.5, 8)
+    with torch.no_grad():
+        old = log_probs(module, batch)[0]
+
+    def loss():
+        return surrogate(log_probs(module, batch)[0], old, advantage, STRICT)[0]
+
+    assert not bool(module.raw.bias.any())
+    loss().backward()
+    found, step = module.raw.bias.grad.clone(), 1e-2
+    for i in range(2):
+        values = []
+        for sign in (1, -1):
+            with torch.no_grad():
+                module.raw.bias[i] = sign * step
+                values.append(float(loss()))
+                module.raw.bias[i] = 0.0
+        slope = (values[0] - values[1]) / (2 * step)
+        assert abs(slope) > 0.01 and float(found[i]) == pytest.approx(slope, rel=1e-2)

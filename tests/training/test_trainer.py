@@ -17,10 +17,14 @@ import torch
 from tpm.checkpoint import load_tpm
 from tpm.learned import grid_warning
 from training.distributed import World, gather, shard
+from training.grpo import TrainingStopped
 from training.parts import build
+from training.result import announcement
+from training.rewards import RewardSet
 from training.run_folder import RunFolder, RunFolderError
 from training.settings import parse
 from training.trainer import steps_of, train
+from training.validation import Validation
 
 ROOT = Path(__file__).resolve().parents[2]
 spec = importlib.util.spec_from_file_location("kills", ROOT / "bench" / "kill_and_resume.py")
@@ -56,7 +60,10 @@ def test_a_run_learns_something_and_its_file_loads(tmp_path):
     seen, parts = run(tmp_path / "r")
     assert [r["iteration"] for r in seen["iteration"]] == [1, 2, 3, 4]
     record = seen["iteration"][-1]
-    assert record["grad_norm"] > 0 and record["steps"] >= 1
+    assert record["grad_norm"] > 0 and record["optimizer_steps"] >= 1 and record["idle"] == ""
+    assert {r["steps"] for r in seen["iteration"]} == {2, 3}  # K is drawn from the list
+    first = seen["iteration"][0]  # the head starts at exactly 0, and has to leave it at once
+    assert first["grad_norm"] > 1e-3 and first["change"] > 1e-5
     assert len(record["rewards"]["scene"][0]) == 4 and "noise" in record["rewards"]
     start = build(settings(), World()).module.state_dict()
     moved = [k for k, v in parts.module.state_dict().items() if not torch.equal(v, start[k])]
@@ -70,6 +77,47 @@ def test_a_run_learns_something_and_its_file_loads(tmp_path):
         assert grid_warning(meta, parts.backbone.sigmas(steps).tolist()) is None
     assert "2 steps" not in grid_warning(meta, parts.backbone.sigmas(4).tolist())[:40]
     assert (tmp_path / "r" / "README.md").read_text().count("tiny")
+
+
+def test_a_run_that_cannot_learn_stops_and_says_why(tmp_path):
+    few = ["--grpo.lr=1e-12", "--grpo.patience=2"]
+    with pytest.raises(TrainingStopped, match="last 2 iterations changed nothing.*grpo.lr"):
+        run(tmp_path / "r", *few, iterations=8)
+    assert len((tmp_path / "r" / "metrics.jsonl").read_text().splitlines()) == 2
+    # gone on with, it counts on from where it was
+    with pytest.raises(TrainingStopped, match="last 5 iterations"):
+        run(tmp_path / "r", few[0], "--grpo.patience=5", iterations=8, resume=True)
+    assert (tmp_path / "r" / "checkpoints" / "latest").read_text() == "000005.pt"
+    with pytest.raises(TrainingStopped, match="After 8 iterations the TPM is what it was"):
+        run(tmp_path / "r", few[0], "--grpo.patience=0", iterations=8, resume=True)
+    assert not list((tmp_path / "r").glob("*.safetensors"))
+
+
+def test_rewards_that_tell_no_image_from_another_stop_the_run(tmp_path, monkeypatch):
+    def equal(rewards, images, prompts):
+        return {"scene": torch.ones(len(images)), "noise": torch.rand(len(images))}
+
+    monkeypatch.setattr(RewardSet, "__call__", equal)
+    with pytest.raises(TrainingStopped, match="2 iterations changed nothing.*the same reward"):
+        run(tmp_path / "r", "--grpo.patience=2")
+
+
+def test_a_start_that_no_validation_beats_is_no_result(tmp_path, monkeypatch):
+    inner = Validation.run
+
+    def worse_and_worse(self, world, module):
+        scores.append(-float(len(scores)))
+        return {**inner(self, world, module), "objective": scores[-1]}
+
+    scores: list[float] = []
+    monkeypatch.setattr(Validation, "run", worse_and_worse)
+    out = tmp_path / "r"
+    run(out)
+    assert (out / "tpm_last.safetensors").exists() and not (out / "tpm.safetensors").exists()
+    assert "no validation was better than D = 0" in announcement(out)
+    monkeypatch.setattr(Validation, "run", inner)
+    run(tmp_path / "last", "--log.best=false")
+    assert announcement(tmp_path / "last").startswith("Done: ")
 
 
 def test_resume_is_bit_identical(tmp_path):

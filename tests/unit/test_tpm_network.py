@@ -40,6 +40,29 @@ def test_mode_is_never_nan(dtype):
     assert bool((r[raw[:, 0] > raw[:, 1]] > 0.5).all() or dtype != torch.float32)
 
 
+@pytest.mark.parametrize("function", ["phi", "log_prob", "entropy"])
+def test_derivatives_at_and_around_0_are_those_of_equation_17(function):
+    """An untrained head is exactly 0: a derivative of 0 there would be one for ever. Central
+    differences in float64; both one-sided derivatives of phi at 0 are 1."""
+    edge = torch.tensor([-6.0, -1e-3, -1e-12, -0.0, 0.0, 1e-12, 1e-3, 6.0], dtype=torch.float64)
+    raw = torch.cartesian_prod(edge, edge).requires_grad_()
+    r = torch.full((len(raw),), 0.3, dtype=torch.float64)
+
+    def value(at):
+        return network.log_prob(at, r) if function == "log_prob" else getattr(network, function)(at)
+
+    value(raw).sum().backward()
+    step = 1e-6
+    for part in (0, 1):
+        shift = torch.zeros(2, dtype=torch.float64)
+        shift[part] = step
+        with torch.no_grad():
+            slope = (value(raw + shift) - value(raw - shift)) / (2 * step)
+        slope = slope[:, part] if slope.ndim == 2 else slope
+        torch.testing.assert_close(raw.grad[:, part], slope, rtol=1e-6, atol=1e-7)
+    assert bool((raw.grad != 0).all())
+
+
 def test_mode_is_equation_18():
     a, b = np.meshgrid(np.linspace(-6, 30, 73), np.linspace(-6, 30, 73))
     alpha, beta = np.vectorize(phi64)(a), np.vectorize(phi64)(b)
