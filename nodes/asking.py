@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import torch
 
-from comfy.model_sampling import CONST
-
 from ..tpm.policies import Evaluation, State
 from ..tpm.schedule import grid_index
 
@@ -53,15 +51,13 @@ def ask_next(run, guider, sampling, k, x, denoised, timestep, u, u_star) -> None
     elif k + 1 in run.decisions:
         return
     sigma = timestep.view(-1, *[1] * (x.ndim - 1))
-    flow = isinstance(sampling, CONST)
-    unit = sampling.timestep(torch.as_tensor(sampling.sigma_max).to(u.device)).float()
-    t = timestep.float() if flow else u / unit
+    told_sigma = timestep.float() * run.time.sigma_ratio(u, u_star)
     evaluation = Evaluation(
         x=x,
         v=(x - denoised) / sigma,
         x0=denoised,
-        t=t,
-        t_star=t * (u_star / u),
+        t=run.time.flow_time(timestep.float()),
+        t_star=run.time.flow_time(told_sigma),
         pooled=pooled_text(guider),
     )
     state = grid_state(run, sampling, k + 1, run.nodes[k + 1], len(x), evaluation)

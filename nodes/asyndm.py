@@ -26,7 +26,7 @@ from .inputs import require_finite
 from .pixels.masking import Region
 from .pixels.run import PixelRun, times_of
 from .pixels.scope import pixel_map
-from .times import require_descending, sigma_ratio
+from .times import ModelTime, require_descending
 
 SAMPLERS = ("euler", "ddim", "euler_ancestral")
 
@@ -196,7 +196,7 @@ def write_down(record: Run, sampling, i, sigma, lag, s, times) -> None:
 
 def ratio_to_grid(sampling, grid: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
     values = times.unique()
-    return sigma_ratio(sampling, grid.expand_as(values), values)
+    return ModelTime(sampling).sigma_ratio(grid.expand_as(values), values)
 
 
 def spread(values: torch.Tensor) -> list[float]:

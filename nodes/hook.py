@@ -29,7 +29,7 @@ from .pixels.run import PixelRun
 from .pixels.scope import pixel_map
 from .regional import like, listed, over, per_sample
 from .remarks import remarks
-from .times import grid_times, require_descending, sigma_ratio, told_time, velocity_factor
+from .times import ModelTime, grid_times, require_descending, velocity_factor
 
 KEY = "async_timestep"  # of the wrappers and of the run in transformer_options
 WRAPPERS = (WrappersMP.OUTER_SAMPLE, WrappersMP.PREDICT_NOISE, WrappersMP.APPLY_MODEL)
@@ -80,7 +80,8 @@ class RunState:
     record: Run
     decisions: dict[int, Decision] = field(default_factory=dict)  # of a learned policy, by k
     asked: set[int] = field(default_factory=set)  # grid points with a final answer
-    times: list[float] | None = None  # see `grid_times`
+    time: ModelTime | None = None  # of the model, from the first evaluation on
+    times: list[float] | None = None  # u at the grid points, see `grid_times`
     u_star: torch.Tensor | None = None  # (B,) while an evaluation with a deviation is under way
     network_called: bool = False
     region: Region | None = None
@@ -140,22 +141,23 @@ def predict_noise(executor, x, timestep, model_options={}, seed=None):  # noqa: 
     if run.first_pass:
         return first_pass(run, executor, x, timestep, model_options, seed)
     sampling = guider.inner_model.model_sampling
+    run.time = run.time or ModelTime(sampling)
     sigma = float(timestep[0])
     k = grid_index(run.nodes, sigma)
     own = decision = decide(run, grid_state(run, sampling, k, sigma, len(x)))
     if run.pixels is not None:
         decision = over(own, per_sample(run.pixels.region.weight))
-    u = sampling.timestep(timestep).float()
-    u_star = told(run, sampling, k, u, decision)
+    u = run.time.of(timestep)
+    u_star = told(run, k, u, decision)
     moved = not torch.equal(u_star, like(u, u_star))
 
     denoised = evaluate(run, executor, x, timestep, model_options, seed, u, u_star if moved else u)
 
-    ratio = sigma_ratio(sampling, like(u, u_star), u_star) if moved else None
+    ratio = run.time.sigma_ratio(like(u, u_star), u_star) if moved else None
     omega = velocity_factor(decision, ratio)
     write_down(run, k, sigma, u, u_star, decision, ratio, omega)
     if run.policy.learned and network_ran(run, model_options):
-        unmasked = u_star if run.pixels is None else told(run, sampling, k, u, own)
+        unmasked = u_star if run.pixels is None else told(run, k, u, own)
         ask_next(run, guider, sampling, k, x, denoised, timestep, u, unmasked)
     if omega is not None:
         omega = omega.to(x.device)
@@ -164,12 +166,12 @@ def predict_noise(executor, x, timestep, model_options={}, seed=None):  # noqa: 
     return denoised
 
 
-def told(run: RunState, sampling, k: int, u: torch.Tensor, decision: Decision) -> torch.Tensor:
+def told(run: RunState, k: int, u: torch.Tensor, decision: Decision) -> torch.Tensor:
     """u* of Eq. 6/12: (B,), or a map (B, 1, ...) where the decision is one."""
     if k == 0 or not bool((decision.deviation != 0).any() or (decision.cut != 0).any()):
         return u
-    run.times = run.times or grid_times(sampling, run.grid, u.device)
-    return told_time(run.times, k, like(u, decision.deviation), decision)
+    run.times = run.times or grid_times(run.time, run.grid, u.device)
+    return run.time.star(like(u, decision.deviation), run.times[k - 1], decision)
 
 
 def evaluate(run: RunState, executor, x, timestep, model_options, seed, u, u_star):

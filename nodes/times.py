@@ -1,16 +1,82 @@
 """Times and sigmas of a loaded model: from a decision to the time that the network is told.
 
-`sampling` is the host's model_sampling; its `timestep(sigma)` is u, the network's coordinate.
+The only file that asks which kind of time a model has; docs/times.md is its table.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
 
-from comfy.model_sampling import CONST
+from comfy.model_sampling import ModelSamplingCosmosRFlow
 
 from ..tpm.policies import Decision
 from ..tpm.schedule import FLOW_TIME_MIN, conditioning_time
+
+PROBES = (0.1, 0.25, 0.5, 0.9)  # sigmas that show whether a time is sigma times a constant
+
+
+class ModelTime:
+    """The time coordinate u of a model, u = timestep(sigma) of the host's `model_sampling`.
+
+    is_sigma: u is sigma times a constant (flow models). is_logarithm: u runs through 0 (EDM: log
+    sigma / 4), so that a share of it would mean nothing. Neither is asked of a class: packs bring
+    their own. lowest, highest: u at the smallest and the largest conditioning sigma; flow time
+    1e-3 for flow models (Algorithm 2, line 10), else the ends of the model's own range. Raises
+    ValueError where u does not grow with sigma, since then no deviation would mean "cleaner".
+    """
+
+    def __init__(self, sampling) -> None:
+        self.sampling = sampling
+        probes = torch.tensor(PROBES)
+        shares = (self.of(probes) / probes).tolist()
+        self.is_sigma = all(math.isclose(s, shares[0], rel_tol=1e-5) for s in shares)
+        smallest = FLOW_TIME_MIN if self.is_sigma else float(sampling.sigma_min)
+        ends = torch.tensor([smallest, float(sampling.sigma_max)])
+        self.lowest, self.highest = self.of(ends).tolist()
+        self.is_logarithm = self.lowest < 0
+        if not self.lowest < self.highest:
+            raise ValueError(
+                f"Async Timestep found a model whose time goes from {self.lowest:g} to "
+                f"{self.highest:g} as the noise grows, expected one that grows with it; take the "
+                "node out that changes the model's sampling, or the patch off this model."
+            )
+
+    def of(self, sigma: torch.Tensor) -> torch.Tensor:
+        """u of sigma, any shape."""
+        return self.sampling.timestep(sigma).float()
+
+    def sigma(self, u: torch.Tensor) -> torch.Tensor:
+        """A sigma of each u, of which only ratios mean anything: a shifted model maps its unshifted
+        time here."""
+        if isinstance(self.sampling, ModelSamplingCosmosRFlow):
+            # its sigma() takes one number: it compares the tensor as a whole
+            return (u / (1 - u)).clamp(max=float(self.sampling.sigma_max))
+        return self.sampling.sigma(u)
+
+    def sigma_ratio(self, u: torch.Tensor, u_star: torch.Tensor) -> torch.Tensor:
+        """sigma* / sigma of the same shape, exactly 1 where u* = u."""
+        ratio = u_star / u if self.is_sigma else self.sigma(u_star) / self.sigma(u)
+        return torch.where(u_star == u, torch.ones_like(ratio), ratio)
+
+    def flow_time(self, sigma: torch.Tensor) -> torch.Tensor:
+        """The share of noise in the latent, 0 to 1: what a TPM reads as t on any model."""
+        return sigma if self.is_sigma else sigma / (1 + sigma)
+
+    def cut(self, u: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
+        """How much unit percent takes off u: a share of the time or, where the time is a logarithm,
+        what a share of sigma makes of it."""
+        if not self.is_logarithm:
+            return share * u
+        sigma = self.sigma(u)
+        return self.of(sigma) - self.of(sigma * (1 - share).clamp(min=1e-6))
+
+    def star(self, u: torch.Tensor, u_previous: float, decision: Decision) -> torch.Tensor:
+        """u* of Eq. 6/12 for a decision at a grid point after u_previous; shapes as u."""
+        deviation, share = decision.deviation.to(u.device), decision.cut.to(u.device)
+        cut = self.cut(u, share)
+        return conditioning_time(u, u_previous, deviation, cut, self.lowest, self.highest)
 
 
 def require_descending(sigmas: torch.Tensor) -> None:
@@ -23,27 +89,13 @@ def require_descending(sigmas: torch.Tensor) -> None:
         )
 
 
-def grid_times(sampling, grid: torch.Tensor, device: torch.device) -> list[float]:
-    """u at the grid points 0 ... K-1, then the lowest and the highest u*: the same all run long.
+def grid_times(time: ModelTime, grid: torch.Tensor, device: torch.device) -> list[float]:
+    """u at the grid points 0 ... K-1: the same all run long.
 
     Raises ValueError on a `grid` (K+1,) that rises.
     """
     require_descending(grid)
-    ends = torch.stack([lowest_sigma(sampling), torch.as_tensor(sampling.sigma_max).cpu()])
-    return sampling.timestep(torch.cat([grid[:-1], ends]).to(device)).float().tolist()
-
-
-def told_time(times: list[float], k: int, u: torch.Tensor, decision: Decision) -> torch.Tensor:
-    """u* (B,) of Eq. 6/12 at grid point k >= 1; `times` as `grid_times` gives them."""
-    deviation, cut = decision.deviation.to(u.device), decision.cut.to(u.device)
-    return conditioning_time(u, times[k - 1], deviation, cut, times[-2], times[-1])
-
-
-def lowest_sigma(sampling) -> torch.Tensor:
-    """Smallest conditioning sigma: flow time 1e-3 for flow models, else the table's end."""
-    if isinstance(sampling, CONST):
-        return torch.tensor(FLOW_TIME_MIN)
-    return torch.as_tensor(sampling.sigma_min).cpu()
+    return time.of(grid[:-1].to(device)).tolist()
 
 
 def velocity_factor(decision: Decision, ratio: torch.Tensor | None) -> torch.Tensor | None:
@@ -55,15 +107,3 @@ def velocity_factor(decision: Decision, ratio: torch.Tensor | None) -> torch.Ten
     if decision.follow and ratio is not None:
         omega = omega.to(ratio.device) * ratio
     return None if bool((omega == 1).all()) else omega
-
-
-def sigma_ratio(sampling, u, u_star) -> torch.Tensor:
-    """sigma* / sigma (B,), exactly 1 where u* = u.
-
-    A flow model's time is its sigma. (Its own `sigma()` maps the unshifted time and is no
-    inverse of `timestep()`.)
-    """
-    if isinstance(sampling, CONST):
-        return u_star / u
-    ratio = sampling.sigma(u_star) / sampling.sigma(u)
-    return torch.where(u_star == u, torch.ones_like(ratio), ratio)

@@ -34,13 +34,13 @@ def conditioning_time(
     low: float = 0.0,
     high: float = float("inf"),
 ) -> torch.Tensor:
-    """u* = u_k + gamma D_k (u_k - u_{k-1}) - cut u_k, clamped to [low, high]. Eq. 6 and 12.
+    """u* = u_k + gamma D_k (u_k - u_{k-1}) - cut, clamped to [low, high]. Eq. 6 and 12.
 
-    `deviation` is gamma * D, a share of the interval just passed; `cut` a share of the time
-    itself; positive is cleaner. Both have shape (B,), as `u` and the result. A sample with
-    neither keeps its u exactly, unclamped.
+    `deviation` is gamma * D, a share of the interval just passed; `cut` is taken off the time
+    (what unit percent makes of a share); positive is cleaner. Both have shape (B,), as `u` and
+    the result. A sample with neither keeps its u exactly, unclamped.
     """
-    u_star = (u + deviation * (u - u_previous) - cut * u).clamp(max=high)
+    u_star = (u + deviation * (u - u_previous) - cut).clamp(max=high)
     # a grid may end below `low` (karras): then the bound is the time itself, never a noisier one
     u_star = torch.maximum(u_star, u.clamp(max=low))
     return torch.where((deviation == 0) & (torch.as_tensor(cut, device=u.device) == 0), u, u_star)

@@ -76,7 +76,7 @@ def sample(
         t_star = t
         if k > 0:  # t*_0 = t_0: no interval has passed
             t_star = conditioning_time(
-                t, times[k - 1], decision.deviation, decision.cut, FLOW_TIME_MIN
+                t, times[k - 1], decision.deviation, decision.cut * t, FLOW_TIME_MIN
             )
         if k == 0 and twins > 1:
             first = conditioning.rows(list(range(0, batch, twins)))

@@ -26,7 +26,7 @@ def sample(
     """
     stock, positive, negative, empty = family
     model = (model or stock).clone()
-    latent = more.pop("latent", empty.repeat(batch, 1, 1, 1))
+    latent = more.pop("latent", empty.repeat(batch, *[1] * (empty.ndim - 1)))
     positive, negative = more.pop("positive", positive), more.pop("negative", negative)
     noise = more.pop("noise", None)
     if noise is None:

@@ -79,9 +79,9 @@ def test_each_sample_has_its_own_deviation():
     assert found[0] == u[0] and found.tolist() == pytest.approx([0.6, 0.5, 0.7])
 
 
-def test_cut_is_a_share_of_the_time_itself():
+def test_cut_is_taken_off_the_time():
     u, zero, cut = as64([0.8, 0.8, 0.4], [0.0] * 3, [0.1, -0.1, 0.1])
-    found = schedule.conditioning_time(u, 1.0, zero, cut, 1e-3, 1.0).tolist()
+    found = schedule.conditioning_time(u, 1.0, zero, cut * u, 1e-3, 1.0).tolist()
     assert found == pytest.approx([0.72, 0.88, 0.36])
 
 

@@ -64,7 +64,7 @@ def euler(
         t_star = t
         if k > 0:
             share = PERCENT_UNIT * cut[:, k]
-            t_star = conditioning_time(t, sigmas[k - 1], d[:, k], cut=share, low=FLOW_TIME_MIN)
+            t_star = conditioning_time(t, sigmas[k - 1], d[:, k], cut=share * t, low=FLOW_TIME_MIN)
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):  # the network alone
             v = backbone.velocity(x, t_star, captions, guidance).float()
         scale = t_star / t if lying else w[:, k] if k < steps - 1 else torch.ones(b)
