@@ -18,7 +18,7 @@ from comfy.samplers import KSAMPLER
 from ..asyndm.lag import meeting_node, next_lag
 from ..asyndm.sigmas import Space, flow_space, log_space, sigma_at, table_space
 from ..asyndm.steps import ancestral_step, euler_step, flow_ancestral_step
-from ..tpm.trace import Run, Trace
+from ..tpm.trace import ASYNDM, Run, Trace
 from .family import model_family
 from .hook import KEY as HOOK_KEY
 from .hook import add_run
@@ -26,7 +26,7 @@ from .inputs import require_finite
 from .pixels.masking import Region
 from .pixels.run import PixelRun, times_of
 from .pixels.scope import pixel_map
-from .times import ModelTime, require_descending
+from .times import require_descending
 
 SAMPLERS = ("euler", "ddim", "euler_ancestral")
 
@@ -93,18 +93,21 @@ def sample(settings: AsynDM, trace: Trace, model, x, sigmas, extra_args, callbac
     args = {"callback": callback, "disable": disable}
     guider = model.inner_model
     last = meeting_node(sigmas)
-    record = Run(settings.label(), model_family(guider.model_patcher), "", sigmas.tolist())
+    family = model_family(guider.model_patcher)
+    record = Run(settings.label(), family, sigmas.tolist(), kind=ASYNDM)
     add_run(trace, record)
-    if settings.strength == 0 or last < 2:
-        few = "AsynDM needs 3 steps or more: all pixels meet before the last one"
-        record.remark = "strength 0 is the stock sampler" if settings.strength == 0 else few
+    if settings.strength == 0:
+        record.source = "strength 0 is the stock sampler"
+        return stock(settings, model, x, sigmas, extra_args=extra_args, **args)
+    if last < 2:
+        record.warn("AsynDM needs 3 steps or more: all pixels meet before the last one")
         return stock(settings, model, x, sigmas, extra_args=extra_args, **args)
     require_descending(sigmas.detach().float().cpu())
     refuse_patch(extra_args)
     keep = extra_args.get("denoise_mask")
     run = PixelRun(settings.region, guider, x.shape, x.device, keep)
     if run.region.fixed and not bool(run.region.weight.any()):
-        record.remark = "the region is empty: paint in white what is to be finished last"
+        record.warn("the region is empty: paint in white what is to be finished last")
         return stock(settings, model, x, sigmas, extra_args=extra_args, **args)
     options = run.attached(extra_args.get("model_options", {}))
     extra_args = {**extra_args, "model_options": options}
@@ -180,23 +183,16 @@ def space_of(sampling) -> Space:
 def write_down(record: Run, sampling, i, sigma, lag, s, times) -> None:
     """A line of the trace; for a map smallest, mean and largest."""
     grid = sampling.timestep(sigma.view(1).to(s)).float()
-    told = grid if times is None else times
-    ratio = torch.ones(1) if times is None else ratio_to_grid(sampling, grid, times)
     record.add(
         step=i,
         sigma=float(sigma),
         t=float(grid),
-        t_star=spread(told),
-        deviation=spread(-lag),
-        cut_percent=spread(100 * (1 - ratio)),
+        t_star=spread(grid if times is None else times),
+        deviation=spread(0 - lag),
+        cut_percent=spread(100 * (1 - s / sigma)),
         omega=[1.0] * 3,
-        of_map=True,
+        map_of=len(s),
     )
-
-
-def ratio_to_grid(sampling, grid: torch.Tensor, times: torch.Tensor) -> torch.Tensor:
-    values = times.unique()
-    return ModelTime(sampling).sigma_ratio(grid.expand_as(values), values)
 
 
 def spread(values: torch.Tensor) -> list[float]:

@@ -28,7 +28,7 @@ from .pixels.masking import Region
 from .pixels.run import PixelRun
 from .pixels.scope import pixel_map
 from .regional import like, listed, over, per_sample
-from .remarks import remarks
+from .remarks import source_of, warnings_of
 from .times import ModelTime, grid_times, require_descending, velocity_factor
 
 KEY = "async_timestep"  # of the wrappers and of the run in transformer_options
@@ -100,7 +100,9 @@ def outer_sample_wrapper(
         grid = own_cpu if sigmas is None else sigmas
         family = model_family(guider.model_patcher)
         label = policy.label + ("" if region is None else ", in a region")
-        record = Run(label, family, remarks(policy, family, grid, own_cpu), grid.tolist())
+        source, tuned = source_of(policy, family)
+        warnings = warnings_of(policy, family, grid, own_cpu)
+        record = Run(label, family, grid.tolist(), source=source, tuned=tuned, warnings=warnings)
         add_run(trace, record)
         options = guider.model_options.setdefault("transformer_options", {})
         run = RunState(policy, family, grid, record.sigmas, own_cpu.tolist(), record, region=region)
@@ -214,19 +216,22 @@ def decide(run: RunState, state: State) -> Decision:
 
 def write_down(run: RunState, k, sigma, u, u_star, decision: Decision, ratio, omega) -> None:
     """One line of the trace; its cut_percent compares sigmas and so means the same everywhere."""
-    ones = [1.0] * len(u)
     as_map = decision.deviation.ndim > 1
     if as_map:
         u_star = like(u_star, decision.deviation) if u_star.ndim == 1 else u_star
+    ones = [1.0] * (3 if as_map else len(u))
+    ratios = ones if ratio is None else listed(ratio)
+    if as_map:
+        ratios = ratios[::-1]  # the largest ratio is the smallest cut
     run.record.add(
         step=k,
         sigma=sigma,
         t=float(u[0]),
         t_star=listed(u_star),
         deviation=listed(decision.deviation + decision.cut / PERCENT_UNIT),
-        cut_percent=[100 * (1 - r) for r in (ones if ratio is None else listed(ratio))],
+        cut_percent=[100 * (1 - r) for r in ratios],
         omega=ones if omega is None else listed(omega),
-        of_map=as_map,
+        map_of=len(u) if as_map else 0,
     )
 
 

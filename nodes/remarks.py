@@ -10,20 +10,30 @@ from ..tpm.learned import TPMPolicy, family_warning, grid_warning
 from ..tpm.policies import Policy, Preset
 
 
-def remarks(policy: Policy, family: str, grid: torch.Tensor, own: torch.Tensor) -> str:
-    """For the plot; warnings go to the log too. grid: (K+1,) the whole schedule, own: the part of
-    it that the sampler runs."""
-    inner = policy
-    while getattr(inner, "policy", None) is not None:
-        inner = inner.policy
+def source_of(policy: Policy, family: str) -> tuple[str, bool]:
+    """Where the numbers come from, in words, and whether somebody measured them for the family."""
+    inner = innermost(policy)
+    return inner.resolve(family)[1:] if isinstance(inner, Preset) else ("", True)
+
+
+def warnings_of(policy: Policy, family: str, grid: torch.Tensor, own: torch.Tensor) -> list[str]:
+    """Sentences for the plot, which go to the log too. grid: (K+1,) the whole schedule, own: the
+    part of it that the sampler runs."""
+    inner = innermost(policy)
     warnings = [schedule_warning(grid, own)]
     if isinstance(inner, TPMPolicy):
         warnings += [family_warning(inner.meta, family), grid_warning(inner.meta, grid.tolist())]
     warnings = [warning for warning in warnings if warning]
     for warning in warnings:
         logging.warning(warning)
-    source = [inner.resolve(family)[1]] if isinstance(inner, Preset) else []
-    return "; ".join(source + warnings)
+    return warnings
+
+
+def innermost(policy: Policy) -> Policy:
+    """What decides, below all that scales it."""
+    while getattr(policy, "policy", None) is not None:
+        policy = policy.policy
+    return policy
 
 
 def schedule_warning(grid: torch.Tensor, own: torch.Tensor) -> str | None:

@@ -125,9 +125,9 @@ def over_what(run: Run, values: Series) -> str:
     """What a mean is a mean of, where its samples differ."""
     if not values.spread:
         return ""
-    if any(step.get("map") for step in run.steps):
-        return ", mean of the pixels"
-    return f", mean of {len(run.steps[0]['deviation'])} images"
+    if run.of_map:
+        return ", mean of the pixels" + (f" of {run.images} images" if run.images > 1 else "")
+    return f", mean of {run.images} images"
 
 
 def draw_deviation(canvas: Canvas, box: Box, run: Run) -> None:

@@ -77,7 +77,7 @@ def natural_height(run: Run | None) -> int:
     lines = 0
     if run:
         measure = Canvas((WIDTH, 1), DARK)
-        room = WIDTH - (80 if run.untuned else 24) * measure.unit
+        room = WIDTH - (24 if run.tuned else 80) * measure.unit
         lines = len(notes(measure, run, room)) + (run.lost > 0)
     whole = 33 + 16 * lines + sum(heights) + HEADING * len(heights) + FOOT
     whole += HEIGHT if run and run.masks else 0
@@ -95,7 +95,7 @@ def corner_of(run: Run | None, stages: int, total: int) -> str:
 
 
 def title(canvas: Canvas, run: Run, corner: str) -> float:
-    """Label, corner, remark. Returns the y where the panels may begin."""
+    """Label, corner, what the run says of itself. Returns the y where the panels may begin."""
     u, colors = canvas.unit, canvas.colors
     left, right, y = 12 * u, canvas.size[0] - 12 * u, 9 * u
     canvas.text((right, y + 3 * u), corner, colors.dim, 12, "ra")
@@ -103,7 +103,7 @@ def title(canvas: Canvas, run: Run, corner: str) -> float:
     canvas.text((left, y), "".join(canvas.wrap(run.label, 16, room, 1)), colors.text, 16)
     y += 23 * u
     indent = 0.0
-    if run.untuned:
+    if not run.tuned:
         tag = canvas.width("untuned", 12) + 12 * u
         canvas.box((left, y - 2 * u, left + tag, y + 16 * u), colors.warn, 4)
         canvas.text((left + tag / 2, y + 7 * u), "untuned", colors.ground, 12, "mm")
@@ -119,8 +119,8 @@ def title(canvas: Canvas, run: Run, corner: str) -> float:
 
 
 def notes(canvas: Canvas, run: Run, room: float) -> list[str]:
-    """The remark, then the cut in the words of those who know Detail Daemon; in lines."""
-    lines = canvas.wrap(run.remark.removesuffix(", untuned"), 12, room, REMARK_LINES)
+    """Source and warnings, then the cut in the words of those who know Detail Daemon; in lines."""
+    lines = canvas.wrap(run.said, 12, room, REMARK_LINES)
     if run.moved and not run.asyndm:
         most = 2 if canvas.size[0] >= 512 else 1  # a small plot keeps its height for the lines
         lines += canvas.wrap(run.cut_in_words(), 12, room, most)

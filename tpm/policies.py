@@ -155,15 +155,16 @@ class Preset(Policy):
     def label(self) -> str:
         return f"preset {self.name}{follow_label(self.mode)}"
 
-    def resolve(self, family: str) -> tuple[float, str]:
-        """(deviation, remark) for a model family."""
+    def resolve(self, family: str) -> tuple[float, str, bool]:
+        """(deviation, where it comes from in words, whether it is tuned) for a model family."""
         wanted = family if self.name == "auto" else self.name
-        value, source = PRESETS.get(wanted, (UNTUNED, "untuned"))
-        return value, f"{wanted} D = {value:+g}, {source}"
+        value, paper = PRESETS.get(wanted, (UNTUNED, ""))
+        source = f"{wanted} D = {value:+g}"
+        return value, f"{source}, {paper}" if paper else source, wanted in PRESETS
 
     def decide(self, state: State) -> Decision:
-        value, remark = self.resolve(state.family)
-        if remark.endswith("untuned") and state.last:
+        value, _, tuned = self.resolve(state.family)
+        if not tuned and state.last:
             return synchronous(state)
         return Constant(value, self.unit, self.mode).decide(state)
 

@@ -7,12 +7,13 @@ import math
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+DEVIATION, ASYNDM = "deviation", "asyndm"  # kinds of runs
 LISTS = (
     "t_star",
     "deviation",
     "cut_percent",
     "omega",
-)  # one value a sample, of maps min, mean, max; the rest is one number
+)  # one value an image, of maps smallest, mean and largest; the rest is one number
 NOTHING = (
     "off: nothing was recorded (the patch is bypassed, the sampler had no steps, or it has not run "
     "yet: connect its latent to 'after')"
@@ -21,16 +22,22 @@ NOTHING = (
 
 @dataclass
 class Run:
-    """One sampling. family: of the model. remark: where the deviation comes from, or a warning.
+    """One sampling. label: the method in words. family: of the model. sigmas: the whole schedule
+    (K+1,).
 
-    sigmas: the whole schedule (K+1,). steps: one dict an evaluation, see `add`. masks: where a
-    region was used, one (B, ...) in [0, 1] an evaluation.
+    kind: DEVIATION, or ASYNDM, whose deviation is minus the pixels' lag in steps. source: where the
+    numbers come from, in words. tuned: False where nobody has measured them for this family.
+    warnings: a sentence each. steps: one dict an evaluation, see `add`. masks: where a region was
+    used, one (B, ...) in [0, 1] an evaluation.
     """
 
     label: str
     family: str
-    remark: str
     sigmas: list[float]
+    kind: str = DEVIATION
+    source: str = ""
+    tuned: bool = True
+    warnings: list[str] = field(default_factory=list)
     steps: list[dict[str, Any]] = field(default_factory=list)
     masks: list[Any] = field(default_factory=list)
 
@@ -43,18 +50,33 @@ class Run:
         deviation: list[float],
         cut_percent: list[float],
         omega: list[float],
-        of_map: bool = False,
+        map_of: int = 0,
     ) -> None:
         """One evaluation at grid point `step`: the sampler's sigma and time t, the time t_star that
         the network was told, its D, the share of sigma that this cuts, and omega of Eq. 19.
 
-        of_map: the lists are smallest, mean and largest of a map of pixels."""
+        map_of: 0 where the lists have one value an image, else of how many images they are the
+        pixels' smallest, mean and largest."""
         entry = {"step": int(step), "sigma": float(sigma), "t": float(t)}
+        entry |= {"map": map_of > 0, "images": map_of or len(t_star)}
         for name, values in zip(LISTS, (t_star, deviation, cut_percent, omega), strict=True):
             entry[name] = [float(value) for value in values]
-        if of_map:
-            entry["map"] = True
         self.steps.append(entry)
+
+    def warn(self, *sentences: str) -> None:
+        """Adds warnings, each once."""
+        self.warnings += [s for s in dict.fromkeys(sentences) if s not in self.warnings]
+
+    @property
+    def said(self) -> str:
+        """Source and warnings, for a place that shows `untuned` by itself."""
+        return "; ".join([self.source, *self.warnings] if self.source else self.warnings)
+
+    @property
+    def remark(self) -> str:
+        """Source, whether it is tuned, and warnings, as they are printed."""
+        source = ", ".join([self.source] * bool(self.source) + ["untuned"] * (not self.tuned))
+        return "; ".join([source, *self.warnings] if source else self.warnings)
 
     @property
     def off(self) -> bool:
@@ -75,8 +97,17 @@ class Run:
 
     @property
     def asyndm(self) -> bool:
-        """True for a run of AsynDM: its deviation is minus the pixels' lag in steps."""
-        return self.label.startswith("AsynDM")
+        return self.kind == ASYNDM
+
+    @property
+    def of_map(self) -> bool:
+        """True where an evaluation was told a map of pixels."""
+        return any(step["map"] for step in self.steps)
+
+    @property
+    def images(self) -> int:
+        """The largest batch of its evaluations."""
+        return max((step["images"] for step in self.steps), default=0)
 
     @property
     def why_empty(self) -> str:
@@ -84,11 +115,6 @@ class Run:
         if self.asyndm:
             return "the stock sampler ran"
         return "no evaluations were recorded"
-
-    @property
-    def untuned(self) -> bool:
-        """True where nobody has measured the deviation for this family."""
-        return "untuned" in self.remark
 
     def values(self, name: str) -> list[float]:
         """All finite samples of all evaluations of one of LISTS."""
@@ -156,7 +182,8 @@ class Run:
         """Deviation, omega and cut of a run that is not off."""
         if self.asyndm:
             most = -min(self.values("deviation"), default=0.0)
-            words = f"pixels {-self.mean_deviation():.2f} steps behind, {most:.2f} at most"
+            of = f" of {self.images} images" if self.images > 1 else ""
+            words = f"pixels{of} {-self.mean_deviation():.2f} steps behind, {most:.2f} at most"
         else:
             words = f"mean D {self.mean_deviation():+.3f}"
         omega = self.values("omega")
@@ -167,9 +194,10 @@ class Run:
     def cut_in_words(self) -> str:
         """The peak cut of sigma, and the setting of Detail Daemon that cuts as much."""
         words = f"peak cut {self.peak_cut():.1f} %"
-        if any(step.get("map") for step in self.steps):
+        if self.of_map:
             most = max(self.values("cut_percent"), key=abs, default=0.0)
-            return f"{words} (means over the picture; {most:.1f} % at its strongest)"
+            over = f"{self.images} pictures" if self.images > 1 else "the picture"
+            return f"{words} (means over {over}; {most:.1f} % at its strongest)"
         return words + self.as_detail_daemon() if self.peak_cut() else words
 
 
@@ -184,7 +212,11 @@ class Trace:
         content = {
             "runs": [run.steps for run in self.runs],
             "labels": [run.label for run in self.runs],
+            "kinds": [run.kind for run in self.runs],
             "remarks": [run.remark for run in self.runs],
+            "sources": [run.source for run in self.runs],
+            "tuned": [run.tuned for run in self.runs],
+            "warnings": [list(run.warnings) for run in self.runs],
             "families": [run.family for run in self.runs],
             "sigmas": [list(run.sigmas) for run in self.runs],
         }
@@ -205,20 +237,21 @@ def stages_of(runs: list[Run]) -> tuple[Run, int]:
     the same label and sigmas, are one run."""
     run, count = runs[-1], 1
     for earlier in reversed(runs[:-1]):
-        same = (earlier.label, earlier.sigmas) == (run.label, run.sigmas)
+        same = (earlier.kind, earlier.label, earlier.sigmas) == (run.kind, run.label, run.sigmas)
         if not (same and earlier.steps and run.steps):
             break
         if earlier.steps[-1]["step"] >= run.steps[0]["step"]:
             break
         steps, masks = earlier.steps + run.steps, earlier.masks + run.masks
-        run, count = replace(run, steps=steps, masks=masks), count + 1
+        warnings = list(dict.fromkeys(earlier.warnings + run.warnings))
+        run, count = replace(run, steps=steps, masks=masks, warnings=warnings), count + 1
     return run, count
 
 
 def mean_of(values: list[float], step: dict[str, Any]) -> float:
     """Over the batch; of a map its own mean stands in the middle. NaN where nothing is finite."""
-    if step.get("map"):
-        return values[len(values) // 2]
+    if step["map"]:
+        return values[1]
     values = [v for v in values if math.isfinite(v)]
     return sum(values) / len(values) if values else math.nan
 

@@ -97,10 +97,9 @@ def test_a_model_sampled_twice_gives_two_runs(server):
     found = record(server, graph)
     assert [len(run) for run in found["runs"]] == [4, 4]
     entry = found["runs"][0][1]
-    assert set(entry) == {"step", "sigma", "t", "t_star", "deviation", "cut_percent", "omega"}
-    assert all(
-        isinstance(entry[key], list) for key in ("t_star", "deviation", "cut_percent", "omega")
-    )
+    lists = {"t_star", "deviation", "cut_percent", "omega"}
+    assert set(entry) == {"step", "sigma", "t", "map", "images"} | lists
+    assert all(isinstance(entry[key], list) for key in lists)
 
 
 def test_a_bypassed_patch_draws_off(server):

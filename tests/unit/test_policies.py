@@ -67,9 +67,8 @@ def test_constant_in_both_units():
 )
 def test_presets(name, family, value):
     assert numbers(Preset(name).decide(state(family=family))) == (value, 0.0, 1.0)
-    remark = Preset(name).resolve(family)[1]
-    assert ("untuned" in remark) == (value == 0.25)
-    assert ("paper" in remark) == (value != 0.25)
+    found, source, tuned = Preset(name).resolve(family)
+    assert found == value and tuned == (value != 0.25) == ("paper" in source)
 
 
 def test_an_untuned_family_keeps_its_last_step_synchronous():

@@ -9,19 +9,19 @@ import torch
 from tpm.canvas import DARK, LIGHT
 from tpm.panels import Axis, nice_ticks
 from tpm.plot import plot_trace, words_card
-from tpm.trace import Run, Trace, stages_of
+from tpm.trace import ASYNDM, Run, Trace, stages_of
 
 GRID = [1.0, 0.9, 0.75, 0.5, 0.0]
 
 
-def run(deviation=(0.5,), label="D = +0.5", remark="", family="tiny", omega=1.0, grid=GRID) -> Run:
-    """A run of Euler over the grid with one deviation a sample."""
-    record = Run(label, family, remark, list(grid))
+def run(deviation=(0.5,), label="D = +0.5", omega=1.0, grid=GRID, map_of=0, **fields) -> Run:
+    """A run of Euler over the grid with one deviation an image, or smallest, mean and largest."""
+    record = Run(label, "tiny", list(grid), **fields)
     for k in range(len(grid) - 1):
         d = [value * (k > 0) for value in deviation]
         t_star = [grid[k] + value * (grid[k] - grid[max(k - 1, 0)]) for value in d]
         cut = [100 * (1 - value / grid[k]) for value in t_star]
-        record.add(k, grid[k], grid[k], t_star, d, cut, [omega] * len(d))
+        record.add(k, grid[k], grid[k], t_star, d, cut, [omega] * len(d), map_of)
     return record
 
 
@@ -38,13 +38,14 @@ def count(image: torch.Tensor, color: str) -> int:
 
 
 def test_json():
-    content = json.loads(trace(run(), run((0.2, -0.2), remark="untuned")).to_json())
-    assert set(content) == {"runs", "labels", "remarks", "families", "sigmas"}
+    content = json.loads(trace(run(), run((0.2, -0.2), tuned=False)).to_json())
+    named = {"runs", "labels", "families", "kinds", "sigmas"}
+    assert set(content) == named | {"remarks", "sources", "tuned", "warnings"}
     assert content["labels"] == ["D = +0.5"] * 2 and content["remarks"] == ["", "untuned"]
     assert content["families"] == ["tiny"] * 2 and content["sigmas"] == [GRID, GRID]
     first = content["runs"][0][2]
     keys = {"step", "sigma", "t", "t_star", "deviation", "cut_percent", "omega"}
-    assert set(first) == keys and first["step"] == 2
+    assert set(first) == keys | {"map", "images"} and first["step"] == 2
     assert first["sigma"] == first["t"] == 0.75 and first["deviation"] == [0.5]
     assert first["t_star"] == pytest.approx([0.675]) and first["cut_percent"] == pytest.approx(
         [10.0]
@@ -66,7 +67,7 @@ def test_empty_trace():
 
 
 def test_summary_names_the_numbers():
-    text = trace(run(remark="paper: 10 steps, 512 px")).summary()
+    text = trace(run(source="paper: 10 steps, 512 px")).summary()
     assert "D = +0.5: 4 evaluations, mean D +0.500" in text  # the first one is no decision
     assert "peak cut 25.0 %, as Detail Daemon with detail_amount x cfg = 2.50" in text
     assert "but the steps are not shortened" in text
@@ -95,21 +96,24 @@ def test_summary_names_the_setting_of_detail_daemon_only_where_it_is_the_same():
     assert "Detail Daemon" not in run((0.0,), omega=1.1).summary()
 
 
-def of_map(label: str = "D = +0.5, in a region") -> Run:
+def of_map(images: int = 1) -> Run:
     """Smallest, mean and largest of the pixels, and the region's masks."""
-    record = run((-0.4, -0.1, 0.0) if label.startswith("AsynDM") else (0.0, 0.1, 0.4), label)
-    for step in record.steps:
-        step["map"] = True
-    record.masks = [torch.eye(8)[None] for _ in record.steps]
+    record = run((0.0, 0.1, 0.4), "D = +0.5, in a region", map_of=images)
+    record.masks = [torch.eye(8).expand(images, -1, -1) for _ in record.steps]
     return record
+
+
+def asyndm(images: int = 1) -> Run:
+    """The same of a lag, which is minus the deviation."""
+    return run((-0.4, -0.1, 0.0), "AsynDM euler, strength 0.5, cat", map_of=images, kind=ASYNDM)
 
 
 def test_summary_of_maps():
     text = of_map().summary()
     assert "mean D +0.100, peak cut 5.0 % (means over the picture; 20.0 % at its strongest)" in text
-    text = of_map("AsynDM euler, strength 0.5, cat").summary()
+    text = asyndm().summary()
     assert "pixels 0.10 steps behind, 0.40 at most" in text and "Detail Daemon" not in text
-    none = Run("AsynDM euler, strength 0", "tiny", "", GRID)
+    none = Run("AsynDM euler, strength 0", "tiny", GRID, kind=ASYNDM)
     assert "off, the stock sampler ran" in none.summary()
 
 
@@ -142,23 +146,21 @@ def test_one_step_says_why_it_is_off():
 
 
 def test_summary_of_several_runs():
-    lines = (
-        trace(run(), run(label="second", remark="sdxl D = +0.25, untuned")).summary().split("\n")
-    )
+    second = run(label="second", source="sdxl D = +0.25", tuned=False)
+    lines = trace(run(), second).summary().split("\n")
     assert lines[0].startswith("run 1 of 2: D = +0.5") and lines[1].startswith("run 2 of 2: second")
-    assert "untuned" in lines[2] and len(lines) == 3
+    assert lines[2:] == ["  sdxl D = +0.25, untuned"]
 
 
 def test_summary_of_nothing():
-    assert "no evaluations" in trace(Run("D = +0.5", "tiny", "", GRID)).summary()
+    assert "no evaluations" in trace(Run("D = +0.5", "tiny", GRID)).summary()
     assert "off" in trace(run((0.0,))).summary()
     assert "off" not in trace(run((0.0,), omega=1.1)).summary()
     assert "omega 1.1 to 1.1" in trace(run((0.0,), omega=1.1)).summary()
 
 
-def test_off_untuned_and_peak():
+def test_off_and_peak():
     assert run((0.0, 0.0)).off and not run((0.0, 0.1)).off and not run((0.0,), omega=0.9).off
-    assert run(remark="sdxl D = +0.25, untuned").untuned and not run().untuned
     assert run((0.5, 0.3)).peak_cut() == pytest.approx(20.0)  # mean of the batch
 
 
@@ -180,7 +182,7 @@ def test_a_free_size_grows_with_what_is_shown():
     assert 480 < plain < omega < region + 60 and plain < region
     assert plot_trace(trace(run())).shape[2] == 768
     long = "a warning that needs more room than one line of the plot has at its width " * 2
-    assert plain < plot_trace(trace(run(remark=long))).shape[1]
+    assert plain < plot_trace(trace(run(warnings=[long]))).shape[1]
 
 
 def heights_of_cut(image: torch.Tensor) -> list[float]:
@@ -191,7 +193,7 @@ def heights_of_cut(image: torch.Tensor) -> list[float]:
 
 
 def test_asyndm_is_drawn_as_a_lag_above_zero():
-    zero, later = heights_of_cut(plot_trace(trace(of_map("AsynDM euler"))))
+    zero, later = heights_of_cut(plot_trace(trace(asyndm())))
     assert later < zero - 20
     zero, later = heights_of_cut(plot_trace(trace(run((-0.4,)))))
     assert later > zero + 20
@@ -204,12 +206,12 @@ def test_plot_says_off_without_the_told_line():
     zero = plot_trace(trace(run((0.0,))))
     assert count(zero, DARK.text) > 1000 and count(zero, DARK.told) == 0
     assert count(zero, DARK.true) > 200  # the sampler's own sigma is still there
-    assert count(plot_trace(trace(Run("a", "tiny", "", GRID))), DARK.text) > 1000
+    assert count(plot_trace(trace(Run("a", "tiny", GRID))), DARK.text) > 1000
 
 
 def test_plot_shows_untuned():
-    tagged = plot_trace(trace(run(remark="sdxl D = +0.25, untuned")))
-    plain = plot_trace(trace(run(remark="flux1_dev D = +0.5, paper: 10 steps")))
+    tagged = plot_trace(trace(run(source="sdxl D = +0.25", tuned=False)))
+    plain = plot_trace(trace(run(source="flux1_dev D = +0.5, paper: 10 steps")))
     assert count(tagged, DARK.warn) > 500 and count(plain, DARK.warn) == 0
 
 
@@ -238,8 +240,8 @@ def test_whiskers_appear_with_a_batch_that_differs():
         run(grid=[14.6, 7.0, 2.0, 0.5, 0.03, 0.0]),
         run(grid=[1.0 - i / 120 for i in range(121)]),
         run(grid=[1.0, 0.0]),
-        run(label="x" * 300, remark="word " * 200),
-        run(label="", remark="untuned" * 100),
+        run(label="x" * 300, source="word " * 200),
+        run(label="", source="untuned" * 100),
         run((-1.0, 1.0, math.nan)),
     ],
     ids=["eps model", "120 steps", "one step", "long text", "no label", "nan"],
