@@ -13,12 +13,12 @@ from ..tpm.schedule import grid_index
 
 def grid_state(run, sampling, k: int, sigma: float, batch: int, evaluation=None) -> State:
     """The policy's view of grid point k."""
-    own = grid_index(run.own, sigma)
+    following = [*run.own[grid_index(run.own, sigma) + 1 :], *run.nodes[k + 1 :]]
     return State(
         k=k,
         steps=len(run.nodes) - 1,
         sigma=sigma,
-        last=own + 1 >= len(run.own) or run.own[own + 1] == 0.0,
+        last=following[:1] == [0.0],  # of a stage's own nodes; behind its end, of the schedule's
         batch=batch,
         device=torch.device("cpu"),
         family=run.family,

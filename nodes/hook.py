@@ -9,6 +9,7 @@ denoised, the sampler, masks, prompt ranges, ControlNets and caches never see t*
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, field
 
 import torch
@@ -17,10 +18,11 @@ from comfy_execution.utils import get_executing_context
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 
-from ..tpm.policies import Decision, Policy, Scaled, State
+from ..tpm.policies import Decision, Policy, Scaled, State, Still
 from ..tpm.schedule import PERCENT_UNIT, grid_index
 from ..tpm.trace import Run, Trace
 from .asking import ask_next, grid_state, network_ran
+from .chain import Chain, step_warnings
 from .family import model_family
 from .inputs import require_finite
 from .pixels.families import family_of
@@ -94,18 +96,19 @@ def outer_sample_wrapper(
 ):
     """OUTER_SAMPLE: opens a run for the predict and apply wrappers, closes it whatever happens."""
 
+    chain = Chain()
+
     def outer_sample(executor, noise, latent_image, sampler, own, *args, **kwargs):
-        guider = executor.class_obj
-        own_cpu = own.detach().float().cpu()
-        grid = own_cpu if sigmas is None else sigmas
-        family = model_family(guider.model_patcher)
-        label = policy.label + ("" if region is None else ", in a region")
-        source, tuned = source_of(policy, family)
-        warnings = warnings_of(policy, family, grid, own_cpu)
-        record = Run(label, family, grid.tolist(), source=source, tuned=tuned, warnings=warnings)
-        add_run(trace, record)
+        guider, nodes = executor.class_obj, own.detach().float().cpu()
+        owner = (current_prompt(), tuple(noise.shape))
+        if sigmas is not None:
+            run = open_run(policy, trace, guider, nodes, region, sigmas)
+            run.decisions = chain.carry(nodes.tolist(), owner)
+        elif len(nodes) == 2:
+            run = open_step(policy, trace, guider, nodes, region, chain, owner)
+        else:
+            run = open_run(policy, trace, guider, nodes, region, nodes)
         options = guider.model_options.setdefault("transformer_options", {})
-        run = RunState(policy, family, grid, record.sigmas, own_cpu.tolist(), record, region=region)
         options[KEY] = run
         try:
             if region is not None and region.static and region.mode == "words":
@@ -117,15 +120,53 @@ def outer_sample_wrapper(
         finally:
             options.pop(KEY, None)
             if run.pixels is not None:
-                record.masks = run.pixels.region.masks
+                run.record.masks += run.pixels.region.masks
 
     return outer_sample
 
 
+def open_run(policy: Policy, trace: Trace, guider, own, region, grid: torch.Tensor) -> RunState:
+    """A sampling begins: its state, and its record in the trace. own: the sampler's sigmas, grid:
+    the whole schedule (K+1,) that they are a part of."""
+    family = model_family(guider.model_patcher)
+    label = policy.label + ("" if region is None else ", in a region")
+    source, tuned = source_of(policy, family)
+    warnings = warnings_of(policy, family, grid, own)
+    record = Run(label, family, grid.tolist(), source=source, tuned=tuned, warnings=warnings)
+    add_run(trace, record)
+    return RunState(policy, family, grid, record.sigmas, own.tolist(), record, region=region)
+
+
+def open_step(policy: Policy, trace: Trace, guider, own, region, chain: Chain, owner) -> RunState:
+    """A sampling of one step begins: where it goes on from an earlier one, both are one run."""
+    place = chain.follow(own.tolist(), owner)
+    if place == "joined" and chain.record is not None:
+        record, grid = chain.record, torch.tensor(chain.grid)
+        record.sigmas = chain.grid
+        run = RunState(policy, record.family, grid, chain.grid, own.tolist(), record, region=region)
+    else:
+        run = open_run(policy, trace, guider, own, region, own)
+        chain.record = run.record
+    if policy.needs_schedule:
+        run.policy = Still(policy)
+    for sentence in step_warnings(place, policy, region):
+        if sentence not in run.record.warnings:
+            run.record.warnings.append(sentence)
+        if sentence not in chain.said:
+            logging.warning(sentence)
+        chain.said.add(sentence)
+    return run
+
+
+def current_prompt() -> str | None:
+    """The queued prompt that is being executed; None outside of a server."""
+    context = get_executing_context()
+    return None if context is None else context.prompt_id
+
+
 def add_run(trace: Trace, record: Run) -> None:
     """A trace holds the runs of one queued prompt: an older prompt's runs give way."""
-    context = get_executing_context()
-    prompt = None if context is None else context.prompt_id
+    prompt = current_prompt()
     if prompt != getattr(trace, "prompt", prompt):
         trace.runs.clear()
     trace.prompt = prompt
@@ -209,8 +250,7 @@ def first_pass(run: RunState, executor, x, timestep, model_options, seed):
 def decide(run: RunState, state: State) -> Decision:
     """The decision for this evaluation: t*_0 = t_0, and a TPM has answered one step earlier."""
     if state.k == 0:
-        first = run.policy.decide(state)
-        return Decision(first.deviation * 0, first.cut * 0, first.omega, first.follow)
+        return run.policy.decide(state).scaled(0.0)
     return run.decisions.get(state.k) or run.policy.decide(state)
 
 

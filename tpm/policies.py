@@ -117,6 +117,12 @@ class Policy:
         inner = getattr(self, "policy", None)
         return inner is not None and inner.learned
 
+    @property
+    def needs_schedule(self) -> bool:
+        """True where the place k of K matters, and not the noise level alone."""
+        inner = getattr(self, "policy", None)
+        return self.learned or (inner is not None and inner.needs_schedule)
+
     def decide(self, state: State) -> Decision:
         raise NotImplementedError
 
@@ -177,6 +183,7 @@ class Curve(Policy):
 
     policy: Policy
     shape: Callable[[float], float]
+    needs_schedule = True
 
     @property
     def label(self) -> str:
@@ -233,6 +240,21 @@ class Scaled(Policy):
             if inside(state, self.start_percent, self.end_percent)
             else decision
         )
+
+
+@dataclass(frozen=True)
+class Still(Policy):
+    """A policy whose deviation is held at 0 and which is never asked; its omega stays."""
+
+    policy: Policy
+    learned = False
+
+    @property
+    def label(self) -> str:
+        return self.policy.label
+
+    def decide(self, state: State) -> Decision:
+        return self.policy.decide(replace(state, evaluation=None)).scaled(0.0)
 
 
 @dataclass(frozen=True)

@@ -73,7 +73,7 @@ def add_wrapper(model, wrapper_type: str, wrapper):
 class PerSample:
     """A policy with another deviation for every image of the batch."""
 
-    label, learned, policy = "per sample", False, None
+    label, learned, policy, needs_schedule = "per sample", False, None, False
 
     def __init__(self, pack, values):
         self.decision, self.values = pack("tpm.policies").Decision, torch.tensor(values)
