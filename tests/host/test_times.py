@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -161,6 +163,57 @@ def test_samples_in_batches(pack, families, kind):
                 steps = trace.runs[-1].steps
                 assert all(c >= 0 for step in steps for c in step["cut_percent"])
                 assert all(c > 0 for step in steps[1:3] for c in step["cut_percent"])
+
+
+TIME_OF = {
+    "ModelSamplingDiscreteFlow": "sigma x 1000",
+    "ModelSamplingFlux": "sigma",
+    "ModelSamplingDiscrete": "place in a table of 1000",
+    "StableCascadeSampling": "angle of the cosine schedule, 0 to 1",
+    "ModelSamplingContinuousEDM": "log(sigma) / 4",
+    "ModelSamplingContinuousV": "atan(sigma) / 90 degrees",
+    "ModelSamplingCosmosRFlow": "sigma / (1 + sigma)",
+}
+
+
+def table(pack) -> str:
+    """How much of sigma D = +0.5 cuts, in percent, at the second, the sixth and the ninth of 10
+    evaluations (karras); `-` where the lowest time is reached."""
+    policies, rows = pack("tpm.policies"), []
+    config = type("Config", (), {"sampling_settings": {}})()
+    for kind in MODEL_TYPES:
+        sampling = comfy.model_base.model_sampling(config, comfy.model_base.ModelType[kind])
+        time = pack("nodes.times").ModelTime(sampling)
+        name = next(c.__name__ for c in type(sampling).__mro__[1:] if c.__name__ in TIMES)
+        sigmas = comfy.samplers.calculate_sigmas(sampling, "karras", 10)
+        cells = []
+        for unit in policies.UNITS:
+            cuts = []
+            for _, u, u_star in told(pack, sampling, sigmas, policies.Constant(0.5, unit)):
+                ratio = time.sigma_ratio(torch.tensor([u]), torch.tensor([u_star]))
+                cuts.append("-" if u_star <= time.lowest else f"{100 * (1 - float(ratio)):.1f}")
+            cells.append(", ".join((cuts[0], cuts[4], cuts[-2])))
+        what = "sigma" if time.is_logarithm else "the time"
+        rows.append(f"| {kind} | {TIME_OF[name]} | {what} | {cells[0]} | {cells[1]} |")
+    head = (
+        "| ComfyUI's model type | the network's time | percent is a share of | interval | percent |"
+    )
+    return "\n".join([head, "|---|---|---|---|---|", *rows])
+
+
+def cells_of(text: str) -> list[float | str]:
+    """Every cell of the tables in a text, its numbers as numbers."""
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    cells = [part.strip(" |") for row in rows for part in re.split(r"[|,]", row)]
+    return [float(c) if re.fullmatch(r"[\d.]+", c) else c for c in cells]
+
+
+def test_the_page_has_this_table(pack):
+    page = (Path(__file__).parents[2] / "docs" / "times.md").read_text()
+    wanted = table(pack)
+    for found, cell in zip(cells_of(page), cells_of(wanted), strict=True):
+        same = found == (pytest.approx(cell, abs=0.15) if isinstance(cell, float) else cell)
+        assert same, f"put this into docs/times.md:\n{wanted}"
 
 
 @pytest.mark.parametrize("name", list(BUILDERS))
