@@ -22,10 +22,11 @@ from ..tpm.trace import ASYNDM, Run, Trace
 from .family import model_family
 from .hook import KEY as HOOK_KEY
 from .hook import add_run
-from .inputs import require_finite
+from .inputs import require_finite, require_picture
 from .pixels.masking import Region
 from .pixels.run import PixelRun, times_of
 from .pixels.scope import pixel_map
+from .remarks import warn
 from .times import require_descending
 
 SAMPLERS = ("euler", "ddim", "euler_ancestral")
@@ -90,6 +91,7 @@ def eta_of(settings: AsynDM) -> float:
 @torch.no_grad()
 def sample(settings: AsynDM, trace: Trace, model, x, sigmas, extra_args, callback, disable):
     """The sampler function: x (B, C, ...) at sigmas[0] to x at sigmas[-1]; sigmas (N+1,)."""
+    require_picture(x)
     args = {"callback": callback, "disable": disable}
     guider = model.inner_model
     last = meeting_node(sigmas)
@@ -100,14 +102,14 @@ def sample(settings: AsynDM, trace: Trace, model, x, sigmas, extra_args, callbac
         record.source = "strength 0 is the stock sampler"
         return stock(settings, model, x, sigmas, extra_args=extra_args, **args)
     if last < 2:
-        record.warn("AsynDM needs 3 steps or more: all pixels meet before the last one")
+        warn(record, "AsynDM needs 3 steps or more: all pixels meet before the last one")
         return stock(settings, model, x, sigmas, extra_args=extra_args, **args)
     require_descending(sigmas.detach().float().cpu())
     refuse_patch(extra_args)
     keep = extra_args.get("denoise_mask")
     run = PixelRun(settings.region, guider, x.shape, x.device, keep)
+    record.warn(*run.region.warnings)
     if run.region.fixed and not bool(run.region.weight.any()):
-        record.warn("the region is empty: paint in white what is to be finished last")
         return stock(settings, model, x, sigmas, extra_args=extra_args, **args)
     options = run.attached(extra_args.get("model_options", {}))
     extra_args = {**extra_args, "model_options": options}
@@ -145,7 +147,9 @@ def asynchronous(
         s_next = sigma_at(sigmas, i + 1 - lag, space)
         x = step(settings, sampling, x, denoised, s, s_next, noise)
         s = s_next
+    run.region.close()
     record.masks = run.region.masks
+    record.warn(*run.region.warnings)
     return x
 
 

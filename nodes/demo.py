@@ -25,7 +25,7 @@ from comfy_api.latest import io
 
 from .family import FAMILY_KEY
 from .host import schema
-from .inputs import CATEGORY
+from .inputs import CATEGORY, require_picture
 
 WEIGHTS = Path(__file__).parents[1] / "training" / "tiny" / "weights"
 EMPTY, PAD = 0, 1  # rows of the word table
@@ -100,7 +100,8 @@ class TinyText(torch.nn.Module):
 
 
 class TinyAutoencoder(torch.nn.Module):
-    """Latent (B, 16, h, w) in SD3's file scale <-> image (B, 3, 8h, 8w) in [-1, 1].
+    """Latent (B, 16, h, w) in SD3's file scale <-> image (B, 3, 8h, 8w) in [-1, 1]. Both raise
+    ValueError on other shapes.
 
     The model's own pixels are half as many; the image is enlarged twice so that one latent cell is
     eight pixels, as users of SD3 latents expect.
@@ -117,12 +118,24 @@ class TinyAutoencoder(torch.nn.Module):
         return (self.basis * factor).T.reshape(-1, 3, self.patch, self.patch)
 
     def decode(self, latent: torch.Tensor, **kwargs) -> torch.Tensor:
+        if latent.ndim != 4 or latent.shape[1] != CHANNELS:
+            raise ValueError(
+                f"The embedded demo model's VAE found a latent of shape {list(latent.shape)}, "
+                f"expected (batch, {CHANNELS}, height, width); decode it with the VAE of the model "
+                "that made it."
+            )
         x = self.scale_shift.process_in(latent)
         image = torch.nn.functional.conv_transpose2d(x, self.kernel(self.scale), stride=self.patch)
         image = image + self.mean.view(1, 3, self.patch, self.patch).repeat(1, 1, *x.shape[2:])
         return torch.nn.functional.interpolate(image.clamp(-1, 1), scale_factor=2, mode="bicubic")
 
     def encode(self, image: torch.Tensor, **kwargs) -> torch.Tensor:
+        if image.ndim != 4 or image.shape[1] != 3 or min(image.shape[2:]) < 2 * self.patch:
+            raise ValueError(
+                f"The embedded demo model's VAE found an image of shape {list(image.shape)} once "
+                "it was cut to whole cells of 8 pixels, expected (batch, 3, height, width) of 8 "
+                "pixels or more a side; give it a larger RGB image."
+            )
         small = torch.nn.functional.avg_pool2d(image, 2)
         bias = -self.mean @ (self.basis / self.scale)
         x = torch.nn.functional.conv2d(small, self.kernel(1 / self.scale), bias, stride=self.patch)
@@ -157,7 +170,8 @@ def load_demo_model() -> ModelPatcher:
 
 
 def checked_latent(executor, noise, latent_image, *args, **kwargs):
-    """OUTER_SAMPLE: raises ValueError on latents that the network has no positions for."""
+    """OUTER_SAMPLE: raises ValueError on latents that the network has no positions for, and on
+    empty ones."""
     shape = list(latent_image.shape)
     if len(shape) != 4 or shape[1] != CHANNELS or max(shape[2:]) > MOST_CELLS:
         raise ValueError(
@@ -165,6 +179,7 @@ def checked_latent(executor, noise, latent_image, *args, **kwargs):
             f"{CHANNELS}, height, width) of at most {MOST_CELLS} x {MOST_CELLS}; use the node "
             "EmptySD3LatentImage at 128 x 128, which is what it was trained on."
         )
+    require_picture(latent_image)
     return executor(noise, latent_image, *args, **kwargs)
 
 

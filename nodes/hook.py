@@ -24,13 +24,13 @@ from ..tpm.trace import Run, Trace
 from .asking import ask_next, grid_state, network_ran
 from .chain import Chain, step_warnings
 from .family import model_family
-from .inputs import require_finite
+from .inputs import require_finite, require_picture
 from .pixels.families import family_of
 from .pixels.masking import Region
 from .pixels.run import PixelRun
 from .pixels.scope import pixel_map
 from .regional import like, listed, over, per_sample
-from .remarks import source_of, warnings_of
+from .remarks import source_of, warn, warnings_of
 from .times import ModelTime, grid_times, require_descending, velocity_factor
 
 KEY = "async_timestep"  # of the wrappers and of the run in transformer_options
@@ -99,6 +99,7 @@ def outer_sample_wrapper(
     chain = Chain()
 
     def outer_sample(executor, noise, latent_image, sampler, own, *args, **kwargs):
+        require_picture(latent_image)
         guider, nodes = executor.class_obj, own.detach().float().cpu()
         owner = (current_prompt(), tuple(noise.shape))
         if sigmas is not None:
@@ -116,11 +117,15 @@ def outer_sample_wrapper(
                 executor(noise.clone(), latent_image, sampler, own, *args, **kwargs)
                 run.first_pass = False
                 run.pixels.region.freeze()
-            return executor(noise, latent_image, sampler, own, *args, **kwargs)
+            latent = executor(noise, latent_image, sampler, own, *args, **kwargs)
+            if run.pixels is not None:
+                run.pixels.region.close()
+            return latent
         finally:
             options.pop(KEY, None)
             if run.pixels is not None:
                 run.record.masks += run.pixels.region.masks
+                run.record.warn(*run.pixels.region.warnings)
 
     return outer_sample
 
@@ -131,9 +136,9 @@ def open_run(policy: Policy, trace: Trace, guider, own, region, grid: torch.Tens
     family = model_family(guider.model_patcher)
     label = policy.label + ("" if region is None else ", in a region")
     source, tuned = source_of(policy, family)
-    warnings = warnings_of(policy, family, grid, own)
-    record = Run(label, family, grid.tolist(), source=source, tuned=tuned, warnings=warnings)
+    record = Run(label, family, grid.tolist(), source=source, tuned=tuned)
     add_run(trace, record)
+    warn(record, *warnings_of(policy, family, grid, own))
     return RunState(policy, family, grid, record.sigmas, own.tolist(), record, region=region)
 
 

@@ -90,6 +90,15 @@ def require_finite(**numbers: float) -> None:
             )
 
 
+def require_picture(latent) -> None:
+    """Raises ValueError on a latent (B, C, ...) without an image or without a pixel."""
+    if 0 in latent.shape:
+        raise ValueError(
+            f"The latent has the shape {list(latent.shape)}, in which there is no picture, "
+            "expected one image or more of one pixel or more; look for the node that left none."
+        )
+
+
 def trace_output() -> io.Custom.Output:
     return TraceType.Output(
         display_name="trace",

@@ -92,10 +92,30 @@ class AsyncTimestepNoiseMeter(io.ComfyNode):
 
     @classmethod
     def execute(cls, image: torch.Tensor) -> io.NodeOutput:
-        level, where = noise_residual(image[..., :3])
-        level = level * 255
-        lines = [f"image {i}: {value:.2f} of 255" for i, value in enumerate(level.tolist())]
+        level, where, lines = measured_noise(image)
         text = "Residual noise\n" + "\n".join(lines)
-        picture = where.unsqueeze(-1).expand(-1, -1, -1, 3).contiguous()
         shown = {**ui.PreviewImage(words_card(lines), cls=cls).as_dict(), "text": [text]}
-        return io.NodeOutput(float(level.mean()), picture, text, ui=shown)
+        return io.NodeOutput(level, where, text, ui=shown)
+
+
+def measured_noise(image: torch.Tensor) -> tuple[float, torch.Tensor, list[str]]:
+    """Mean level, map (B, H, W, 3) and a line an image, of images (B, H, W, C); one channel is
+    grey, a fourth is left out. An image that is not finite has no level, and its map is black.
+    Raises ValueError where none has a level."""
+    rgb = image.expand(*image.shape[:-1], 3) if image.shape[-1:] == (1,) else image[..., :3]
+    level, where = noise_residual(rgb)
+    finite = level.isfinite()
+    if not bool(finite.any()):
+        raise ValueError(
+            "The noise meter found only images whose pixels are not finite (NaN or infinity), "
+            "expected numbers from 0 to 1; look for the node that made them, often a VAE in half "
+            "precision."
+        )
+    level = level * 255
+    lines = [
+        f"image {i}: {value:.2f} of 255" if ok else f"image {i}: not finite, not measured"
+        for i, (value, ok) in enumerate(zip(level.tolist(), finite.tolist(), strict=True))
+    ]
+    where = where.where(finite.view(-1, 1, 1), torch.zeros_like(where))
+    picture = where.unsqueeze(-1).expand(-1, -1, -1, 3).contiguous()
+    return float(level[finite].mean()), picture, lines

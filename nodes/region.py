@@ -32,7 +32,7 @@ def region_mask(
     on what the mode needs and has not, and on unknown words.
     """
     if mode == "mask":
-        return Region(mode, mask=checked_mask(mask))
+        return Region(mode, mask=mask)
     if mode == "all":
         return Region(mode)
     if mode != "words":
@@ -72,19 +72,6 @@ def word_factors(words: str) -> dict[str, float]:
     return factors
 
 
-def checked_mask(mask: torch.Tensor | None) -> torch.Tensor:
-    if mask is None:
-        raise ValueError(
-            "AsynDM Region Mask in mode mask found no mask; connect a MASK, or use mode words."
-        )
-    if not bool(torch.isfinite(mask).all()):
-        raise ValueError(
-            "The mask holds values that are not finite (NaN or infinity); check the node that "
-            "made it."
-        )
-    return mask
-
-
 def region_input() -> io.Custom.Input:
     return RegionType.Input(
         "region",
@@ -110,7 +97,7 @@ def region_of(mask: torch.Tensor | None, region: Region | None) -> Region | None
             "Both a mask and a region are connected; connect one of them (a region in mode mask "
             "takes the mask)."
         )
-    return region if mask is None else Region("mask", mask=checked_mask(mask))
+    return region if mask is None else Region("mask", mask=mask)
 
 
 class AsynDMRegionMask(io.ComfyNode):

@@ -8,6 +8,7 @@ import torch
 
 from ..tpm.learned import TPMPolicy, family_warning, grid_warning
 from ..tpm.policies import Policy, Preset
+from ..tpm.trace import Run
 
 
 def source_of(policy: Policy, family: str) -> tuple[str, bool]:
@@ -17,16 +18,20 @@ def source_of(policy: Policy, family: str) -> tuple[str, bool]:
 
 
 def warnings_of(policy: Policy, family: str, grid: torch.Tensor, own: torch.Tensor) -> list[str]:
-    """Sentences for the plot, which go to the log too. grid: (K+1,) the whole schedule, own: the
-    part of it that the sampler runs."""
+    """A sentence each. grid: (K+1,) the whole schedule, own: the part of it that the sampler
+    runs."""
     inner = innermost(policy)
     warnings = [schedule_warning(grid, own)]
     if isinstance(inner, TPMPolicy):
         warnings += [family_warning(inner.meta, family), grid_warning(inner.meta, grid.tolist())]
-    warnings = [warning for warning in warnings if warning]
-    for warning in warnings:
-        logging.warning(warning)
-    return warnings
+    return [warning for warning in warnings if warning]
+
+
+def warn(record: Run, *sentences: str) -> None:
+    """Into the log, and into what the plot says of this run."""
+    for sentence in sentences:
+        logging.warning(sentence)
+    record.warn(*sentences)
 
 
 def innermost(policy: Policy) -> Policy:

@@ -81,7 +81,8 @@ class ModelTime:
 
 def require_descending(sigmas: torch.Tensor) -> None:
     """Raises ValueError unless the grid never rises (a thousand steps may have equal nodes)."""
-    if sigmas.ndim != 1 or len(sigmas) < 2 or not bool((sigmas[1:] <= sigmas[:-1]).all()):
+    falls = sigmas.ndim == 1 and len(sigmas) > 1 and bool((sigmas[1:] <= sigmas[:-1]).all())
+    if not falls or not bool(torch.isfinite(sigmas).all()):
         raise ValueError(
             f"Async Timestep found sigmas {[round(s, 4) for s in sigmas.flatten().tolist()][:8]}, "
             "expected a schedule of two or more falling values; connect the scheduler's own "

@@ -264,8 +264,9 @@ def noise_meter(server) -> Image.Image:
             name = "images" if reader == "preview" else "image"
             graph[reader]["inputs"][name] = ["noisy", 0]
         graph["map"] = node("PreviewImage", images=["meter", 1])
+        graph["level"] = node("PreviewAny", source=["meter", 0])
         outputs = server.run(graph)
-        level = outputs["meter"]["text"][0].split(": ")[-1].removesuffix(" of 255")
+        level = f"{float(outputs['level']['text'][0]):.2f}"
         upper.append((label, images(server, outputs["preview"])[0]))
         lower.append((f"level {level}", images(server, outputs["map"])[0]))
     return sheet([upper[:3], lower[:3], upper[3:], lower[3:]])

@@ -68,7 +68,8 @@ class TPMPolicy(Policy):
                 f"{self.label} found latents of shape {list(evaluation.x.shape)} ({family}), "
                 f"expected {channels} channels and two image axes: {wanted}, or use Deviation."
             )
-        if pooled is None or pooled.ndim != 2 or pooled.shape[1] != self.meta.pooled_dim:
+        wrong = pooled is None or pooled.ndim != 2 or pooled.shape[1] != self.meta.pooled_dim
+        if wrong or len(pooled) == 0:
             found = "no pooled text" if pooled is None else f"pooled text {list(pooled.shape)}"
             raise ValueError(
                 f"{self.label} found {found} ({family}), expected {self.meta.pooled_dim} values a "

@@ -22,8 +22,14 @@ def noise_residual(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     (Donoho, 1995) instead of the mean, so that edges and lines hardly count. In units of the
     image's range, of luminance: independent noise in R, G and B counts 0.67 of its std. Fine
     texture counts as noise, so compare images of one seed. map: the same from the local mean;
-    1 is a std of 0.05. Raises ValueError on other shapes and on images smaller than 3x3.
+    1 is a std of 0.05. NaN where a pixel is not finite. Raises ValueError on other shapes, on
+    images smaller than 3x3 and on an empty batch.
     """
+    if image.ndim == 4 and len(image) == 0:
+        raise ValueError(
+            f"The noise meter found no image (a batch of shape {list(image.shape)}), expected one "
+            "or more; look for the node that left none."
+        )
     if image.ndim != 4 or image.shape[-1] != 3 or min(image.shape[1:3]) < 3:
         raise ValueError(
             f"The noise meter found an image of shape {list(image.shape)}, expected (batch, "

@@ -114,6 +114,11 @@ CLIP_L = node("CLIPLoader", clip_name="clip_l.safetensors", type="stable_diffusi
 HIDREAM = node("CLIPLoader", clip_name="clip_l.safetensors", type="hidream")
 LONG = "two red circles above a blue star on a dark rough background with one more sun"
 BLACK = node("SolidMask", value=0.0, width=128, height=128)
+DOT = node("SolidMask", value=1.0, width=1, height=1)
+DOTTED = node(
+    "MaskComposite", destination=["black", 0], source=["dot", 0], x=0, y=0, operation="add"
+)
+CROPPED = node("CropMask", mask=["black", 0], x=128, y=0, width=8, height=8)
 WIDE = node("SolidMask", value=1.0, width=256, height=128)
 THREE = node("EmptyImage", width=128, height=128, batch_size=3, color=0xFFFFFF)
 RED = node("ImageToMask", image=["three", 0], channel="red")
@@ -220,11 +225,21 @@ REGION = {
     "a mask of another shape than the picture": Mistake("log", masked(WIDE), "the mask is 256"),
     "more masks than pictures": Mistake("works", masked(RED, three=THREE)),
     "a black mask": Mistake("log", masked(BLACK), "black everywhere"),
+    "a mask with a very small white spot": Mistake(
+        "log", masked(DOTTED, black=BLACK, dot=DOT), "smaller than a latent pixel"
+    ),
+    "a mask that was cropped beyond its edge": Mistake("node", masked(CROPPED, black=BLACK)),
+    "a threshold that no attention reaches": Mistake(
+        "plot", words(words="rough", threshold=4.0), "nowhere above"
+    ),
+    "a strength of 0 for the only word": Mistake(
+        "plot", words(words="star:0"), "strength of every word"
+    ),
 }
 ASYNDM = {
     "no region connected": Mistake("before", words(place="sampler", region=None)),
     "a black mask for AsynDM": Mistake(
-        "plot", {**asyndm_mask(batch=1), "mask": BLACK}, "region is empty"
+        "plot", {**asyndm_mask(batch=1), "mask": BLACK}, "black everywhere"
     ),
     "a sampler that AsynDM has not": Mistake("before", words(place="sampler", sampler_name="lcm")),
     "2 steps": Mistake("plot", words(place="sampler", steps=2), "3 steps"),
@@ -253,6 +268,10 @@ DEMO = {
     "a latent of SD1.5": Mistake("node", in_latent(node("LoadLatent", latent="sd15.latent"))),
     "an empty latent for SD1.5": Mistake(
         "works", in_latent(node("EmptyLatentImage", width=128, height=128, batch_size=1))
+    ),
+    "an image that is too small for its VAE": Mistake(
+        "node",
+        in_latent(node("VAEEncode", pixels=["small", 0], vae=["loader", 2])) | {"small": SMALL},
     ),
     "an image that is too small for the Noise Residual Meter": Mistake(
         "node", changed(async_ksampler(batch=1), "meter", {"small": SMALL}, image=["small", 0])

@@ -105,6 +105,7 @@ def test_pooled_text_is_repeated_over_the_batch(make_tpm, pooled_batch):
     [
         ({"pooled_dim": 0}, ["no pooled text", "12"]),
         ({"pooled_dim": 8}, ["[3, 8]", "12"]),
+        ({"pooled_batch": 0}, ["[0, 12]", "12"]),
         ({"shape": (16, 8, 8)}, ["[3, 16, 8, 8]", "4 channels"]),
         ({"shape": (4, 5, 8, 8)}, ["[3, 4, 5, 8, 8]", "4 channels"]),
     ],

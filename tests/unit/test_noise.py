@@ -59,7 +59,9 @@ def test_the_map_shows_where():
     assert float(noise_residual(image + noise(1, 160, 200, 1))[1].max()) == 1.0
 
 
-@pytest.mark.parametrize("shape", [(1, 2, 9, 3), (1, 9, 2, 3), (9, 9, 3), (1, 9, 9, 4)])
+@pytest.mark.parametrize(
+    "shape", [(1, 2, 9, 3), (1, 9, 2, 3), (9, 9, 3), (1, 9, 9, 4), (0, 9, 9, 3), (1, 0, 0, 3)]
+)
 def test_other_shapes_are_refused(shape):
     with pytest.raises(ValueError, match="expected"):
         noise_residual(torch.zeros(shape))
