@@ -21,12 +21,12 @@ from ..asyndm.steps import ancestral_step, euler_step, flow_ancestral_step
 from ..tpm.trace import ASYNDM, Run, Trace
 from .family import model_family
 from .hook import KEY as HOOK_KEY
-from .hook import add_run
 from .inputs import require_finite, require_picture
 from .pixels.masking import Region
 from .pixels.run import PixelRun, times_of
 from .pixels.scope import pixel_map
-from .remarks import warn
+from .remarks import note, warn
+from .state import add_run
 from .times import require_descending
 
 SAMPLERS = ("euler", "ddim", "euler_ancestral")
@@ -108,7 +108,7 @@ def sample(settings: AsynDM, trace: Trace, model, x, sigmas, extra_args, callbac
     refuse_patch(extra_args)
     keep = extra_args.get("denoise_mask")
     run = PixelRun(settings.region, guider, x.shape, x.device, keep)
-    record.warn(*run.region.warnings)
+    note(record, *run.region.warnings)
     if run.region.fixed and not bool(run.region.weight.any()):
         return stock(settings, model, x, sigmas, extra_args=extra_args, **args)
     options = run.attached(extra_args.get("model_options", {}))
@@ -149,7 +149,7 @@ def asynchronous(
         s = s_next
     run.region.close()
     record.masks = run.region.masks
-    record.warn(*run.region.warnings)
+    note(record, *run.region.warnings)
     return x
 
 

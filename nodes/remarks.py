@@ -9,6 +9,7 @@ import torch
 from ..tpm.learned import TPMPolicy, family_warning, grid_warning
 from ..tpm.policies import Policy, Preset
 from ..tpm.trace import Run
+from .notice import on_node
 
 
 def source_of(policy: Policy, family: str) -> tuple[str, bool]:
@@ -28,10 +29,17 @@ def warnings_of(policy: Policy, family: str, grid: torch.Tensor, own: torch.Tens
 
 
 def warn(record: Run, *sentences: str) -> None:
-    """Into the log, and into what the plot says of this run."""
+    """Into the log, onto the node, and into what the plot says of this run."""
     for sentence in sentences:
         logging.warning(sentence)
+    note(record, *sentences)
+
+
+def note(record: Run, *sentences: str) -> None:
+    """Onto the node and into the plot; the log has them already."""
     record.warn(*sentences)
+    if sentences:
+        on_node(*record.warnings)
 
 
 def innermost(policy: Policy) -> Policy:

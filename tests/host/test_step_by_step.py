@@ -216,3 +216,23 @@ def test_stock_samplers_called_once_a_step_in_a_real_graph(server):
     found = json.loads(server.run(graph)["show"]["text"][0])
     assert [[step["step"] for step in run] for run in found["runs"]] == [[0, 1, 2, 3, 4]]
     assert all(step["cut_percent"][0] > 0 for step in found["runs"][0][1:4])
+
+
+def test_a_warning_stands_on_the_node_that_samples(pack, monkeypatch):
+    """By the host's own call for text under a node; nothing where there is no server."""
+    import sys
+    import types
+
+    shown = []
+    server = types.SimpleNamespace(send_progress_text=lambda text, node: shown.append((node, text)))
+    module = types.SimpleNamespace(PromptServer=types.SimpleNamespace(instance=server))
+    remarks, trace = pack("nodes.remarks"), pack("tpm.trace")
+    run = trace.Run("a", "b", [1.0, 0.0])
+    remarks.warn(run, "First.")
+    monkeypatch.setitem(sys.modules, "server", module)
+    monkeypatch.setattr(
+        pack("nodes.notice"), "get_executing_context", lambda: types.SimpleNamespace(node_id="7")
+    )
+    remarks.warn(run, "Second.", "Third.")
+    remarks.note(run)
+    assert shown == [("7", "First.\nSecond.\nThird.")]
