@@ -5,12 +5,63 @@
 Where the AsyncDiff paper says nothing or can be read in two ways, the field says "interpretation".
 Where a default of the presets departs from it, the field says "departs"; the overlay
 presets/paper_strict.yaml turns all of these off.
+
+Every field has a range (ranges.py) or is a choice, and settings that do not go together are refused
+here too: whoever makes a Config gets ValueError of one sentence.
 """
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
+
+from .ranges import (
+    RULE,
+    Rule,
+    check,
+    number,
+    one_of,
+    optional,
+    pair,
+    real,
+    shown,
+    text,
+    whole,
+    whole_number,
+)
+
+# The upper ends of the ranges. None is a wish: beyond each, a run cannot end or says nothing new.
+IMAGES = 4096  # of a group, and prompts of an iteration: a rollout of hours
+AT_ONCE = 65_536  # images of one pass: more than a card holds of the smallest model
+STEPS = 1000  # the grids are cut from tables of 1,000 times
+ITERATIONS = 1_000_000  # 250 times the paper's; twelve days at a second each
+SEED = 2**63 - 1  # torch's generators; Python's take -1 for 1
+COUNT = 10**9  # of what is only compared with an iteration's number
+
+
+def steps_read(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        if not 1 <= len(value) <= STEPS:
+            raise ValueError(value)
+        return [whole_number(k, 2, STEPS) for k in value]
+    return whole_number(value, 2, STEPS)
+
+
+def weights_read(value: Any) -> dict[str, float]:
+    if not isinstance(value, dict) or not all(isinstance(k, str) and k for k in value):
+        raise ValueError(value)
+    return {name: number(weight, -1e6, 1e6) for name, weight in value.items()}
+
+
+STEPS_RULE = Rule(
+    f"2 or more, at most {STEPS:,}, or a list of such numbers: with one step there is no time to "
+    "decide about",
+    steps_read,
+)
+WEIGHTS_RULE = Rule("metrics with a number from -1e+06 to 1e+06 each, like {clip: 1.0}", weights_read)
+PLACE = "a folder or hub id"
 
 
 @dataclass
@@ -26,20 +77,38 @@ class BackboneConfig:
         resolution: pixels a side. The paper: 512.
         match_comfyui: shorter T5 padding, nearest to what ComfyUI feeds the model.
         batch: images of one forward pass at most (twice that with CFG); 0 is no limit.
-        decode_batch: images that the autoencoder decodes at a time.
+        decode_batch: images that the autoencoder decodes at a time; 0 is no limit.
         compile: torch.compile the frozen model.
     """
 
     name: Literal["tiny", "sd35_medium", "flux1_dev"] = "tiny"
-    path: str = ""
+    path: str = text("", PLACE, "the family's own")
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
-    guidance: float = 3.0
+    guidance: float = real(3.0, 0, 100)
     guidance_mode: Literal["cfg", "embedded"] = "cfg"
-    resolution: int = 64
+    resolution: int = whole(64, 16, 4096)
     match_comfyui: bool = True
-    batch: int = 0
-    decode_batch: int = 16
+    batch: int = whole(0, 0, AT_ONCE, "0 is no limit")
+    decode_batch: int = whole(16, 0, AT_ONCE, "0 is no limit")
     compile: bool = False
+
+    def __post_init__(self) -> None:
+        check(self, "backbone")
+        if self.name == "tiny" and self.resolution != 64:
+            raise ValueError(
+                f"backbone.resolution is {self.resolution} and backbone.name tiny, which was "
+                "trained at 64; set backbone.resolution to 64, or choose another backbone.name."
+            )
+        if self.resolution % 16:
+            raise ValueError(
+                f"backbone.resolution is {self.resolution}, expected a multiple of 16; "
+                "512 is the paper's."
+            )
+        if self.guidance_mode == "embedded" and self.name != "flux1_dev":
+            raise ValueError(
+                "backbone.guidance_mode is 'embedded', which only flux1_dev has; set it to cfg "
+                f"for {self.name}."
+            )
 
 
 @dataclass
@@ -62,17 +131,27 @@ class PolicyConfig:
             (interpretation: off).
     """
 
-    width: int = 256
-    layers: int = 4
-    heads: int = 8
-    patch: int = 4
-    registers: int = 4
-    raw_cap: float | None = 5.0
+    width: int = whole(256, 4, 4096)  # these five end where a TPM file's do
+    layers: int = whole(4, 1, 64)
+    heads: int = whole(8, 1, 256)
+    patch: int = whole(4, 1, 64)
+    registers: int = whole(4, 1, 64)
+    raw_cap: float | None = optional(real(5.0, 0.01, 1000))
     global_conditioning: bool = True
     actions: Literal["deviation", "omega", "both", "follow_time"] = "deviation"
-    deviation_bound: float = 0.5
-    omega_range: tuple[float, float] = (0.5, 1.5)
+    deviation_bound: float = one_of(0.5, (0.5, 1.0), "0.5 (Eq. 7) or 1.0 (lifted, Eq. 13)")
+    omega_range: tuple[float, float] = pair(
+        (0.5, 1.5), "two rising numbers above 0, at most 10", lambda low, high: 0 < low < high <= 10
+    )
     include_terminal_action: bool = False
+
+    def __post_init__(self) -> None:
+        check(self, "policy")
+        if self.width % self.heads or self.width % 4:
+            raise ValueError(
+                f"policy.width is {self.width} and policy.heads {self.heads}, expected a width "
+                "that 4 and the heads divide; change one of them."
+            )
 
 
 @dataclass
@@ -91,7 +170,7 @@ class GRPOConfig:
         betas: of AdamW (interpretation).
         eps: of AdamW (interpretation).
         weight_decay: of AdamW (interpretation).
-        grad_clip: largest gradient norm. The paper: 1.
+        grad_clip: largest gradient norm; 0 is none. The paper: 1.
         log_ratio_clamp: bound of |log ratio| before exp; 0 is none.
         kl_skip: a mini-batch whose estimated KL is above this is left out; 0 is none (departs).
         advantage_clip: bound of |advantage|; 0 is none (interpretation).
@@ -104,24 +183,34 @@ class GRPOConfig:
             why; 0 is no limit.
     """
 
-    group: int = 16
-    minibatch: int = 4
-    prompts: int = 1
-    clip: float = 0.2
+    group: int = whole(16, 2, IMAGES)
+    minibatch: int = whole(4, 1, IMAGES)
+    prompts: int = whole(1, 1, IMAGES)
+    clip: float = real(0.2, 1e-6, 10)
     ratio: Literal["trajectory", "mean"] = "trajectory"
-    lr: float = 1e-5
+    lr: float = real(1e-5, above=0, high=1)
     lr_schedule: Literal["constant", "linear"] = "constant"
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    grad_clip: float = 1.0
-    log_ratio_clamp: float = 10.0
-    kl_skip: float = 0.15
-    advantage_clip: float = 5.0
+    betas: tuple[float, float] = pair(
+        (0.9, 0.999), "two numbers from 0, below 1", lambda a, b: 0 <= a < 1 and 0 <= b < 1
+    )
+    eps: float = real(1e-8, 1e-20, 1)  # in float32 a smaller one is 0, and 0 / 0 no number
+    weight_decay: float = real(0.0, 0, 1)
+    grad_clip: float = real(1.0, 0, 1e6, note="0 is none")
+    log_ratio_clamp: float = real(10.0, 0, 80, note="0 is none")  # exp(89) is infinite in float32
+    kl_skip: float = real(0.15, 0, 1e5, note="0 is none")
+    advantage_clip: float = real(5.0, 0, 1e6, note="0 is none")
     renormalize: bool = True
     scale: Literal["group", "iteration"] = "group"
     noise: Literal["independent", "shared"] = "independent"
     patience: int = 20
+
+    def __post_init__(self) -> None:
+        check(self, "grpo")
+        if self.group % self.minibatch:
+            raise ValueError(
+                f"grpo.group is {self.group} and grpo.minibatch {self.minibatch}, expected a "
+                "mini-batch that divides the group; change one of them."
+            )
 
 
 @dataclass
@@ -134,7 +223,7 @@ class RewardsConfig:
             noise_floor, levels of high-frequency noise, with a negative weight. A weight
             of 0 only logs a metric.
         backend: own modules in transformers' classes, or the image-reward and hpsv2 packages in
-            an environment of their own (scripts/reward_worker.py).
+            an environment of their own (training/reward_worker.py).
         address: of the worker process when backend is packages.
         hps_version: interpretation; v2.0 is the default of the hpsv2 package.
         clip_model: folder or hub id (interpretation).
@@ -150,21 +239,28 @@ class RewardsConfig:
     """
 
     weights: dict[str, float] = field(
-        default_factory=lambda: {"image_reward": 1.0, "hps": 1.0, "clip": 1.0, "pick": 1.0}
+        default_factory=lambda: {"image_reward": 1.0, "hps": 1.0, "clip": 1.0, "pick": 1.0},
+        metadata={RULE: WEIGHTS_RULE},
     )
     backend: Literal["own", "packages"] = "own"
-    address: str = ".host/reward_worker.sock"
+    address: str = text(".host/reward_worker.sock", "the path of a pipe")
     hps_version: Literal["v2.0", "v2.1"] = "v2.0"
-    clip_model: str = "openai/clip-vit-large-patch14"
-    clip_scale: float = 1.0
-    image_reward_path: str = ""
-    image_reward_tokenizer: str = "google-bert/bert-base-uncased"
-    hps_path: str = ""
-    hps_tokenizer: str = "openai/clip-vit-large-patch14"
-    pick_path: str = "yuvalkirstain/PickScore_v1"
-    pick_processor: str = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K"
+    clip_model: str = text("openai/clip-vit-large-patch14", PLACE)
+    clip_scale: float = real(1.0, above=0, high=1e6)
+    image_reward_path: str = text("", "the path of ImageReward.pt", "the hub's")
+    image_reward_tokenizer: str = text("google-bert/bert-base-uncased", PLACE)
+    hps_path: str = text("", "the path of HPS_v2*_compressed.pt", "the hub's")
+    hps_tokenizer: str = text("openai/clip-vit-large-patch14", PLACE)
+    pick_path: str = text("yuvalkirstain/PickScore_v1", PLACE)
+    pick_processor: str = text("laion/CLIP-ViT-H-14-laion2B-s32B-b79K", PLACE)
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
-    batch: int = 16
+    batch: int = whole(16, 1, AT_ONCE)
+
+    def __post_init__(self) -> None:
+        check(self, "rewards")
+        if not any(self.weights.values()):
+            found = f"are all 0 ({', '.join(self.weights)})" if self.weights else "are none"
+            raise ValueError(f"rewards.weights {found}, expected at least one that is not 0.")
 
 
 @dataclass
@@ -177,20 +273,23 @@ class DataConfig:
         train: for set file: .txt, .jsonl, .csv, COCO .json, a folder, or hub:<id>:<split>:<column>.
         validation: the same; empty takes validation prompts out of the training prompts.
         column: name of the text column of .jsonl and .csv.
-        validation_prompts: how many.
+        validation_prompts: how many; 0 is none, where nothing is validated.
         evaluation_prompts: how many evaluate.py draws from the validation split; 0 is all. The
             paper: 2,048 of COCO, all of T2I-CompBench.
         seed: of the draws. The paper: 42.
     """
 
     set: Literal["coco", "t2i", "scenes", "file"] = "scenes"
-    folder: str = "data"
-    train: str = ""
-    validation: str = ""
-    column: str = "prompt"
-    validation_prompts: int = 128
-    evaluation_prompts: int = 2048
-    seed: int = 42
+    folder: str = text("data", "a folder")
+    train: str = text("", "a place of prompts", "none")
+    validation: str = text("", "a place of prompts", "a part of the training prompts")
+    column: str = text("prompt", "the name of a column")
+    validation_prompts: int = whole(128, 0, 10_000, "0 is none")
+    evaluation_prompts: int = whole(2048, 0, 1_000_000, "0 is all")
+    seed: int = whole(42, 0, SEED)
+
+    def __post_init__(self) -> None:
+        check(self, "data")
 
 
 @dataclass
@@ -198,23 +297,27 @@ class LogConfig:
     """What is written beside the checkpoints.
 
     Attributes:
-        validate_every: iterations between two validations; 0 is never.
-        checkpoint_every: iterations between two checkpoints.
+        validate_every: iterations between two validations; 0 is never. A validation needs two
+            prompts, for the spread of a metric.
+        checkpoint_every: iterations between two checkpoints; 0 is only at the end.
         keep: how many of the last checkpoints stay.
         samples_every: iterations between two sample grids (baseline | async); 0 is never.
-        samples: prompts of a grid.
+        samples: prompts of a grid; 0 is no grid.
         tensorboard: also write TensorBoard events.
         best: keep the TPM that was best on validation as tpm.safetensors (departs); the last one
             is always written as tpm_last.safetensors.
     """
 
-    validate_every: int = 200
-    checkpoint_every: int = 50
-    keep: int = 2
-    samples_every: int = 200
-    samples: int = 8
+    validate_every: int = whole(200, 0, COUNT, "0 is never")
+    checkpoint_every: int = whole(50, 0, COUNT, "0 is only at the end")
+    keep: int = whole(2, 1, COUNT)
+    samples_every: int = whole(200, 0, COUNT, "0 is never")
+    samples: int = whole(8, 0, 256, "0 is no grid")  # a picture of 70,000 rows of pixels
     tensorboard: bool = False
     best: bool = True
+
+    def __post_init__(self) -> None:
+        check(self, "log")
 
 
 @dataclass
@@ -222,7 +325,8 @@ class Config:
     """One training run.
 
     Attributes:
-        steps: K, the number of sampling steps, or a list: one of them is drawn an iteration.
+        steps: K, the number of sampling steps, or a list: one of them is drawn an iteration, twice
+            as often where it is named twice.
         iterations: of training. The paper: 4,000.
         seed: of noises, actions, the TPM's start and the order of the prompts.
         device: empty is CUDA where there is one, else CPU.
@@ -237,10 +341,32 @@ class Config:
     rewards: RewardsConfig = field(default_factory=RewardsConfig)
     data: DataConfig = field(default_factory=DataConfig)
     log: LogConfig = field(default_factory=LogConfig)
-    steps: int | list[int] = 4
-    iterations: int = 4000
-    seed: int = 42
-    device: str = ""
-    threads: int = 0
+    steps: int | list[int] = field(default=4, metadata={RULE: STEPS_RULE})
+    iterations: int = whole(4000, 1, ITERATIONS)
+    seed: int = whole(42, 0, SEED)
+    device: str = text("", "cpu, cuda or cuda:1", "CUDA where there is one", r"[a-z]+(:\d{1,3})?")
+    threads: int = whole(0, 0, 512, "0 is torch's own choice")
     text_encoders: Literal["resident", "offload"] = "resident"
-    max_hours: float = 0.0
+    max_hours: float = real(0.0, 0, 1e5, note="0 is no limit")
+
+    def __post_init__(self) -> None:
+        check(self)
+        every = self.steps if isinstance(self.steps, list) else [self.steps]
+        if self.policy.actions == "omega" and 2 in every:
+            raise ValueError(
+                f"policy.actions is omega and steps {shown(self.steps)}, but omega of the last step "
+                "is 1 by definition, so two steps leave nothing to decide; set steps to 3 or more, "
+                "or policy.actions to both."
+            )
+
+
+def as_used(config: Config) -> Config:
+    """The settings of a run: a copy that shares nothing with its source, checked once more, since
+    fields can be set after a Config was made. What the other rewards do not see, the noise, is
+    always on record."""
+    own = copy.deepcopy(config)
+    parts = [f.name for f in dataclasses.fields(own)]
+    sections = {n: getattr(own, n) for n in parts if dataclasses.is_dataclass(getattr(own, n))}
+    own = dataclasses.replace(own, **{n: dataclasses.replace(v) for n, v in sections.items()})
+    own.rewards.weights.setdefault("noise", 0.0)
+    return own

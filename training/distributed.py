@@ -43,12 +43,28 @@ def leave(world: World) -> None:
 
 
 def device_of(world: World, wanted: str) -> torch.device:
-    """The device that was asked for, else this rank's CUDA device, else the CPU."""
+    """The device that was asked for, else this rank's CUDA device, else the CPU. Raises ValueError
+    where it is not there, or cannot compute what the policy needs."""
     if wanted:
-        return torch.device(wanted)
+        try:
+            device = torch.device(wanted)
+            torch.ones(1, dtype=torch.float64, device=device).item()  # log-probabilities are float64
+        except (RuntimeError, AssertionError, TypeError) as error:  # each kind of device has its own
+            there = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+            raise ValueError(
+                f"device is {wanted!r}, which this torch cannot use ({first_line(error)}); "
+                f"here are {', '.join(['cpu', *there])}, and an empty device takes the best."
+            ) from None
+        return device
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", world.rank % torch.cuda.device_count())
+
+
+def first_line(error: BaseException, most: int = 120) -> str:
+    """The beginning of somebody else's message, to go into a sentence of ours."""
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    return line if len(line) <= most else line[: most - 3] + "..."
 
 
 def shard(world: World, prompts: int, group: int) -> list[int]:

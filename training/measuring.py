@@ -19,7 +19,7 @@ from tpm.policies import Policy
 
 from . import distributed
 from .backbones import Backbone, load_backbone
-from .config import Config
+from .config import Config, as_used
 from .distributed import World
 from .methods import Schedule
 from .prompts import PromptList, load_prompts
@@ -113,14 +113,13 @@ class Bench:
 
 
 def build(config: Config, count: int, bar: Progress) -> Bench:
-    """Loads what the settings name; count: evaluation prompts, 0 is all of data's. Raises
-    ValueError or OSError of one sentence."""
+    """Loads what the settings name; count: evaluation prompts, 0 is all of data's. The caller's
+    Config stays as it is. Raises ValueError or OSError of one sentence."""
+    config = as_used(config)
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     device = distributed.device_of(World(), config.device)
-    config.rewards.weights = {**config.rewards.weights}
-    config.rewards.weights.setdefault("noise", 0.0)
     prompts = load_prompts(config.data, "evaluation")
     if count < 0 or count > len(prompts):
         raise ValueError(

@@ -11,8 +11,9 @@ from tpm.network import TimestepPredictionModule, TPMConfig
 
 from . import distributed
 from .backbones import Backbone, load_backbone
-from .config import Config
+from .config import Config, as_used
 from .distributed import World
+from .identity import identities
 from .prompts import PromptList, load_prompts, training_order
 from .rewards import RewardSet, load_rewards
 from .rng import number
@@ -33,6 +34,7 @@ class Parts:
     module: TimestepPredictionModule
     optimizer: torch.optim.Optimizer
     order: Callable[[int], str]  # i-th prompt of the training -> its text
+    places: dict[str, dict[str, str]]  # setting -> what lies there (identity.py), on rank 0
 
 
 def build(
@@ -41,18 +43,20 @@ def build(
     backbone: Backbone | None = None,
     rewards: RewardSet | None = None,
 ) -> Parts:
-    """Loads what the settings name. Raises ValueError, OSError or RuntimeError of one sentence."""
+    """Loads what the settings name; the caller's Config stays as it is. Raises ValueError, OSError
+    or RuntimeError of one sentence."""
+    config = as_used(config)
     if config.threads:
         torch.set_num_threads(config.threads)
     device = distributed.device_of(world, config.device)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    weights = {**config.rewards.weights}
-    weights.setdefault("noise", 0.0)  # what the other rewards do not see is always on record
-    config.rewards.weights = weights
     prompts = load_prompts(config.data, "train")
     held_out = load_prompts(config.data, "validation")
+    check_held_out(config, len(held_out))
+    distributed.shard(world, config.grpo.prompts, config.grpo.group)  # refuses early
     rewards = rewards or load_rewards(config.rewards, device)
     backbone = backbone or load_backbone(config.backbone, device, config.text_encoders == "offload")
+    places = identities(config) if world.main else {}
     policy = config.policy
     network = TPMConfig(
         latent_channels=backbone.latent_channels,
@@ -77,9 +81,37 @@ def build(
         eps=config.grpo.eps,
         weight_decay=config.grpo.weight_decay,
     )
-    distributed.shard(world, config.grpo.prompts, config.grpo.group)  # refuses early
     validation = Validation(config, backbone, rewards, held_out)
     order = training_order(prompts, config.seed)
     return Parts(
-        config, world, device, backbone, rewards, prompts, validation, module, optimizer, order
+        config,
+        world,
+        device,
+        backbone,
+        rewards,
+        prompts,
+        validation,
+        module,
+        optimizer,
+        order,
+        places,
     )
+
+
+def check_held_out(config: Config, count: int) -> None:
+    """Raises ValueError where the validation prompts are too few for what is made of them: a
+    validation divides by their spread, a sample grid shows them."""
+    log, data = config.log, config.data
+    source = f" and data.validation {data.validation}, which gives {count}" if data.validation else ""
+    told = f"data.validation_prompts is {data.validation_prompts}{source}"
+    if log.validate_every and count < 2:
+        raise ValueError(
+            f"{told}, but log.validate_every is {log.validate_every} and a validation needs 2 "
+            "prompts or more (half of a file is kept for evaluation); give it more, or set "
+            "log.validate_every to 0 for a run without validation."
+        )
+    if log.samples_every and log.samples and not count:
+        raise ValueError(
+            f"{told}, but log.samples_every is {log.samples_every} and a sample grid shows "
+            "validation prompts; give it one, or set log.samples_every to 0."
+        )

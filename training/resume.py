@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from . import distributed
+from .identity import difference
 from .parts import Parts
 from .run_folder import RunFolder, RunFolderError
-from .settings import binding, config_sha256
+from .settings import binding, canonical, config_sha256, place_names
 
 
 def checkpoint(parts: Parts, folder: RunFolder, done: int, best: dict, spent: float) -> None:
@@ -18,6 +19,7 @@ def checkpoint(parts: Parts, folder: RunFolder, done: int, best: dict, spent: fl
             "seconds": spent,
             "settings": binding(parts.config),
             "config_sha256": config_sha256(parts.config),
+            "places": parts.places,
             "prompts_sha256": parts.prompts.sha256,
             "validation_sha256": parts.validation.prompts.sha256,
         }
@@ -44,13 +46,24 @@ def restore(parts: Parts, folder: RunFolder | None, resume: bool) -> tuple[int, 
 
 
 def refuse_other(state: dict, parts: Parts) -> None:
-    """Raises RunFolderError naming the first setting that differs."""
-    before, now = state["settings"], binding(parts.config)
+    """Raises RunFolderError naming the first setting, file or list of prompts that differs."""
+    before, now = canonical(state["settings"]), binding(parts.config)
+    names = place_names(parts.config)
+    if "places" not in state:  # an older trainer kept the names alone
+        before |= {name: state["settings"].get(name) for name in names}
+        now |= names
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):
             raise RunFolderError(
                 f"{name} is {now.get(name)!r}, the run to be resumed had {before.get(name)!r}; "
                 "resume it with its own settings, or start another --out."
+            )
+    for name, there in state.get("places", {}).items():
+        if name in parts.places and (differs := difference(there, parts.places[name])):
+            where = names[name] or parts.places[name]["hub"] or "empty, the family's own"
+            raise RunFolderError(
+                f"{name} is {where}, {differs}: it is not what the run to be resumed began with; "
+                "set it to the same files, or start another --out."
             )
     lists = {"training": parts.prompts, "validation": parts.validation.prompts}
     for name, prompts in lists.items():

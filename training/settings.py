@@ -14,6 +14,7 @@ import hashlib
 import json
 import re
 import sys
+import typing
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,12 +22,17 @@ import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from .config import Config
+from .ranges import rule_of
 
 PRESETS = Path(__file__).parent / "presets"
 # what may differ when a run is resumed: nothing that changes the mathematics
 FREE = ("max_hours", "device", "threads", "text_encoders", "log", "rewards.batch")
 FREE += ("rewards.address", "backbone.batch", "backbone.decode_batch", "backbone.compile")
 FREE += ("grpo.patience",)
+# where something lies: what it is counts, not where
+PLACES = ("data.folder", "data.train", "data.validation", "backbone.path", "rewards.clip_model")
+PLACES += ("rewards.image_reward_path", "rewards.image_reward_tokenizer", "rewards.hps_path")
+PLACES += ("rewards.hps_tokenizer", "rewards.pick_path", "rewards.pick_processor")
 
 
 class HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -48,6 +54,7 @@ def parse(
     arguments = sys.argv[1:] if arguments is None else arguments
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     first.add_argument("--preset")
+    first.add_argument("--config", action="append", default=[])
     known, _ = first.parse_known_args(arguments)
     names = sorted(
         path.stem for path in PRESETS.glob("*.yaml") if "name" in backbone_of(path)
@@ -59,6 +66,9 @@ def parse(
         files = [PRESETS / f"{known.preset}.yaml"]
     elif base is not None:
         files = [base]
+    for path in [*files, *map(Path, known.config)]:
+        if wrong := wrong_file(path):
+            stop(prog, wrong)
     parser = ArgumentParser(
         prog=prog,
         description=description,
@@ -73,46 +83,53 @@ def parse(
     parser.add_class_arguments(Config)
     try:
         namespace = parser.parse_args(arguments)
-        check_lists(namespace)
-        config = parser.instantiate(namespace)
+        made = parser.instantiate(namespace)
+        config = Config(**{name: getattr(made, name) for name in field_names(Config)})
     except Exception as error:  # argparse, jsonargparse and yaml each have their own
         stop(prog, readable(str(error)))
     rest = {k: v for k, v in vars(namespace).items() if k not in field_names(Config)}
-    values = {name: getattr(config, name) for name in field_names(Config)}
-    return Config(**values), argparse.Namespace(**rest)
+    return config, argparse.Namespace(**rest)
 
 
 def backbone_of(path: Path) -> dict:
     return (yaml.safe_load(path.read_text()) or {}).get("backbone") or {}
 
 
-def check_lists(namespace: argparse.Namespace) -> None:
-    """Raises ValueError on numbers that no run could use."""
-    steps = namespace.steps if isinstance(namespace.steps, list) else [namespace.steps]
-    if not steps or min(steps) < 2:
-        raise ValueError(
-            f"steps is {namespace.steps}, expected 2 or more: with one step there is no time to "
-            "decide about"
-        )
-    group, part = namespace.grpo.group, namespace.grpo.minibatch
-    if group < 2 or part < 1 or group % part:
-        raise ValueError(
-            f"grpo.group is {group} and grpo.minibatch {part}, expected a group of 2 or more that "
-            "the mini-batch divides"
-        )
-    low, high = namespace.policy.omega_range
-    if not 0 < low < high:
-        raise ValueError(f"policy.omega_range is [{low}, {high}], expected two rising numbers > 0")
-    if namespace.policy.deviation_bound not in (0.5, 1.0):
-        raise ValueError(
-            f"policy.deviation_bound is {namespace.policy.deviation_bound}, expected 0.5 (Eq. 7) "
-            "or 1.0 (lifted, Eq. 13)"
-        )
+def wrong_file(path: Path) -> str:
+    """What is wrong with a file of settings before any of them is looked at, or "". A key that is
+    named twice would lose its first half without a word."""
+    if not path.is_file():
+        return f"{path} is no file, expected settings in YAML; check the path of --config."
+    try:
+        root = yaml.compose(path.read_text("utf-8"), yaml.SafeLoader)
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        return f"{path}{line} is not YAML, expected settings like `grpo: {{lr: 1.0e-5}}`."
+    nodes = [("", root)] if root is not None else []
+    if root is not None and not isinstance(root, yaml.MappingNode):
+        return f"{path} holds no settings by name, expected lines like `iterations: 100`."
+    for prefix, node in nodes:
+        seen = set()
+        for key, value in node.value:
+            name = f"{prefix}{key.value}"
+            if name in seen:
+                line = key.start_mark.line + 1
+                return f"{path} line {line} names {name} a second time, expected it once."
+            seen.add(name)
+            nodes += [(f"{name}.", value)] if isinstance(value, yaml.MappingNode) else []
+    return ""
 
 
 def readable(message: str) -> str:
-    """A parser's complaint on one line, with the nearest name where a key is unknown."""
+    """A parser's complaint in one sentence: what a setting may be by its own rule, the nearest name
+    where there is no such setting."""
     line = " ".join(message.split())
+    wrong = re.match(r'Parser key "([\w.]+)": .*?(?:Got value:|Given value:|Unable to load) ?(.*)',
+                     line)  # fmt: skip
+    if wrong and (expected := expected_of(wrong[1])):
+        value = re.sub(r"^config '(.*?)' - .*", r"\1", wrong[2]).rstrip(".")
+        return f"{wrong[1]} is {value or 'empty'}, expected {expected}."
     found = re.search(r"unrecognized arguments: --([\w.]+)", line)
     inner = re.search(r"Group '([\w.]+)' does not accept (?:option|nested key) '([\w.]+)'", line)
     name = found[1] if found else f"{inner[1]}.{inner[2]}" if inner else ""
@@ -124,6 +141,22 @@ def readable(message: str) -> str:
     near = [n for n in every if n.split(".")[-1] == leaf] or near
     hint = f"did you mean {near[0]}?" if near else "--help lists all."
     return f"The setting {name} does not exist; {hint}"
+
+
+def expected_of(name: str) -> str:
+    """What a setting may be, for a sentence; "" for one that is not of Config."""
+    cls: type = Config
+    *sections, leaf = name.split(".")
+    if sections[:2] == ["rewards", "weights"]:
+        return f"a number for the weight of {leaf}"
+    for section in sections:
+        kinds = typing.get_type_hints(cls)
+        if not dataclasses.is_dataclass(cls := kinds.get(section, str)):
+            return ""
+    if leaf not in field_names(cls):
+        return ""
+    rule = rule_of(cls, leaf)
+    return rule.expected if rule else f"its settings, each by a name of its own like {name}.NAME"
 
 
 def stop(prog: str, message: str) -> None:
@@ -167,15 +200,36 @@ def flat(values: dict, prefix: str = "") -> dict[str, object]:
     return result
 
 
+def canonical(values: dict[str, object]) -> dict[str, object]:
+    """Dotted settings as far as they change the mathematics, each in one form: a checkpoint of an
+    older trainer has what was written, a new one what config.py makes of it."""
+    free = FREE + PLACES
+    own = {k: v for k, v in values.items() if not any(k == f or k.startswith(f + ".") for f in free)}
+    weights = own["rewards.weights"]
+    # a noise of weight 0 is on record in every run, named or not
+    own["rewards.weights"] = {k: float(v) for k, v in weights.items() if v or k != "noise"}
+    if isinstance(own["steps"], list) and len(own["steps"]) == 1:
+        own["steps"] = own["steps"][0]
+    return own
+
+
 def binding(config: Config) -> dict[str, object]:
-    """The settings that a resumed run must share with the one before."""
-    values = flat(as_dict(config))
+    """The settings that a resumed run must share with the one before; what lies at the places that
+    they name is compared by identity.py and by the prompts' own hash."""
+    values = canonical(flat(as_dict(config)))
     if config.grpo.lr_schedule == "constant":
         values.pop("iterations")  # a longer run begins like a shorter one
-    return {
-        k: v for k, v in values.items() if not any(k == f or k.startswith(f + ".") for f in FREE)
-    }
+    return values
+
+
+def place_names(config: Config) -> dict[str, object]:
+    """Where the weights lie."""
+    values = flat(as_dict(config))
+    return {name: values[name] for name in PLACES if not name.startswith("data.")}
 
 
 def config_sha256(config: Config) -> str:
-    return hashlib.sha256(json.dumps(binding(config), sort_keys=True).encode()).hexdigest()
+    """Of the binding settings and the hub ids; a local place is left out, it says nothing."""
+    hub = {name: "" if Path(str(w)).exists() else w for name, w in place_names(config).items()}
+    text = json.dumps({**binding(config), **hub}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()

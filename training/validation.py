@@ -128,6 +128,8 @@ class Validation:
     def write_grid(self, path: Path, module: TimestepPredictionModule) -> None:
         """The first prompts, baseline | async, as a PNG."""
         count = min(self.config.log.samples, len(self.texts))
+        if not count:
+            return
         columns: dict[str, list[Tensor]] = {"D = 0": [], "TPM": []}
         policies = (None, ModePolicy(module, self.config.policy))
         for policy, images in zip(policies, columns.values(), strict=True):

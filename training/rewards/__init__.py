@@ -37,8 +37,15 @@ class RewardSet:
     """All metrics that a config names, by as few rewards as possible."""
 
     def __init__(self, rewards: list[Reward], weights: dict[str, float], batch: int = 16):
+        if batch < 1:
+            raise ValueError(f"rewards.batch is {batch}, expected 1 or more images at a time.")
         self.rewards, self.weights, self.batch = rewards, dict(weights), batch
         self.names = tuple(weights)
+        offered = {name for reward in rewards for name in reward.names}
+        if lost := [name for name in self.names if name not in offered]:
+            raise ValueError(
+                f"rewards.weights names {lost[0]!r}, expected some of {', '.join(sorted(offered))}."
+            )
 
     def __call__(self, images: Tensor, prompts: list[str]) -> dict[str, Tensor]:
         """images (B, 3, H, W) in [0, 1] -> metric -> (B,). Raises RewardError naming the metric."""
@@ -49,7 +56,7 @@ class RewardSet:
                 rows = slice(i, i + self.batch)
                 try:
                     parts.append(reward(images[rows], prompts[rows]))
-                except RewardError:
+                except (RewardError, torch.OutOfMemoryError):  # the latter has a cure of its own
                     raise
                 except Exception as error:  # whatever a model raises, the user needs its name
                     raise RewardError(f"The reward {reward.names[0]} failed: {error}") from error
@@ -97,8 +104,6 @@ def load_rewards(config: RewardsConfig, device: torch.device) -> RewardSet:
             f"rewards.weights names {unknown[0]!r}, expected some of {', '.join(PAPER)}, scene, "
             "scene_iou (or another part), scorer, noise, noise_floor."
         )
-    if not any(config.weights.values()):
-        raise ValueError("rewards.weights are all 0, expected at least one weight that is not.")
     return RewardSet(rewards, config.weights, config.batch)
 
 
