@@ -82,7 +82,7 @@ def main(arguments: list[str]) -> int:
         subprocess.run([str(python), *stage, "write", clip], env=offline, check=True)
         subprocess.run([str(packages), *stage, "packages", clip], env=offline, check=True)
         say("Scoring with the packages ...")
-        serve = [str(packages), str(ROOT / "scripts" / "reward_worker.py"), "--device", "cpu"]
+        serve = [str(packages), str(ROOT / "training" / "reward_worker.py"), "--device", "cpu"]
         worker = start(serve, HOST / "reward_worker.log", offline)
         subprocess.run([str(python), *stage, "worker", clip], env=offline, check=True)
         worker.terminate()  # its memory is needed

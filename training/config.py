@@ -60,7 +60,9 @@ STEPS_RULE = Rule(
     "decide about",
     steps_read,
 )
-WEIGHTS_RULE = Rule("metrics with a number from -1e+06 to 1e+06 each, like {clip: 1.0}", weights_read)
+WEIGHTS_RULE = Rule(
+    "metrics with a number from -1e+06 to 1e+06 each, like {clip: 1.0}", weights_read
+)
 PLACE = "a folder or hub id"
 
 
@@ -354,9 +356,9 @@ class Config:
         every = self.steps if isinstance(self.steps, list) else [self.steps]
         if self.policy.actions == "omega" and 2 in every:
             raise ValueError(
-                f"policy.actions is omega and steps {shown(self.steps)}, but omega of the last step "
-                "is 1 by definition, so two steps leave nothing to decide; set steps to 3 or more, "
-                "or policy.actions to both."
+                f"policy.actions is omega and steps {shown(self.steps)}, but omega of the last "
+                "step is 1 by definition, so two steps leave nothing to decide; set steps to 3 or "
+                "more, or policy.actions to both."
             )
 
 

@@ -88,6 +88,16 @@ def estimate(
     )
 
 
+def finite_price(price_per_hour: float) -> float:
+    """Raises ValueError on what is no price."""
+    if not (math.isfinite(price_per_hour) and price_per_hour >= 0):
+        raise ValueError(
+            f"--price_per_hour is {price_per_hour}, expected a number from 0 in your currency; 0 "
+            "leaves the costs out."
+        )
+    return price_per_hour
+
+
 def mean_steps(config: Config) -> float:
     every = [config.steps] if isinstance(config.steps, int) else config.steps
     return sum(every) / len(every)

@@ -44,12 +44,12 @@ def leave(world: World) -> None:
 
 def device_of(world: World, wanted: str) -> torch.device:
     """The device that was asked for, else this rank's CUDA device, else the CPU. Raises ValueError
-    where it is not there, or cannot compute what the policy needs."""
+    where it is not there, or lacks float64, which the log-probabilities need."""
     if wanted:
         try:
             device = torch.device(wanted)
-            torch.ones(1, dtype=torch.float64, device=device).item()  # log-probabilities are float64
-        except (RuntimeError, AssertionError, TypeError) as error:  # each kind of device has its own
+            torch.ones(1, dtype=torch.float64, device=device).item()
+        except (RuntimeError, AssertionError, TypeError) as error:  # by kind of device
             there = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
             raise ValueError(
                 f"device is {wanted!r}, which this torch cannot use ({first_line(error)}); "

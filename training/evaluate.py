@@ -41,12 +41,14 @@ from tpm.learned import grid_warning  # noqa: E402
 from training import figures  # noqa: E402
 from training.config import Config  # noqa: E402
 from training.grids import write_grid  # noqa: E402
-from training.measuring import Bench, build, categories, key  # noqa: E402
+from training.measuring import Bench, build, categories, keys  # noqa: E402
+from training.memory import advice, out_of_memory  # noqa: E402
 from training.methods import (  # noqa: E402
     Method,
     Options,
     TPMFile,
     check_sizes,
+    check_steps,
     methods,
     read_tpms,
 )
@@ -164,10 +166,9 @@ def run(config: Config, rest, arguments: list[str], folder: Path, bar: Progress)
     """The whole evaluation; returns a text for stdout. Raises those of EXPECTED."""
     every = rest.k or ([config.steps] if isinstance(config.steps, int) else config.steps)
     every = list(dict.fromkeys(every))
-    if min(every) < 2:
-        raise ValueError(f"--k has {min(every)}, expected 2 or more steps.")
-    if any(n < 1 for n in rest.more_steps):
-        raise ValueError(f"--more_steps has {min(rest.more_steps)}, expected 1 or more.")
+    check_steps(every, rest.more_steps)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--out is {folder}, which is a file, expected a folder; name another.")
     wanted = Options(
         *(tuple(getattr(rest, name)) for name in
           ("gammas", "fixed", "omegas", "lying", "more_steps", "solvers"))
@@ -181,9 +182,9 @@ def run(config: Config, rest, arguments: list[str], folder: Path, bar: Progress)
         bar.console.print(note, soft_wrap=True, highlight=False, markup=False)
     folder.mkdir(parents=True, exist_ok=True)
     prompts = bench.prompts["evaluation"]
-    table = PerPrompt(
-        folder / "per_prompt.csv", tuple(bench.rewards.names), key(bench), len(prompts)
-    )
+    key, older = keys(bench)
+    names = tuple(bench.rewards.names)
+    table = PerPrompt(folder / "per_prompt.csv", names, key, len(prompts), older=older)
     table.open()
     command = shlex.join(["python", "training/evaluate.py", *arguments])
     summary = {
@@ -242,8 +243,11 @@ def main(arguments: list[str] | None = None) -> int:
             shown = run(config, rest, arguments, folder, bar)
         print(shown)
         return 0
-    except EXPECTED as error:
-        print(f"evaluate.py: {error}", file=sys.stderr)
+    except Exception as error:
+        if not (out_of_memory(error) or isinstance(error, EXPECTED)):
+            raise  # a fault of ours keeps its traceback
+        said = advice(error, config) if out_of_memory(error) else error
+        print(f"evaluate.py: {said}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("evaluate.py: interrupted; the same command goes on from here.", file=sys.stderr)

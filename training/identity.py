@@ -1,6 +1,6 @@
 """What lies at the places that the settings name: a run may go on where its files have moved.
 
-    identities(config)  # {"backbone.path": {"hub": "", "files": {"vae.safetensors": "3f0c..."}}, ..}
+    identities(config)  # {"backbone.path": {"hub": "", "files": {"vae.safetensors": "3f0c.."}}}
 
 Only what a run reads is looked at, and only files that its loaders take: safetensors before other
 weights, no fp16 variants, of JSON the content without the version that wrote it.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from rich.progress import Progress, TaskID
@@ -21,12 +21,13 @@ from . import distributed
 from .backbones import Backbone, load_backbone
 from .config import Config, as_used
 from .distributed import World
+from .identity import identities
 from .methods import Schedule
 from .prompts import PromptList, load_prompts
 from .rewards import RewardSet, load_rewards
 from .rng import generator
 from .sampling import Trace, sample
-from .settings import as_dict, flat
+from .settings import PLACES, as_dict, flat
 from .solvers import SOLVERS
 
 # settings that change no number
@@ -44,6 +45,7 @@ class Bench:
     prompts: dict[str, PromptList]  # "validation" and "evaluation" -> prompts
     bar: Progress
     task: TaskID | None = None
+    places: dict[str, dict] = field(default_factory=dict)  # what lies there, see identity.py
 
     def begin(self, description: str, total: int) -> None:
         """A new bar, in network evaluations of one image."""
@@ -134,6 +136,7 @@ def build(config: Config, count: int, bar: Progress) -> Bench:
         load_rewards(config.rewards, device),
         {"evaluation": prompts, "validation": load_prompts(config.data, "validation")},
         bar,
+        places=identities(config),
     )
 
 
@@ -145,8 +148,9 @@ def categories(prompts: PromptList, family: str) -> list[str]:
     return [w[-2] if w[-1:] == ["background"] and len(w) > 1 else "" for w in words]
 
 
-def key(bench: Bench) -> str:
-    """Hashes of the settings that change a number, and of the prompts of both splits."""
+def keys(bench: Bench) -> tuple[str, str]:
+    """Hashes of the settings that change a number, and of the prompts of both splits. Of a local
+    place its content counts; the second, of an older trainer, has its name."""
     values = flat(as_dict(bench.config))
     own = {
         name: value
@@ -154,7 +158,11 @@ def key(bench: Bench) -> str:
         if (name.startswith(("backbone.", "rewards.")) and name not in NOT_BINDING)
         or name == "data.seed"
     }
-    settings = hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()
-    return f"settings {settings[:16]}" + "".join(
-        f" {split} {prompts.sha256[:16]}" for split, prompts in bench.prompts.items()
-    )
+    prompts = "".join(f" {split} {found.sha256[:16]}" for split, found in bench.prompts.items())
+    content = {name: value for name, value in own.items() if name not in PLACES}
+    content |= {name: found["hub"] or found["files"] for name, found in bench.places.items()}
+    return f"settings {digest(content)}{prompts}", f"settings {digest(own)}{prompts}"
+
+
+def digest(values: dict) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]

@@ -7,6 +7,7 @@ for method in methods(options, tpms, best=0.25, schedules={}): ...
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,9 +20,11 @@ from tpm.network import TimestepPredictionModule
 from tpm.policies import Constant, Decision, Policy, Scaled, State, VelocityScale
 
 from .backbones import Backbone
+from .config import STEPS
 from .solvers import SOLVERS
 
 BASELINE = "D=0"
+LARGEST = {"gammas": 100, "fixed": 100, "omegas": 100, "lying": 100}  # of either sign
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,14 @@ class Options:
     lying: tuple[float, ...] = ()
     more_steps: tuple[int, ...] = ()
     solvers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name, most in LARGEST.items():
+            for value in getattr(self, name):
+                if not (math.isfinite(value) and abs(value) <= most):
+                    raise ValueError(
+                        f"--{name} has {value:g}, expected numbers from -{most:g} to {most:g}."
+                    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +131,20 @@ def read_tpms(paths: list[str], family: str) -> list[TPMFile]:
         digest = hashlib.sha256(file.read_bytes()).hexdigest()
         found.append(TPMFile(name, digest, module, meta))
     return found
+
+
+def check_steps(every: list[int], more: list[int]) -> None:
+    """Raises ValueError on numbers of steps that no grid has."""
+    if min(every) < 2 or max(every) > STEPS:
+        wrong = min(every) if min(every) < 2 else max(every)
+        raise ValueError(f"--k has {wrong}, expected 2 or more steps, at most {STEPS:,}.")
+    if any(n < 1 for n in more):
+        raise ValueError(f"--more_steps has {min(more)}, expected 1 or more.")
+    if more and max(every) + max(more) > STEPS:
+        raise ValueError(
+            f"--more_steps has {max(more)} and --k {max(every)}, expected at most {STEPS:,} steps "
+            "together; choose fewer."
+        )
 
 
 def check_sizes(tpms: list[TPMFile], backbone: Backbone) -> None:

@@ -102,8 +102,9 @@ def check_held_out(config: Config, count: int) -> None:
     """Raises ValueError where the validation prompts are too few for what is made of them: a
     validation divides by their spread, a sample grid shows them."""
     log, data = config.log, config.data
-    source = f" and data.validation {data.validation}, which gives {count}" if data.validation else ""
-    told = f"data.validation_prompts is {data.validation_prompts}{source}"
+    told = f"data.validation_prompts is {data.validation_prompts}"
+    if data.validation:
+        told += f" and data.validation {data.validation}, which gives {count}"
     if log.validate_every and count < 2:
         raise ValueError(
             f"{told}, but log.validate_every is {log.validate_every} and a validation needs 2 "

@@ -39,13 +39,15 @@ class Scores:
 
 @dataclass
 class PerPrompt:
-    """The file and its rows. key: hashes for its first line; count: prompts of a method."""
+    """The file and its rows. key: hashes for its first line, or older: those of an older trainer;
+    count: prompts of a method."""
 
     path: Path
     metrics: tuple[str, ...]
     key: str
     count: int
     rows: dict[tuple[int, str], list[dict[str, str]]] = field(default_factory=dict)
+    older: str = ""
 
     @property
     def columns(self) -> list[str]:
@@ -58,7 +60,8 @@ class PerPrompt:
         if self.path.exists():
             lines = self.path.read_bytes().decode().splitlines(keepends=True)
             whole = [line for line in lines if line.endswith("\n")]
-            if lines and (not whole or whole[0].rstrip("\r\n") != first):
+            known = (first, f"# {self.older or self.key}")
+            if lines and (not whole or whole[0].rstrip("\r\n") not in known):
                 raise RunFolderError(
                     f"{self.path} was measured with other settings or prompts ({lines[0].strip()}; "
                     f"now {first}); take the settings of its _summary.json, or another --out."

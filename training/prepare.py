@@ -16,6 +16,7 @@ import os
 import sys
 import zipfile
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -159,7 +160,8 @@ def main(arguments: list[str] | None = None) -> int:
     config, rest = parse(arguments, "prepare.py", __doc__ or "", options)
     if not rest.preset and config.backbone == Config().backbone:
         stop("prepare.py", "--preset is missing, expected for example --preset sd35_medium.")
-    config.data.folder = rest.folder or config.data.folder
+    if rest.folder:
+        config = replace(config, data=replace(config.data, folder=rest.folder))
     found = needs(config, read_table())
     got, failed = fetch(found) if rest.fetch else ([], [])
     here = {need for need in found if need in got or is_here(need)}

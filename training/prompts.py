@@ -132,6 +132,11 @@ def load_file(config: DataConfig, split: str) -> PromptList:
         prompts = without(read_prompts(config.train, config.column), taken)
         return listed(enough(config, prompts, config.train), short(config.train))
     rest = without(apart, taken)
+    if not rest:
+        raise PromptError(
+            f"{config.validation} has no prompt beside the {len(taken)} of validation, expected "
+            "some for evaluation; give it more different prompts."
+        )
     return listed(draw(config, rest, config.evaluation_prompts, config.validation),
                   short(config.validation))  # fmt: skip
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
 from tpm.checkpoint import save_tpm
@@ -12,6 +10,7 @@ from tpm.network import TimestepPredictionModule
 
 from .backbones import Backbone
 from .card import model_card
+from .checkout import git_commit
 from .config import Config
 from .grpo import CHANGE_MIN
 from .prompts import PromptList
@@ -93,23 +92,6 @@ def tpm_meta(
         config_sha256=config_sha256(config),
         grids=tuple(grids) if len(grids) > 1 else (),
     )
-
-
-def git_commit() -> str:
-    """The commit of this checkout, read from its files; empty outside of one."""
-    folder = Path(__file__).resolve().parents[1] / ".git"
-    try:
-        head = (folder / "HEAD").read_text().strip()
-        if not head.startswith("ref: "):
-            return head
-        name = head.removeprefix("ref: ")
-        loose = folder / name
-        if loose.exists():
-            return loose.read_text().strip()
-        lines = (folder / "packed-refs").read_text().splitlines()
-        return next((line.split()[0] for line in lines if line.endswith(" " + name)), "")
-    except OSError:
-        return ""
 
 
 def validation_table(records: list[dict]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tpm.policies import Constant
 
-from .measuring import Bench, key
+from .measuring import Bench, keys
 from .methods import Schedule, TPMFile
 from .run_folder import write_atomic
 from .tables import objective
@@ -22,11 +22,12 @@ class Selection:
 
     def __init__(self, bench: Bench, path: Path):
         self.bench, self.path = bench, path
-        self.values = {"key": key(bench), "fixed": {}, "schedules": {}}
+        known = keys(bench)
+        self.values = {"key": known[0], "fixed": {}, "schedules": {}}
         if path.exists():
             before = json.loads(path.read_text())
-            if before["key"] == self.values["key"]:
-                self.values = before
+            if before["key"] in known:
+                self.values = {**before, "key": known[0]}
 
     def keep(self) -> None:
         write_atomic(self.path, (json.dumps(self.values, indent=1) + "\n").encode())
@@ -74,10 +75,13 @@ def select(
         todo = len(selection.missing(steps, fixed))
         todo += bool(todo) + len(selection.unscheduled(steps, scheduled))
         total += todo * steps * len(bench.prompts["validation"])
-    if total and not len(bench.prompts["validation"]):
+    count = len(bench.prompts["validation"])
+    if total and count < 2:
         raise ValueError(
-            "data.validation_prompts is 0, but the best fixed D and mean schedules are found on "
-            "validation prompts; set a number, or leave out --fixed and --mean_schedule."
+            f"There are {count} validation prompts (data.validation_prompts is "
+            f"{bench.config.data.validation_prompts}; of data.validation at most half are taken), "
+            "but the best fixed D and mean schedules are found on 2 or more of them; give more, or "
+            "leave out --mean_schedule and give --fixed no value."
         )
     bench.begin("selection on validation prompts", total)
     return {

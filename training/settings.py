@@ -204,7 +204,8 @@ def canonical(values: dict[str, object]) -> dict[str, object]:
     """Dotted settings as far as they change the mathematics, each in one form: a checkpoint of an
     older trainer has what was written, a new one what config.py makes of it."""
     free = FREE + PLACES
-    own = {k: v for k, v in values.items() if not any(k == f or k.startswith(f + ".") for f in free)}
+    out = {k for k in values if any(k == f or k.startswith(f + ".") for f in free)}
+    own = {k: v for k, v in values.items() if k not in out}
     weights = own["rewards.weights"]
     # a noise of weight 0 is on record in every run, named or not
     own["rewards.weights"] = {k: float(v) for k, v in weights.items() if v or k != "noise"}

@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from training import distributed  # noqa: E402
 from training.console import Console  # noqa: E402
 from training.grpo import TrainingStopped  # noqa: E402
+from training.memory import advice, out_of_memory  # noqa: E402
 from training.parts import build  # noqa: E402
 from training.result import announcement  # noqa: E402
 from training.rewards import RewardError  # noqa: E402
@@ -54,16 +55,18 @@ def main(arguments: list[str] | None = None) -> int:
     world = distributed.join()
     try:
         if rest.dry_run:
+            from training.cost import finite_price
             from training.dry_run import dry_run
 
-            dry_run(build(config, world), rest.price_per_hour)
+            price = finite_price(rest.price_per_hour)
+            dry_run(build(config, world), price)
             return 0
         folder = RunFolder(out, config.log.keep) if world.main else None
         if folder is not None:
             folder.create(rest.resume)
         parts = build(config, world)
         if folder is not None and not rest.resume:
-            folder.text("config.yaml", to_yaml(config))
+            folder.text("config.yaml", to_yaml(parts.config))
             folder.text("prompts.txt", "\n".join(parts.prompts.texts) + "\n")
         with Console(config, out, world.main) as console:
             reason = train(parts, folder, rest.resume, console.log)
@@ -72,7 +75,11 @@ def main(arguments: list[str] | None = None) -> int:
             stopped = f"Stopped by {reason}; go on with: {go_on}"
             console.say(stopped if reason else announcement(out))
         return 0
-    except EXPECTED as error:
+    except Exception as error:
+        if out_of_memory(error):
+            error = MemoryError(advice(error, config))
+        elif not isinstance(error, EXPECTED):
+            raise  # a fault of ours keeps its traceback
         if world.size > 1:
             print(f"rank {world.rank}: {error}", file=sys.stderr, flush=True)
             time.sleep(1.0)  # so that this reason stands before those of the ranks that waited

@@ -75,7 +75,7 @@ def test_load_rewards_takes_the_four_and_refuses_others(config, images):
 
 SERVER = """
 import os, sys
-from scripts.reward_worker import serve
+from training.reward_worker import serve
 
 def load(settings):
     if settings["hps_version"] == "v2.1":

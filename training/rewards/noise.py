@@ -19,6 +19,8 @@ class NoiseReward:
     detail that fills only a part of the image does not raise it, noise raises it everywhere."""
 
     def __init__(self, names: tuple[str, ...] = ("noise",)):
+        if not names or set(names) - {"noise", "noise_floor"}:
+            raise ValueError(f"The noise meter was asked for {names}, expected noise, noise_floor.")
         self.names = names
 
     def __call__(self, images: Tensor, prompts: list[str]) -> dict[str, Tensor]:

@@ -1,9 +1,10 @@
 """The image-reward and hpsv2 packages themselves, in a process with an environment of its own.
 
 They need an older transformers than the trainer (and pin protobuf, timm and pytest), so they are
-never imported here. Start the worker first, with a Python that has them (`make parity` makes one):
+never imported here. Start the worker first, with a Python that has them (at the top of its file
+stands what to install):
 
-    .host/packages-venv/bin/python scripts/reward_worker.py
+    python training/reward_worker.py
 
 Protocol, over a local pipe, each message with its length in front: the trainer sends its settings
 as JSON and gets {"names": [...]}; then, for every batch, {"prompts", "height", "width"} as JSON and
@@ -26,7 +27,7 @@ from .images import to_uint8
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 900.0  # seconds without an answer; loading both models takes minutes on a slow disk
-START = "start it with `python scripts/reward_worker.py` in the environment of the packages"
+START = "start it with `python training/reward_worker.py` in an environment of the packages"
 
 
 class PackageRewards:

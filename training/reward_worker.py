@@ -1,10 +1,20 @@
 """Scores images with the image-reward and hpsv2 packages, for a trainer in another environment.
 
-    .host/packages-venv/bin/python scripts/reward_worker.py [--address PATH] [--device cuda]
+    python training/reward_worker.py [--address PATH] [--device cuda]
 
 The trainer (rewards.backend packages) connects to --address and sends its settings; the protocol is
-at the top of training/rewards/packages.py. `scripts/parity.py` makes the environment. A model is
-loaded once, at the first trainer that asks for it, and stays until this process is stopped.
+at the top of training/rewards/packages.py. A model is loaded once, at the first trainer that asks
+for it, and stays until this process is stopped.
+
+The environment is one of its own, since the packages need an older transformers than the trainer:
+
+    pip install image-reward==1.5 hpsv2==1.2.0 clip-anytorch==2.6.0 transformers==4.55.4
+        diffusers==0.39.0 huggingface-hub==0.36.2 tokenizers==0.21.4 timm==0.6.13
+        fairscale==0.4.13 "datasets>=3.6,<4" "setuptools<81" torch torchvision
+
+hpsv2 lacks one file: copy bpe_simple_vocab_16e6.txt.gz from the folder of the package clip to
+hpsv2/src/open_clip. In a checkout of the repository `make parity` does all of it and leaves the
+environment in .host/packages-venv.
 """
 
 from __future__ import annotations
@@ -209,4 +219,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    # the packages must not find files of this folder in the place of modules of theirs
+    sys.path = [entry for entry in sys.path if Path(entry).resolve() != Path(__file__).parent]
     main()
