@@ -12,6 +12,7 @@ import hashlib
 import json
 from pathlib import Path
 
+from .backbones.tiny import FILES
 from .config import Config
 from .needed_files import BACKBONES, HPS_FILES, TOKENIZER
 
@@ -21,7 +22,6 @@ WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
 OTHER = (".json", ".txt", ".model", ".jinja")
 STAMPS = ("_name_or_path", "_diffusers_version", "transformers_version")
 TEXT = (*TOKENIZER, "preprocessor_config.json")
-TINY = ("transformer.safetensors", "text.safetensors", "vae.safetensors")
 
 
 def identities(config: Config) -> dict[str, dict]:
@@ -30,7 +30,7 @@ def identities(config: Config) -> dict[str, dict]:
     b, r = config.backbone, config.rewards
     embedded = str(Path(__file__).parent / "tiny" / "weights")
     backbone = b.path or BACKBONES.get(b.name, embedded)
-    known = {"backbone.path": place(backbone, TINY if b.name == "tiny" else ())}
+    known = {"backbone.path": place(backbone, FILES if b.name == "tiny" else ())}
     if "image_reward" in r.weights:
         path = r.image_reward_path or "THUDM/ImageReward"
         known["rewards.image_reward_path"] = place(path, ("ImageReward.pt",))

@@ -23,10 +23,12 @@ MOST_TEXT = 4096  # characters, the longest path that Linux has
 
 @dataclass(frozen=True)
 class Rule:
-    """expected: for a sentence; read: the value in its own form. Raises ValueError, TypeError."""
+    """expected: for a sentence; read: the value in its own form, raises ValueError or TypeError;
+    ends: the smallest and the largest number, where it is one."""
 
     expected: str
     read: Callable[[Any], Any]
+    ends: tuple = ()
 
 
 def ruled(default: Any, rule: Rule) -> Any:
@@ -51,7 +53,7 @@ def whole_number(value: Any, low: int, high: int) -> int:
 def whole(default: int, low: int, high: int, note: str = "") -> Any:
     """An int from `low` to `high`."""
     expected = f"a whole number from {low:,} to {high:,}" + (f" ({note})" if note else "")
-    return ruled(default, Rule(expected, lambda value: whole_number(value, low, high)))
+    return ruled(default, Rule(expected, lambda v: whole_number(v, low, high), (low, high)))
 
 
 def real(
@@ -61,19 +63,20 @@ def real(
     above: float | None = None,
     note: str = "",
 ) -> Any:
-    """A float from `low`, or greater than `above`, to `high`; `low` None admits null too."""
+    """A float from `low`, or greater than `above`, to `high`."""
     start = f"from {low:g}" if above is None else f"above {above:g}"
     joint = "to" if above is None else "and at most"
     expected = f"a number {start} {joint} {high:g}" + (f" ({note})" if note else "")
-    smallest = low if above is None else above
-    return ruled(default, Rule(expected, lambda v: number(v, smallest, high, above is not None)))
+    strict, smallest = above is not None, low if above is None else above
+    ends = (smallest or 1e-12 if strict else smallest, high)
+    return ruled(default, Rule(expected, lambda v: number(v, smallest, high, strict), ends))
 
 
 def optional(given: Any) -> Any:
     """The rule of a field, or null."""
     rule = given.metadata[RULE]
     read = lambda value: None if value is None else rule.read(value)  # noqa: E731
-    return ruled(given.default, Rule(f"{rule.expected}, or null", read))
+    return ruled(given.default, Rule(f"{rule.expected}, or null", read, rule.ends))
 
 
 def one_of(default: Any, choices: tuple, meaning: str) -> Any:

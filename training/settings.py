@@ -125,11 +125,16 @@ def readable(message: str) -> str:
     """A parser's complaint in one sentence: what a setting may be by its own rule, the nearest name
     where there is no such setting."""
     line = " ".join(message.split())
-    wrong = re.match(r'Parser key "([\w.]+)": .*?(?:Got value:|Given value:|Unable to load) ?(.*)',
-                     line)  # fmt: skip
+    value = r"(?:Got value:|Given value:|Unable to load) ?(.*)"
+    wrong = re.match(rf'Parser key "([\w.]+)"[^:]*: .*?{value}', line)
     if wrong and (expected := expected_of(wrong[1])):
         value = re.sub(r"^config '(.*?)' - .*", r"\1", wrong[2]).rstrip(".")
         return f"{wrong[1]} is {value or 'empty'}, expected {expected}."
+    kind = re.search(r"Expected an? <class '(\w+)'>", line)
+    if wrong and kind:  # an option beside the settings
+        expected = {"float": "a number", "int": "a whole number"}.get(kind[1], f"a {kind[1]}")
+        value = wrong[2].rstrip(".")
+        return f"--{wrong[1]} is {value or 'empty'}, expected {expected}."
     found = re.search(r"unrecognized arguments: --([\w.]+)", line)
     inner = re.search(r"Group '([\w.]+)' does not accept (?:option|nested key) '([\w.]+)'", line)
     name = found[1] if found else f"{inner[1]}.{inner[2]}" if inner else ""

@@ -8,12 +8,26 @@ import torch
 from torch import Tensor
 
 from ..config import BackboneConfig
+from ..distributed import first_line
 from ..tiny.backbone import WEIGHTS, TinyBackbone, simple_sigmas
 from ..tiny.text import POOLED
 from ..tiny.vae import CHANNELS, PATCH
 from . import Conditioning
 
+FILES = ("transformer.safetensors", "text.safetensors", "vae.safetensors")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def load_weights(path: str) -> TinyBackbone:
+    """The model of a folder, or the embedded one. Raises ValueError on other files."""
+    try:
+        return TinyBackbone(Path(path) if path else WEIGHTS)
+    except Exception as error:  # missing, cut off, or of another network: each has its own
+        raise ValueError(
+            f"backbone.path is {path!r}, where the embedded model cannot be read from "
+            f"({first_line(error)}), expected a folder with {', '.join(FILES)}, or empty for those "
+            "of the repository."
+        ) from error
 
 
 class TinyFlow:
@@ -24,14 +38,9 @@ class TinyFlow:
 
     def __init__(self, config: BackboneConfig, device: torch.device):
         self.guidance, self.resolution, self.device = config.guidance, config.resolution, device
-        if config.resolution != 64:
-            raise ValueError(
-                f"backbone.resolution is {config.resolution}, the embedded model was trained at 64;"
-                " set it to 64."
-            )
         self.latent_size = (config.resolution // PATCH,) * 2
         self.batch, self.decode_batch = config.batch, config.decode_batch
-        self.model = TinyBackbone(Path(config.path) if config.path else WEIGHTS)
+        self.model = load_weights(config.path)
         self.dtype = DTYPES[config.precision]
         self.model.network.to(device)
         if config.compile:
