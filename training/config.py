@@ -204,7 +204,7 @@ class GRPOConfig:
     renormalize: bool = True
     scale: Literal["group", "iteration"] = "group"
     noise: Literal["independent", "shared"] = "independent"
-    patience: int = 20
+    patience: int = whole(20, 0, COUNT, "0 is no limit")
 
     def __post_init__(self) -> None:
         check(self, "grpo")

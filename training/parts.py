@@ -34,7 +34,7 @@ class Parts:
     module: TimestepPredictionModule
     optimizer: torch.optim.Optimizer
     order: Callable[[int], str]  # i-th prompt of the training -> its text
-    places: dict[str, dict[str, str]]  # setting -> what lies there (identity.py), on rank 0
+    places: dict[str, dict]  # setting -> what lies there (identity.py), on rank 0
 
 
 def build(

@@ -117,3 +117,16 @@ def test_it_is_really_trained(backbone):
     assert float(scores["strict"].mean()) >= 0.75
     assert float(scores["relation"].mean()) >= 0.95
     assert Path(WEIGHTS / "log.jsonl").stat().st_size > 1000
+
+
+def test_the_example_of_its_page_runs(tmp_path):
+    import runpy
+    import textwrap
+
+    from training.tiny import backbone as page
+
+    block = page.__doc__.split("\n\n", 1)[1]
+    assert "TinyBackbone()" in block
+    (tmp_path / "example.py").write_text(textwrap.dedent(block))
+    images = runpy.run_path(str(tmp_path / "example.py"))["images"]
+    assert images.shape == (1, 3, 64, 64) and bool(images.isfinite().all())

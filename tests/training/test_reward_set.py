@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -157,3 +158,38 @@ def test_no_worker_is_one_sentence(tmp_path):
     nobody = RewardsConfig(backend="packages", address=str(tmp_path / "nobody.sock"))
     with pytest.raises(RewardError, match="No reward worker listens.*reward_worker.py"):
         load_rewards(nobody, CPU)
+
+
+def test_the_message_names_a_worker_that_is_there_and_says_what_it_needs():
+    """In the registry's archive as well: it is a file of training/, and its page lists the
+    packages that `make parity` installs."""
+    from training import reward_worker
+    from training.rewards import packages
+
+    named = packages.START.split("`")[1].split()
+    assert named[0] == "python" and (ROOT / named[1]) == Path(reward_worker.__file__)
+    parity = (ROOT / "scripts" / "parity.py").read_text()
+    wanted = re.findall(r'^    "([\w-]+[=<>][^"]*)"', parity, re.M)
+    assert len(wanted) > 8
+    for package in wanted:
+        assert package in reward_worker.__doc__, package
+
+
+def test_the_worker_starts_as_a_script_and_finds_no_file_of_ours_in_a_package_s_place():
+    """training/rewards has a clip.py, training/ a config.py; `import clip` means the package."""
+    script = ROOT / "training" / "reward_worker.py"
+    done = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True)
+    assert done.returncode == 0 and "--address" in done.stdout
+    code = (
+        "import runpy, sys\n"
+        "script, folder = sys.argv[1:]\n"
+        "sys.argv = [script, '--help']\n"
+        "try:\n"
+        "    runpy.run_path(script, run_name='__main__')\n"
+        "except SystemExit:\n"
+        "    print(folder in sys.path)\n"
+    )
+    command = [sys.executable, "-c", code, str(script), str(script.parent)]
+    env = {**os.environ, "PYTHONPATH": str(script.parent)}
+    done = subprocess.run(command, capture_output=True, text=True, env=env)
+    assert done.stdout.splitlines()[-1] == "False", done.stderr

@@ -36,7 +36,8 @@ CALLS = (
 NEEDED = (
     "__init__.py", "LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml", "nodes/__init__.py",
     "nodes/pixels/run.py", "tpm/network.py", "asyndm/rows.py", "web/docs/AsynDMKSampler.md",
-    "training/train_tpm.py", "training/presets/tiny.yaml", "training/data/files.yaml",
+    "training/train_tpm.py", "training/reward_worker.py", "training/presets/tiny.yaml",
+    "training/data/files.yaml",
     "training/tiny/weights/transformer.safetensors", "training/tiny/weights/text.safetensors",
     "training/tiny/weights/vae.safetensors", "training/tiny/tpm/tiny.safetensors",
     "workflows/demo_3_async_ksampler.json", "workflows/demo_3_async_ksampler.jpg",
