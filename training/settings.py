@@ -106,16 +106,22 @@ def wrong_file(path: Path) -> str:
         mark = getattr(error, "problem_mark", None)
         line = f" line {mark.line + 1}" if mark else ""
         return f"{path}{line} is not YAML, expected settings like `grpo: {{lr: 1.0e-5}}`."
-    nodes = [("", root)] if root is not None else []
-    if root is not None and not isinstance(root, yaml.MappingNode):
+    if not isinstance(root, yaml.MappingNode):
         return f"{path} holds no settings by name, expected lines like `iterations: 100`."
+    sections = {name.split(".")[0] for name in dotted(Config) if "." in name}
+    nodes = [("", root)]
     for prefix, node in nodes:
         seen = set()
         for key, value in node.value:
-            name = f"{prefix}{key.value}"
+            name, line = f"{prefix}{key.value}", key.start_mark.line + 1
             if name in seen:
-                line = key.start_mark.line + 1
                 return f"{path} line {line} names {name} a second time, expected it once."
+            if name in sections and not isinstance(value, yaml.MappingNode):
+                given = value.value if isinstance(value, yaml.ScalarNode) else "a list"
+                return (
+                    f"{path} line {line}: {name} is {given or 'empty'}, expected its settings by "
+                    f"name, like `{name}: {{NAME: VALUE}}`."
+                )
             seen.add(name)
             nodes += [(f"{name}.", value)] if isinstance(value, yaml.MappingNode) else []
     return ""
@@ -126,9 +132,9 @@ def readable(message: str) -> str:
     where there is no such setting."""
     line = " ".join(message.split())
     value = r"(?:Got value:|Given value:|Unable to load) ?(.*)"
-    wrong = re.match(rf'Parser key "([\w.]+)"[^:]*: .*?{value}', line)
+    wrong = re.match(rf'Parser key "([\w.]+)"[^:]*: .*{value}', line)
     if wrong and (expected := expected_of(wrong[1])):
-        value = re.sub(r"^config '(.*?)' - .*", r"\1", wrong[2]).rstrip(".")
+        value = re.sub(r"^config \"(.*)\"$", r"\1", wrong[2].rstrip("."))
         return f"{wrong[1]} is {value or 'empty'}, expected {expected}."
     kind = re.search(r"Expected an? <class '(\w+)'>", line)
     if wrong and kind:  # an option beside the settings

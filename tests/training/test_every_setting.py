@@ -76,9 +76,19 @@ def small() -> Config:
 
 
 @pytest.fixture(scope="module")
-def loaded(small):
+def quick(small, tmp_path_factory) -> Config:
+    """With a short list of prompts, which takes no time to make."""
+    file = tmp_path_factory.mktemp("prompts") / "prompts.txt"
+    colours = ("blue", "cyan", "green", "yellow")
+    texts = [f"a red circle above a {c} star on a dark plain background" for c in colours]
+    file.write_text("\n".join(texts))
+    return replace(small, data=replace(small.data, set="file", train=str(file)))
+
+
+@pytest.fixture(scope="module")
+def loaded(quick):
     """Model and rewards, for the runs whose settings are not theirs."""
-    return build(small, World())
+    return build(quick, World())
 
 
 def test_the_walk_is_over_all_of_them():
@@ -137,7 +147,7 @@ def getattr_of(config: Config, name: str) -> object:
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in NOT_RUN])
-def test_what_is_accepted_runs(small, loaded, name, tmp_path):
+def test_what_is_accepted_runs(quick, loaded, name, tmp_path):
     """Every accepted end of a range, zero and choice through an iteration, two validations, a grid
     and the files: right, or ended by one sentence."""
     cls, leaf = owner(name)
@@ -145,10 +155,10 @@ def test_what_is_accepted_runs(small, loaded, name, tmp_path):
     values = [*rule_of(cls, leaf).ends, *FOREIGN, *MORE.get(name, ())]
     values += typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else []
     values += [True, False] if kind is bool else []
-    tried = [as_dict(small)]  # that one runs in every other test here
+    tried = [as_dict(quick)]  # that one runs in every other test here
     for value in values:
         try:
-            config = with_value(small, name, value)
+            config = with_value(quick, name, value)
         except ValueError:
             continue
         if as_dict(config) not in tried:
@@ -239,9 +249,9 @@ def test_a_validation_file_of_one_line(tmp_path):
         build(parse([*SMALL, *files])[0], World())
 
 
-def test_no_validation_at_all_is_a_run(loaded, tmp_path):
-    none = ["--data.validation_prompts=0", "--log.validate_every=0", "--log.samples_every=0"]
-    config = parse([*SMALL, *none])[0]
+def test_no_validation_at_all_is_a_run(quick, loaded, tmp_path):
+    config = with_value(quick, "data.validation_prompts", 0)
+    config = with_value(with_value(config, "log.validate_every", 0), "log.samples_every", 0)
     run(config, loaded, "data.validation_prompts", tmp_path / "r")
     assert (tmp_path / "r" / "tpm.safetensors").exists()
 
@@ -353,8 +363,11 @@ def test_a_price_that_is_none(price, tmp_path, capsys):
         ("grpo:\n  clip: 0.1\n  clip: 0.2\n", "line 3 names grpo.clip a second time"),
         ("- 1\n", "no settings by name"),
         ("grpo: {clip: [\n", "is not YAML"),
-        ("", None),
-        ("grpo:\n", "grpo is"),
+        ("", "no settings by name"),
+        ("# nothing\n", "no settings by name"),
+        ("grpo:\n", "line 1: grpo is empty"),
+        ("grpo: 5\n", "line 1: grpo is 5"),
+        ("grpo: [1]\n", "line 1: grpo is a list"),
         ("iterations: ten\n", "iterations is ten, expected a whole number from 1"),
         ("backbone: {path: }\n", "backbone.path is"),
     ],

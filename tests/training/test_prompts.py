@@ -284,8 +284,12 @@ def test_the_lists_stay_what_they_are(tmp_path):
 def test_settings_without_sense_are_refused():
     with pytest.raises(PromptError, match="split is 'test'"):
         load_prompts(DataConfig(), "test")
+    with pytest.raises(ValueError, match="data.validation_prompts is -1"):
+        DataConfig(validation_prompts=-1)
+    changed = DataConfig()
+    changed.validation_prompts = -1
     with pytest.raises(PromptError, match="data.validation_prompts is -1"):
-        load_prompts(DataConfig(validation_prompts=-1), "validation")
+        load_prompts(changed, "validation")
     with pytest.raises(PromptError, match="data.train is empty"):
         load_prompts(DataConfig(set="file"), "train")
 
