@@ -3,9 +3,12 @@ run says why it is not."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
+import struct
 
+import aiohttp
 import graphs
 import pytest
 import torch
@@ -193,29 +196,63 @@ def test_words_say_that_they_act_everywhere(pack, families):
     assert not chain.step_warnings("first", pack("tpm.policies").Constant(0.4), region)
 
 
-def test_stock_samplers_called_once_a_step_in_a_real_graph(server):
-    """KSampler (Advanced) five times on one patched model: the plot has one run of five steps."""
-    graph = graphs.model_patch(seed=7, batch=1)
-    given = dict(graph["sampler"]["inputs"])
-    seed, denoise = given.pop("seed"), given.pop("denoise", 1.0)
-    assert denoise == 1.0
-    del graph["sampler"]
-    latent = given["latent_image"]
-    for k in range(5):
-        own = given | {"steps": 5, "noise_seed": seed, "latent_image": latent}
-        own |= {"start_at_step": k, "end_at_step": k + 1}
-        own |= {"add_noise": "enable" if k == 0 else "disable"}
-        own |= {"return_with_leftover_noise": "enable"}
-        graph[f"step{k}"] = {"class_type": "KSamplerAdvanced", "inputs": own}
+def steps_of(kept: range, seed: int, steps: int = 5) -> dict:
+    """KSampler (Advanced) once for each step that is kept, on one patched model."""
+    graph = graphs.model_patch(seed=seed, batch=1)
+    given = graph.pop("sampler")["inputs"]
+    own = {name: value for name, value in given.items() if name not in ("seed", "denoise")}
+    latent = own["latent_image"]
+    for k in kept:
+        inputs = own | {"steps": steps, "noise_seed": given["seed"], "latent_image": latent}
+        inputs |= {"start_at_step": k, "end_at_step": k + 1, "return_with_leftover_noise": "enable"}
+        inputs |= {"add_noise": "enable" if k == 0 else "disable"}
+        graph[f"step{k}"] = {"class_type": "KSamplerAdvanced", "inputs": inputs}
         latent = [f"step{k}", 0]
     for entry in graph.values():
         for name, value in entry["inputs"].items():
             if value == ["sampler", 0]:
                 entry["inputs"][name] = latent
     graph["show"] = {"class_type": "PreviewAny", "inputs": {"source": ["plot", 1]}}
-    found = json.loads(server.run(graph)["show"]["text"][0])
+    return graph
+
+
+def test_stock_samplers_called_once_a_step_in_a_real_graph(server):
+    """The plot has one run of five steps."""
+    found = json.loads(server.run(steps_of(range(5), seed=7))["show"]["text"][0])
     assert [[step["step"] for step in run] for run in found["runs"]] == [[0, 1, 2, 3, 4]]
     assert all(step["cut_percent"][0] > 0 for step in found["runs"][0][1:4])
+    assert found["warnings"] == [[]]
+
+
+async def texts_on_nodes(server, graph: dict) -> list[tuple[str, str]]:
+    """(node id, text) as the editor gets them while a prompt is executed."""
+    found = []
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(f"{server.url}/ws?clientId=reader", max_msg_size=0) as socket,
+    ):
+        asked = {"prompt": graph, "client_id": "reader"}
+        queued = (await asyncio.to_thread(server.post, "/prompt", asked))["prompt_id"]
+        async for message in socket:
+            if message.type is aiohttp.WSMsgType.TEXT:
+                event = json.loads(message.data)
+                data = event["data"]
+                if event["type"] == "execution_error":
+                    raise AssertionError(data["exception_message"])
+                if event["type"] == "execution_success" and data["prompt_id"] == queued:
+                    return found
+            elif struct.unpack(">I", message.data[:4])[0] == 3:  # text under a node
+                length = struct.unpack(">I", message.data[4:8])[0]
+                node, text = message.data[8 : 8 + length], message.data[8 + length :]
+                found.append((node.decode(), text.decode()))
+    raise AssertionError("the server closed the connection")
+
+
+def test_steps_that_do_not_join_say_so_on_their_node(server):
+    asked = texts_on_nodes(server, steps_of(range(0, 5, 2), seed=8))
+    found = asyncio.run(asyncio.wait_for(asked, 600))
+    assert [node for node, _ in found] == ["step2", "step4"]
+    assert all("connect the scheduler's SIGMAS" in text for _, text in found)
 
 
 def test_a_warning_stands_on_the_node_that_samples(pack, monkeypatch):
