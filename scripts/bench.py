@@ -9,7 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from host import ROOT, TEST, ensure_host, say
+from host import ROOT, TEST, ensure_host, environment, say
 
 BENCHES = {
     "overhead": ["--size", "all", "--out", "bench/out/overhead.md"],
@@ -30,10 +30,10 @@ def main(arguments: list[str]) -> int:
             say(f"There is no bench {name!r}; choose one of {', '.join(BENCHES)}.")
             return 2
         chosen = {name: own or BENCHES[name]}
-    _, python = ensure_host(TEST)
+    tree, python = ensure_host(TEST)
     for name, given in chosen.items():
         command = [str(python), str(ROOT / "bench" / f"{name}.py"), *given]
-        code = subprocess.run(command, cwd=ROOT).returncode
+        code = subprocess.run(command, cwd=ROOT, env=environment(tree, python)).returncode
         if code:
             return code
     return 0

