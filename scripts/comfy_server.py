@@ -17,6 +17,8 @@ from urllib.parse import urlencode
 
 from host import ensure_base, ensure_host
 
+# Seconds, so that what hangs ends at some time. None is a limit for a slow or a busy machine.
+PATIENCE, ANSWER = 3600, 600
 PACK = "async-timestep"
 
 
@@ -55,7 +57,7 @@ class ComfyServer:
             [str(c) for c in (*command, *self.flags)], stdout=self.output, stderr=subprocess.STDOUT
         )
         started = time.monotonic()
-        while time.monotonic() - started < 600:  # a busy machine takes its time
+        while time.monotonic() - started < PATIENCE:
             if self.process.poll() is not None:
                 break
             try:
@@ -79,7 +81,7 @@ class ComfyServer:
 
     def get(self, path: str, **query) -> dict:
         url = self.url + path + ("?" + urlencode(query) if query else "")
-        with urllib.request.urlopen(url, timeout=60) as reply:
+        with urllib.request.urlopen(url, timeout=ANSWER) as reply:
             return json.loads(reply.read() or b"null")
 
     def fetch(self, entry: dict) -> bytes:
@@ -87,7 +89,7 @@ class ComfyServer:
         return self.fetch_path(f"/view?{urlencode(entry)}")
 
     def fetch_path(self, path: str) -> bytes:
-        with urllib.request.urlopen(self.url + path, timeout=60) as reply:
+        with urllib.request.urlopen(self.url + path, timeout=ANSWER) as reply:
             return reply.read()
 
     def post(self, path: str, body: dict) -> dict:
@@ -95,7 +97,7 @@ class ComfyServer:
             self.url + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
         )
         try:
-            with urllib.request.urlopen(request, timeout=60) as reply:
+            with urllib.request.urlopen(request, timeout=ANSWER) as reply:
                 return json.loads(reply.read() or b"null")
         except urllib.error.HTTPError as error:
             return json.loads(error.read() or b"{}")
@@ -108,7 +110,7 @@ class ComfyServer:
         return answer["prompt_id"]
 
     def wait(
-        self, prompt_id: str, timeout: float = 300, tick: Callable[[], None] | None = None
+        self, prompt_id: str, timeout: float = PATIENCE, tick: Callable[[], None] | None = None
     ) -> dict:
         """The history entry once the prompt is done. Raises TimeoutError."""
         started = time.monotonic()
@@ -123,7 +125,7 @@ class ComfyServer:
             time.sleep(0.1)
         raise TimeoutError(f"The prompt was not done after {timeout} s; see {self.log}.")
 
-    def run(self, prompt: dict, timeout: float = 300) -> dict:
+    def run(self, prompt: dict, timeout: float = PATIENCE) -> dict:
         """Queues, waits, and returns the outputs by node id. Raises RuntimeError with the
         node's message.
         """

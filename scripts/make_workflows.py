@@ -19,7 +19,7 @@ import tempfile
 import uuid
 from pathlib import Path
 
-from comfy_server import ComfyServer
+from comfy_server import PATIENCE, ComfyServer
 from example_workflows import EVERY, LARGE, NOTES
 from graphs_large import models_of
 from graphs_places import place
@@ -65,8 +65,9 @@ def open_page(play, server, nodes2: bool = False, size=(2200, 1100)):
         server.post("/settings", {key: value})
     browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
     page = browser.new_page(viewport={"width": size[0], "height": size[1]})
+    page.set_default_timeout(1000 * PATIENCE)  # a busy machine takes its time
     page.goto(server.url, wait_until="domcontentloaded")
-    page.wait_for_function(READY, arg="AsyncTimestepKSampler", timeout=120_000)
+    page.wait_for_function(READY, arg="AsyncTimestepKSampler")
     return page
 
 

@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from host import HOST, ROOT, TEST, ensure_host, run, say
+from host import HOST, ROOT, TEST, interpreter, make_venv, run, say
 
 NOT_OURS = ("playwright", "ruff", "pathspec", "diffusers", "jsonargparse", "rich")
 LEARNS = [
@@ -30,19 +30,16 @@ LEFT_OUT = ["--deselect", "tests/unit/test_publish.py::test_the_publishers_own_s
 
 def ensure_newest() -> Path:
     """The interpreter of .host/newest-venv with what the extra `train` asks for, and pytest."""
-    _, host = ensure_host(TEST)
     venv = HOST / "newest-venv"
-    python = venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    python = interpreter(venv)
     tools = [t for t in TEST if not t.startswith(NOT_OURS)]  # the rest is in the extra, or style
     wanted = (ROOT / "pyproject.toml").read_text() + "\n".join(tools)
     marker = venv / f".complete-{hashlib.sha256(wanted.encode()).hexdigest()[:16]}"
-    if marker.exists():
+    if marker.exists() and python.exists():
         return python
     say("Installing the newest packages of the extra 'train' into .host/newest-venv ...")
-    uv = [host, "-m", "uv"]
-    if not python.exists():
-        run([*uv, "venv", "--quiet", "--python", host, venv], HOST / "newest.log")
-    install = [*uv, "pip", "install", "--quiet", "--upgrade", "--python", python]
+    make_venv(venv, HOST / "newest.log")
+    install = [python, "-m", "uv", "pip", "install", "--quiet", "--upgrade", "--python", python]
     run([*install, "-r", ROOT / "pyproject.toml", "--extra", "train", *tools], HOST / "newest.log")
     marker.touch()
     return python

@@ -19,6 +19,7 @@ import sys
 import time
 from pathlib import Path
 
+from comfy_server import PATIENCE
 from host import HOST, ROOT, TEST, TORCH, ensure_host, interpreter, make_venv, run, say
 
 PACKAGES = [
@@ -58,7 +59,7 @@ def start(command: list[str], log: Path, env: dict[str, str]) -> subprocess.Pope
     """Starts the worker, and waits until it says that it listens."""
     with open(log, "wb") as out:
         worker = subprocess.Popen(command, env=env, stdout=out, stderr=out)
-    waiting = time.monotonic() + 300
+    waiting = time.monotonic() + PATIENCE
     while "listens" not in log.read_text(errors="replace"):
         if worker.poll() is not None or time.monotonic() > waiting:
             worker.kill()

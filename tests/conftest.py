@@ -1,11 +1,17 @@
-"""Gradients on, but for the host tests: they turn them off for their process, as ComfyUI does, and
-other tests may share it.
+"""No test has to be done within some time, which depends on the machine. Gradients on, but for the
+host tests: they turn them off for their process, as ComfyUI does, and other tests may share it.
 """
 
 from __future__ import annotations
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
+
+settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("any machine")
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
-from comfy_server import ComfyServer  # noqa: E402
+from comfy_server import PATIENCE, ComfyServer  # noqa: E402
 from example_workflows import LARGE  # noqa: E402
 from make_workflows import CHROMIUM, RUN, fit, open_page  # noqa: E402
 
@@ -65,7 +65,7 @@ def test_workflow_in_the_editor(page, path):
     offered = [n for n in workflow["nodes"] if n["properties"].get("models")]
     if path.stem in LARGE:
         page.evaluate(LOAD, [workflow, path.stem])
-        page.wait_for_function(f"() => ({MARKED})().length === {len(offered)}", timeout=20_000)
+        page.wait_for_function(f"() => ({MARKED})().length === {len(offered)}")
     else:
         outcome, detail = page.evaluate(RUN, [workflow, path.stem])
         assert outcome == "execution_success", detail
@@ -73,7 +73,7 @@ def test_workflow_in_the_editor(page, path):
         assert "PreviewImage" in types
         assert ("AsyncTimestepPlot" in types) == ("stock" not in path.stem)
         kinds = ["PreviewImage", "AsyncTimestepPlot"]
-        page.wait_for_function(SHOWN, arg=[kinds, page.mode == "nodes2"], timeout=30_000)
+        page.wait_for_function(SHOWN, arg=[kinds, page.mode == "nodes2"])
     loaded = page.evaluate("() => window.app.graph.nodes.map(n => n.type)")
     assert sorted(loaded) == sorted(node["type"] for node in workflow["nodes"])
     assert page.evaluate(UNKNOWN) == []
@@ -85,9 +85,9 @@ def test_workflow_in_the_editor(page, path):
 
 def must_be_on_screen(page, sentence: str) -> None:
     """What a person reads after a click on the error. The panel fills after it has opened."""
-    page.get_by_test_id("error-overlay-see-errors").click(timeout=20_000)
+    page.get_by_test_id("error-overlay-see-errors").click()
     panel = page.get_by_test_id("runtime-error-panel")
-    playwright.expect(panel).to_contain_text(sentence, timeout=20_000)
+    playwright.expect(panel).to_contain_text(sentence, timeout=1000 * PATIENCE)
 
 
 def test_a_mistake_shows_our_sentence(page):

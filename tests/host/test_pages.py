@@ -130,9 +130,9 @@ def test_page_in_the_editor(server, tmp_path):
     with playwright.sync_playwright() as play:
         page = open_page(play, server, size=(1500, 1000))
         page.evaluate(ADD, "AsynDMKSampler")
-        page.get_by_test_id("info-button").click(timeout=20_000)
-        page.wait_for_selector(".node-help-content h1", timeout=20_000)
-        page.wait_for_timeout(1500)
+        page.get_by_test_id("info-button").click()
+        page.wait_for_selector(".node-help-content h1")
+        page.wait_for_function(f"() => ({WIDTHS})().length && ({WIDTHS})().every(Boolean)")
         widths, title = page.evaluate(WIDTHS), page.inner_text(".node-help-content h1")
         shots = Path(os.environ.get("ASYNC_TIMESTEP_SHOTS") or tmp_path)
         page.screenshot(path=shots / "page.png")

@@ -7,6 +7,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -26,7 +27,9 @@ TARGETS = {
     "serve": "main.py",
     "bench": "rollout_cost.py",
     "parity": "parity_stages.py",
+    "newest": "pytest",
 }
+OWN = {"parity": "packages-venv", "newest": "newest-venv"}  # environments beside the host's
 
 
 class Clone:
@@ -35,6 +38,7 @@ class Clone:
     def __init__(self, folder: Path):
         self.root, self.log = folder / "a fresh clone", folder / "started.jsonl"
         shutil.copytree(ROOT / "scripts", self.root / "scripts")
+        shutil.copy(ROOT / "pyproject.toml", self.root)
         self.host, self.asked = self.root / ".host", folder
         self.python = (
             self.host / "venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
@@ -79,34 +83,51 @@ def comfyui(tmp_path):
     return make
 
 
+@pytest.fixture
+def whole(tmp_path):
+    """COMFYUI_PYTHON: this interpreter, to which every package of the tests is there."""
+    sys.path.insert(0, str(ROOT / "scripts"))
+    from host import TEST
+
+    for package in [*TEST, "numpy"]:
+        name = re.match(r"[\w.-]+", package).group()
+        info = tmp_path / "site" / f"{name.replace('-', '_')}-1.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+    return {"COMFYUI_PYTHON": sys.executable, "PYTHONPATH": tmp_path / "site"}
+
+
 @pytest.mark.parametrize("python", [False, True])
 @pytest.mark.parametrize("path", [False, True])
 @pytest.mark.parametrize("target", TARGETS)
-def test_every_target_in_a_fresh_clone(clone, comfyui, target, path, python):
+def test_every_target_in_a_fresh_clone(clone, comfyui, whole, target, path, python):
     tree = comfyui() if path else clone.host / "ComfyUI"
     given = {"COMFYUI_PATH": tree} if path else {}
-    given |= {"COMFYUI_PYTHON": sys.executable} if python else {}
+    given |= whole if python else {}
     done = clone.run(target, **given)
     assert done.returncode == 0, done.stderr
     wanted = Path(sys.executable) if python else clone.python
+    if target == "newest":  # it needs no ComfyUI
+        wanted = clone.host / OWN[target] / clone.python.relative_to(clone.host / "venv")
+    last = clone.started()[-1] if clone.started() else {}
     if target == "host":
         assert done.stdout == f"COMFYUI_PATH={tree}\nCOMFYUI_PYTHON={wanted}\n"
     else:
-        last = clone.started()[-1]
         assert last["command"][0] == str(wanted) and TARGETS[target] in " ".join(last["command"])
+    if target in ("demo", "test", "floor", "bench"):  # what these start asks for the host again
         own = clone.host / "ComfyUI-floor" if target in ("test", "floor") else tree
-        if target not in ("serve", "parity"):  # these start nothing that asks for a host
-            assert (last["COMFYUI_PATH"], last["COMFYUI_PYTHON"]) == (str(own), str(wanted))
-    packages = [one for one in clone.installs() if str(clone.host / "packages-venv") in one[0]]
-    assert bool(packages) == (target == "parity")
-    others = [one for one in clone.installs() if one not in packages]
-    assert all(one[0] == str(clone.python) for one in others)
-    assert [one[-1] for one in others if "-r" in one] == [str(tree / "requirements.txt")] * (
-        0 if python else 1 if target in ("demo", "host", "serve") else 2
-    )
+        assert (last["COMFYUI_PATH"], last["COMFYUI_PYTHON"]) == (str(own), str(wanted))
+    host = [one for one in clone.installs() if one[0] == str(clone.python)]
+    times = 0 if python or target == "newest" else 1 if target in ("demo", "host", "serve") else 2
+    assert [one[-1] for one in host if "-r" in one] == [str(tree / "requirements.txt")] * times
+    beside = [one for one in clone.installs() if one not in host]
+    assert {Path(one[0]).parents[1].name for one in beside} == {
+        OWN[name] for name in OWN if name == target
+    }
     cloned = [one["command"][-1] for one in clone.started() if one["command"][0] == "git"]
-    assert len(cloned) == (not path) + (target in ("test", "floor"))
-    assert sorted(os.listdir(comfyui("other"))) == sorted(os.listdir(tree)), "nothing was added"
+    assert len(cloned) == (not path and target != "newest") + (target in ("test", "floor"))
+    if path:
+        assert sorted(os.listdir(tree)) == sorted(os.listdir(comfyui("other"))), "nothing was added"
 
 
 def test_a_second_run_starts_nothing_new(clone):

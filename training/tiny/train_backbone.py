@@ -1,7 +1,7 @@
 """Trains the embedded text-to-image model on rendered, captioned scenes. CPU is enough.
 
     python -m training.tiny.train_backbone --out training/tiny/weights --minutes 90
-    python -m training.tiny.train_backbone --out smoke --minutes 2   (what the tests run)
+    python -m training.tiny.train_backbone --out smoke --steps 300   (the same on every machine)
 
 Rectified flow: x_t = (1 - t) x0 + t noise, the network predicts v = noise - x0. The time is
 uniform, then shifted by 3 (without the shift the layout is not learnt); after a third of the
@@ -120,6 +120,7 @@ def export(network: torch.nn.Module, out: Path, metadata: dict[str, str]) -> Non
 def train(
     out: Path,
     minutes: float,
+    steps: int = 0,
     batch: int = 128,
     lr: float = 3e-3,
     seed: int = 7,
@@ -127,8 +128,8 @@ def train(
     compiled: bool = False,
     save_seconds: float = 120,
 ) -> float:
-    """Trains for `minutes` of wall time in all (earlier parts of an interrupted run count).
-    Returns the last mean loss.
+    """Trains for `minutes` of wall time in all (earlier parts of an interrupted run count), or for
+    `steps` where that is not 0. Returns the last mean loss.
     """
     out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
@@ -161,11 +162,15 @@ def train(
         step, spent = state["step"], state["spent"]
     forward = torch.compile(network) if compiled else network
     start, last, losses = time.monotonic() - spent, time.monotonic(), []
-    while (spent := time.monotonic() - start) < minutes * 60:
-        factor = learning_rate(spent / (minutes * 60), step)
+    while True:
+        spent = time.monotonic() - start
+        progress = step / steps if steps else spent / (minutes * 60)
+        if progress >= 1:
+            break
+        factor = learning_rate(progress, step)
         for optimizer in optimizers:
             optimizer.param_groups[0]["lr"] = lr * factor
-        t = sample_times(batch, rng, shifted_share=1.0 if spent < minutes * 20 else 0.5)
+        t = sample_times(batch, rng, shifted_share=1.0 if progress < 1 / 3 else 0.5)
         loss = flow_loss(forward, *batch_of(batch, rng, text, vae), t, rng, bf16)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
@@ -187,7 +192,7 @@ def train(
             print(json.dumps(line), flush=True)
             with open(out / "log.jsonl", "a") as log:
                 log.write(json.dumps(line) + "\n")
-        if time.monotonic() - last > save_seconds:
+        if step % 25 == 0 and time.monotonic() - last > save_seconds:
             last = time.monotonic()
             torch.save(
                 {
@@ -208,7 +213,7 @@ def train(
         {
             "steps": str(step),
             "images": str(step * batch),
-            "minutes": f"{minutes:g}",
+            "minutes": f"{spent / 60:.3g}",
             "seed": str(seed),
         },
     )
@@ -224,6 +229,7 @@ def main() -> None:
         "--out", type=Path, required=True, help="folder for the weights and the log"
     )
     parser.add_argument("--minutes", type=float, default=90, help="wall time to train for")
+    parser.add_argument("--steps", type=int, default=0, help="train for these, and not for a time")
     parser.add_argument("--batch", type=int, default=128, help="images a step")
     parser.add_argument(
         "--lr", type=float, default=3e-3, help="peak learning rate (both optimizers)"
@@ -235,7 +241,12 @@ def main() -> None:
     parser.add_argument(
         "--compile", action="store_true", help="torch.compile the network (needs a C++ compiler)"
     )
-    parser.add_argument("--save_seconds", type=float, default=120, help="between checkpoints")
+    parser.add_argument(
+        "--save_seconds",
+        type=float,
+        default=120,
+        help="between checkpoints, one in 25 steps at most",
+    )
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 = all")
     args = parser.parse_args()
     if args.threads:
@@ -243,6 +254,7 @@ def main() -> None:
     loss = train(
         args.out,
         args.minutes,
+        args.steps,
         args.batch,
         args.lr,
         args.seed,
