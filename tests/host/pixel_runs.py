@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from sampling import shaken
 
 import comfy.sample
 import comfy.samplers
@@ -38,6 +39,18 @@ class Runs:
             )  # fmt: skip
         finally:
             self.nothing_is_left()
+
+    def close(self, run, sigmas=None, noise=None) -> float:
+        """The tolerance, of the largest value, for what should be the same as run(sigmas=, noise=):
+        what ten roundings of all that goes in make of it. What the tests tell apart is far larger.
+        """
+        sigmas = self.sigmas if sigmas is None else sigmas
+        noise = comfy.sample.prepare_noise(self.empty, 5) if noise is None else noise
+        others = torch.cat([sigmas[:1], shaken(sigmas[1:])])
+        right, wrong = run(sigmas=sigmas, noise=noise), run(sigmas=others, noise=shaken(noise))
+        found = float((wrong - right).abs().max() / right.abs().max())
+        assert found < 1e-3, "the network amplifies rounding: no tolerance can be told from a fault"
+        return max(found, 1e-5)
 
     def nothing_is_left(self) -> None:
         for module in self.model.model.modules():

@@ -9,6 +9,17 @@ import torch
 import comfy.sample
 from comfy.patcher_extension import WrappersMP
 
+SHAKE = 1e-6  # ten times what float32 has of a number
+
+
+def shaken(values: torch.Tensor, seed: int = 1) -> torch.Tensor:
+    """Every value wrong by about ten roundings, at random. What that does to a result is a bound
+    that holds on every processor: the networks here hear times of up to 1000, of whose sinusoids
+    float32 has only 6e-5, and make up to 400 times as much of a wrong sigma.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    return values * (1 + SHAKE * torch.randn(values.shape, generator=rng))
+
 
 def sample(
     family,

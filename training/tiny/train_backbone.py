@@ -1,7 +1,7 @@
 """Trains the embedded text-to-image model on rendered, captioned scenes. CPU is enough.
 
     python -m training.tiny.train_backbone --out training/tiny/weights --minutes 90
-    python -m training.tiny.train_backbone --out smoke --steps 300   (the same on every machine)
+    python -m training.tiny.train_backbone --out smoke --steps 300   (not by the clock)
 
 Rectified flow: x_t = (1 - t) x0 + t noise, the network predicts v = noise - x0. The time is
 uniform, then shifted by 3 (without the shift the layout is not learnt); after a third of the
@@ -18,9 +18,11 @@ import argparse
 import copy
 import hashlib
 import json
+import math
 import os
 import time
 from pathlib import Path
+from statistics import mean
 
 import torch
 from safetensors.torch import save_file
@@ -127,6 +129,7 @@ def train(
     bf16: bool = True,
     compiled: bool = False,
     save_seconds: float = 120,
+    log_steps: int = 25,
 ) -> float:
     """Trains for `minutes` of wall time in all (earlier parts of an interrupted run count), or for
     `steps` where that is not 0. Returns the last mean loss.
@@ -181,18 +184,18 @@ def train(
         torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - decay)
         losses.append(float(loss.detach()))
         step += 1
-        if step % 25 == 0:
+        if step % log_steps == 0:
             line = {
                 "step": step,
                 "images": step * batch,
                 "minutes": round(spent / 60, 2),
                 "lr": lr * factor,
-                "loss": round(sum(losses[-25:]) / len(losses[-25:]), 5),
+                "loss": round(mean(losses[-log_steps:]), 5),
             }
             print(json.dumps(line), flush=True)
             with open(out / "log.jsonl", "a") as log:
                 log.write(json.dumps(line) + "\n")
-        if step % 25 == 0 and time.monotonic() - last > save_seconds:
+        if step % log_steps == 0 and time.monotonic() - last > save_seconds:
             last = time.monotonic()
             torch.save(
                 {
@@ -218,7 +221,7 @@ def train(
         },
     )
     saved.unlink(missing_ok=True)
-    return sum(losses[-25:]) / max(1, len(losses[-25:]))
+    return mean(losses[-log_steps:]) if losses else math.nan
 
 
 def main() -> None:
@@ -245,7 +248,13 @@ def main() -> None:
         "--save_seconds",
         type=float,
         default=120,
-        help="between checkpoints, one in 25 steps at most",
+        help="between checkpoints",
+    )
+    parser.add_argument(
+        "--log_steps",
+        type=int,
+        default=25,
+        help="between lines of the log; each may be a checkpoint",
     )
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 = all")
     args = parser.parse_args()
@@ -261,6 +270,7 @@ def main() -> None:
         not args.no_bf16,
         args.compile,
         args.save_seconds,
+        args.log_steps,
     )
     print(f"Done: last loss {loss:.4f}; weights in {args.out}.")
 
