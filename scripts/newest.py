@@ -10,12 +10,11 @@ The environment is .host/newest-venv; delete it to have the versions looked up a
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 import sys
 from pathlib import Path
 
-from host import HOST, ROOT, TEST, interpreter, make_venv, run, say
+from host import HOST, ROOT, TEST, compiled, interpreter, make_venv, run, say
 
 NOT_OURS = ("playwright", "ruff", "pathspec", "diffusers", "jsonargparse", "rich")
 LEARNS = [
@@ -53,7 +52,7 @@ def main(arguments: list[str]) -> int:
     say(f"The newest packages: torch {torch}")
     tests = LEARNS if "--learns" in arguments else [*SUITE, *LEFT_OUT]
     own = [a for a in arguments if a != "--learns"]
-    quiet = {**os.environ, "OMP_NUM_THREADS": "1"}
+    quiet = {**compiled(), "OMP_NUM_THREADS": "1"}
     command = [str(python), "-m", "pytest", "-q", "-n", "2", *tests, *own]
     return subprocess.run(command, cwd=ROOT, env=quiet).returncode
 

@@ -1,4 +1,5 @@
-"""Sets the hosts up, checks the style and runs all tests, then the floor suite on the oldest host.
+"""Sets the hosts up, checks the style and runs all tests, then the floor suite on the oldest host,
+then whether the trainer learns with the newest packages (scripts/newest.py).
 
 python scripts/test.py                             everything
 python scripts/test.py [-k expression] [tests/unit]  arguments go to pytest; newest host only
@@ -12,6 +13,7 @@ import subprocess
 import sys
 
 import floor
+import newest
 from host import ROOT, TEST, ensure_host, environment, say
 
 
@@ -30,7 +32,9 @@ def main(arguments: list[str]) -> int:
     quiet = environment(tree, python, OMP_NUM_THREADS="1")
     workers = ["-n", "auto", "--dist", "worksteal", *arguments]
     code = subprocess.run([str(python), "-m", "pytest", *workers], cwd=ROOT, env=quiet).returncode
-    return code if code or arguments else floor.main([])
+    if code or arguments:
+        return code
+    return floor.main([]) or newest.main(["--learns"])
 
 
 if __name__ == "__main__":

@@ -109,7 +109,13 @@ def test_every_target_in_a_fresh_clone(clone, comfyui, whole, target, path, pyth
     wanted = Path(sys.executable) if python else clone.python
     if target == "newest":  # it needs no ComfyUI
         wanted = clone.host / OWN[target] / clone.python.relative_to(clone.host / "venv")
-    last = clone.started()[-1] if clone.started() else {}
+    started = clone.started()
+    if target == "test":  # at its end the trainer is tested with the newest packages
+        *started, newest = [one for one in started if one["command"][1:3] == ["-m", "pytest"]]
+        assert newest["command"][0] == str(
+            clone.host / "newest-venv" / clone.python.relative_to(clone.host / "venv")
+        )
+    last = started[-1] if started else {}
     if target == "host":
         assert done.stdout == f"COMFYUI_PATH={tree}\nCOMFYUI_PYTHON={wanted}\n"
     else:
@@ -122,7 +128,7 @@ def test_every_target_in_a_fresh_clone(clone, comfyui, whole, target, path, pyth
     assert [one[-1] for one in host if "-r" in one] == [str(tree / "requirements.txt")] * times
     beside = [one for one in clone.installs() if one not in host]
     assert {Path(one[0]).parents[1].name for one in beside} == {
-        OWN[name] for name in OWN if name == target
+        OWN[name] for name in OWN if name == target or (name, target) == ("newest", "test")
     }
     cloned = [one["command"][-1] for one in clone.started() if one["command"][0] == "git"]
     assert len(cloned) == (not path and target != "newest") + (target in ("test", "floor"))
