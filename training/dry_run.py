@@ -27,4 +27,6 @@ def dry_run(parts: Parts, price_per_hour: float) -> None:
     steps = steps_of(small, 0)
     found = estimate(parts.config, record["seconds"], IMAGES, steps, parts.world.size)
     print(table(found, price_per_hour))
-    print(f"peak memory: {device_memory(parts.device):.2f} GiB on {parts.device}")
+    peak = device_memory(parts.device)
+    known = "not known on this system, which has no psutil" if peak is None else f"{peak:.2f} GiB"
+    print(f"peak memory: {known} on {parts.device}")
