@@ -54,7 +54,7 @@ class Lines:
     def update(self, done: int | None = None, note: str | None = None) -> None:
         with self.lock:
             if done is not None:
-                self.done = done
+                self.done, self.doing = done, ""
                 self.made = [*self.made[:1], (self.clock(), done)]
             self.note = self.note if note is None else note
             self.tick()

@@ -224,7 +224,12 @@ def main() -> None:
     if not address.startswith("\\\\"):  # a named pipe of Windows
         Path(address).parent.mkdir(parents=True, exist_ok=True)
         Path(address).unlink(missing_ok=True)  # left by a worker that was killed
-    serve(address, lambda settings: load_packages(settings, device))
+    try:
+        serve(address, lambda settings: load_packages(settings, device))
+    except OSError as error:  # too long for a socket, or not writable
+        sys.exit(
+            f"reward_worker.py: cannot listen on {address} ({error}); choose another --address."
+        )
 
 
 if __name__ == "__main__":

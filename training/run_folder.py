@@ -29,7 +29,7 @@ STARTED = {
     "checkpoints": r"",
     "tensorboard": r"events\.out\.tfevents\..*",
 }
-TEMPORARY = r"\..*\.tmp"
+TEMPORARY = r"\..+\.(\d+|png)\.tmp"
 RESUME = "the last checkpoint is whole: make room and go on with --resume."
 AGAIN = "make room and give the same command again."
 
@@ -98,13 +98,13 @@ class RunFolder:
         RunFolderError as `check` does."""
         self.check(resume)
         try:
-            said = "" if resume else self.put_aside()
-            for folder in (self.checkpoints, self.samples):
-                folder.mkdir(parents=True, exist_ok=True)
             for folder in (self.path, self.checkpoints, self.samples):
                 for left in folder.glob(".*.tmp"):  # of a run that was killed while it wrote
                     if re.fullmatch(TEMPORARY, left.name):
                         left.unlink(missing_ok=True)
+            said = "" if resume else self.put_aside()
+            for folder in (self.checkpoints, self.samples):
+                folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunFolderError(
                 f"{error.filename or self.path} could not be made ({error.strerror or error}); "
