@@ -42,6 +42,9 @@ class Lines:
     def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic):
         self.write, self.clock, self.lock = write, clock, threading.RLock()
         self.what = ""  # nothing is under way
+        self.total = self.done = 0
+        self.note = self.doing = ""
+        self.made: list[tuple[float, int]] = []  # the first and the last part: when, how many
 
     def begin(self, what: str, total: int = 0, done: int = 0) -> None:
         """A task: its first line comes at once."""
@@ -159,7 +162,8 @@ class Report(contextlib.ExitStack):
     def update(self, done: int | None = None, note: str | None = None) -> None:
         """How many parts are done, and a word about the last."""
         if self.live:
-            self.bar.update(self.task, completed=done, description=note, doing="")
+            if self.task is not None:
+                self.bar.update(self.task, completed=done, description=note, doing="")
         else:
             self.lines.update(done, note)
 

@@ -27,6 +27,7 @@ class TrainLog:
         return self
 
     def __exit__(self, *error) -> None:
+        self.report.update()  # no part of it is under way any more
         if self.writer is not None:
             self.writer.close()
 
