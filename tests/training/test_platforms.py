@@ -16,7 +16,7 @@ from training import dry_run, result
 from training.rewards.packages import worker_address
 
 ROOT = Path(__file__).resolve().parents[2]
-spec = importlib.util.spec_from_file_location("worker", ROOT / "scripts" / "reward_worker.py")
+spec = importlib.util.spec_from_file_location("worker", ROOT / "training" / "reward_worker.py")
 worker = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(worker)
 
@@ -25,8 +25,7 @@ CPU = torch.device("cpu")
 
 
 def files() -> list[Path]:
-    return [*(ROOT / "training").rglob("*.py"), *(ROOT / "tpm").rglob("*.py"),
-            ROOT / "scripts" / "reward_worker.py"]  # fmt: skip
+    return [*(ROOT / "training").rglob("*.py"), *(ROOT / "tpm").rglob("*.py")]
 
 
 def guarded(tree: ast.AST) -> set[int]:
