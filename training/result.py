@@ -55,7 +55,7 @@ def write_files(
 
 def untrained(module: TimestepPredictionModule) -> bool:
     """True where the head is still 0, as it starts: D = 0 for every input."""
-    return all(float(part.abs().max()) <= CHANGE_MIN for part in module.raw.parameters())
+    return all(float(part.detach().abs().max()) <= CHANGE_MIN for part in module.raw.parameters())
 
 
 def announcement(out: Path) -> str:
