@@ -241,7 +241,7 @@ def test_refusals_are_one_sentence(tmp_path, tpms, capsys):
     flux = write_tpm(tmp_path / "flux.safetensors", 1, family="flux1_dev")
     for wrong, said in (
         (["--tpm", str(flux)], "is for the model family flux1_dev, expected tiny"),
-        (["--tpm", str(tmp_path / "none.safetensors")], "was not found"),
+        (["--tpm", str(tmp_path / "none.safetensors")], "which is no file"),
         (["--tpm", tpms[1], tpms[1]], "several files called"),
         (["--solvers", "heun"], "expected some of dpmpp_2m, unipc"),
         (["--k", "1"], "2 or more steps"),
@@ -277,7 +277,7 @@ class Fixed:
 
     def __init__(self, bench, best):
         self.bench, self.best, self.rewards = bench, best, bench.rewards
-        self.config, self.prompts = bench.config, bench.prompts
+        self.config, self.prompts, self.places = bench.config, bench.prompts, bench.places
 
     def whole(self, split, steps, policy):
         assert split == "validation"
