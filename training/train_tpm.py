@@ -62,17 +62,13 @@ def run(config: Config, rest: argparse.Namespace, out: Path, report: Report) -> 
     """The run; returns the exit code."""
     # not before the options are understood: torch takes seconds
     from training import distributed
-    from training.grpo import TrainingStopped
     from training.memory import advice, out_of_memory
     from training.parts import build
     from training.result import announcement
-    from training.rewards import RewardError
-    from training.run_folder import RunFolder, RunFolderError, command
+    from training.run_folder import RunFolder, command
     from training.train_log import TrainLog
-    from training.trainer import train
+    from training.trainer import EXPECTED, train
 
-    expected = (ValueError, OSError, RewardError, TrainingStopped, RunFolderError)
-    expected += (distributed.RankLost,)
     go_on = command(out, "--resume")
     world = distributed.join()
     try:
@@ -103,7 +99,7 @@ def run(config: Config, rest: argparse.Namespace, out: Path, report: Report) -> 
     except Exception as error:
         if out_of_memory(error):
             error = MemoryError(advice(error, config))
-        elif not isinstance(error, expected):
+        elif not isinstance(error, EXPECTED):
             if world.size > 1:
                 distributed.give_up(world, f"{type(error).__name__}: {error}")
             raise  # a fault of ours keeps its traceback

@@ -27,9 +27,14 @@ from .parts import Parts
 from .phase import phase
 from .result import untrained, write_files
 from .resume import checkpoint, restore
+from .rewards import RewardError
 from .rng import generator, number
 from .rollout import Actor, Rollout, rollout
-from .run_folder import RunFolder
+from .run_folder import RunFolder, RunFolderError
+
+# what ends a run with its own sentence; anything else is a fault of ours and keeps its traceback
+EXPECTED = (ValueError, OSError, RewardError, TrainingStopped, RunFolderError)
+EXPECTED += (distributed.RankLost,)
 
 
 def steps_of(config: Config, iteration: int) -> int:
