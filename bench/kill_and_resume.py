@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -35,10 +34,9 @@ def command(out: Path, iterations: int, resume: bool) -> list[str]:
 
 
 def start(out: Path, iterations: int) -> subprocess.Popen:
-    """A run, resumed where there is something to resume from, begun anew where there is not."""
-    resume = (out / "checkpoints" / "latest").exists()
-    if not resume and out.exists():
-        shutil.rmtree(out)  # killed before its first checkpoint: nothing to go on with
+    """A run, resumed where there is something to resume from, else begun anew in the same folder,
+    whatever a run that was killed before its first checkpoint left there."""
+    resume = any((out / "checkpoints").glob("*.pt"))
     return subprocess.Popen(
         command(out, iterations, resume), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )

@@ -7,12 +7,18 @@ One process without torchrun is the normal case, and every function here then do
 
 from __future__ import annotations
 
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+from .stopping import tell_torchrun
 
 TIMEOUT = timedelta(minutes=30)
 
@@ -40,6 +46,33 @@ def join() -> World:
 def leave(world: World) -> None:
     if world.size > 1 and dist.is_initialized():
         dist.destroy_process_group()
+
+
+class RankLost(RuntimeError):
+    """Another rank ended in the middle of the work; its own reason is the one that counts."""
+
+
+@contextmanager
+def together() -> Iterator[None]:
+    """Around what needs all ranks. Raises RankLost where one of them is gone."""
+    try:
+        yield
+    except RuntimeError as error:  # gloo's and nccl's own
+        reason = (str(error).strip().splitlines() or [""])[0]
+        raise RankLost(
+            f"another rank ended or does not answer ({reason}); the reason is what that rank says, "
+            "and rank 0's last checkpoint is whole."
+        ) from error
+
+
+def give_up(world: World, reason: str) -> None:
+    """Says why this rank ends, and has torchrun say it again at the very end of its report."""
+    text = f"rank {world.rank}: {reason}"
+    print(text, file=sys.stderr, flush=True)
+    tell_torchrun(text)
+    # the ranks that wait for this one fail when it is gone: a second later, so that torchrun
+    # knows who was first
+    time.sleep(1.0)
 
 
 def device_of(world: World, wanted: str) -> torch.device:
@@ -89,7 +122,8 @@ def gather(world: World, values: Tensor, prompts: int) -> Tensor:
         return values
     values = values.contiguous()
     parts = [torch.empty_like(values) for _ in range(world.size)]
-    dist.all_gather(parts, values)
+    with together():
+        dist.all_gather(parts, values)
     grouped = [part.unflatten(0, (prompts, -1)) for part in parts]
     return torch.cat(grouped, dim=1).flatten(0, 1)
 
@@ -97,8 +131,9 @@ def gather(world: World, values: Tensor, prompts: int) -> Tensor:
 def broadcast(world: World, module: nn.Module) -> None:
     """Rank 0's parameters to all."""
     if world.size > 1:
-        for parameter in module.parameters():
-            dist.broadcast(parameter.data, 0)
+        with together():
+            for parameter in module.parameters():
+                dist.broadcast(parameter.data, 0)
 
 
 def share(world: World, value: object) -> object:
@@ -106,5 +141,6 @@ def share(world: World, value: object) -> object:
     if world.size == 1:
         return value
     box = [value]
-    dist.broadcast_object_list(box, 0)
+    with together():
+        dist.broadcast_object_list(box, 0)
     return box[0]

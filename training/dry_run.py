@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 from dataclasses import replace
 
+import torch
+
 from .cost import estimate, table
 from .parts import Parts
 from .result import device_memory
@@ -27,4 +29,11 @@ def dry_run(parts: Parts, price_per_hour: float) -> None:
     steps = steps_of(small, 0)
     found = estimate(parts.config, record["seconds"], IMAGES, steps, parts.world.size)
     print(table(found, price_per_hour))
-    print(f"peak memory: {device_memory(parts.device):.2f} GiB on {parts.device}")
+    print(f"peak memory: {peak(parts.device)}")
+
+
+def peak(device: torch.device) -> str:
+    memory = device_memory(device)
+    if memory is None:
+        return f"not known on this system, which has no psutil ({device})"
+    return f"{memory:.2f} GiB on {device}"

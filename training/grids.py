@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import os
+import io
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from .run_folder import AGAIN, write_atomic
 
 SIDE_MIN = 160  # pixels: smaller images are enlarged by a whole factor
 GAP, TITLE, CAPTION = 6, 26, 20
@@ -21,8 +23,11 @@ def to_image(image: Tensor) -> Image.Image:
     return picture.resize(size, Image.Resampling.NEAREST)
 
 
-def write_grid(path: Path, columns: dict[str, list[Tensor]], captions: list[str]) -> None:
-    """A PNG, written in one move. columns: title -> one image (3, H, W) in [0, 1] a caption."""
+def write_grid(
+    path: Path, columns: dict[str, list[Tensor]], captions: list[str], advice: str = AGAIN
+) -> None:
+    """A PNG, written in one move. columns: title -> one image (3, H, W) in [0, 1] a caption.
+    Raises RunFolderError on a full disk, which ends with the advice."""
     rows = [[to_image(images[i]) for images in columns.values()] for i in range(len(captions))]
     width, height = rows[0][0].size
     sheet = Image.new(
@@ -40,9 +45,9 @@ def write_grid(path: Path, columns: dict[str, list[Tensor]], captions: list[str]
             sheet.paste(picture, (GAP + j * (width + GAP), top))
         room = sheet.width - 2 * GAP
         draw.text((GAP, top + height + 3), shortened(caption, small, room), "black", small)
-    temporary = path.with_name(f".{path.name}.tmp")
-    sheet.save(temporary, format="PNG")
-    os.replace(temporary, path)
+    buffer = io.BytesIO()
+    sheet.save(buffer, format="PNG")
+    write_atomic(path, buffer.getvalue(), advice)
 
 
 def shortened(text: str, font: ImageFont.ImageFont, room: int) -> str:

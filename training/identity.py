@@ -15,6 +15,7 @@ from pathlib import Path
 from .backbones.tiny import FILES
 from .config import Config
 from .needed_files import BACKBONES, HPS_FILES, TOKENIZER
+from .phase import phase
 
 WHOLE_FILE = 2**26  # bytes: smaller files are hashed to the last one
 BLOCK, BLOCKS = 2**20, 64
@@ -49,6 +50,7 @@ def identities(config: Config) -> dict[str, dict]:
 def place(where: str, names: tuple[str, ...] = ()) -> dict:
     """One place. names: the only files that are read there; a single file has the first's."""
     path = Path(where)
+    phase(f"comparing the files of {where}")
     if path.is_file():
         return {"hub": "", "files": {names[0]: fingerprint(path)}}
     folder = path if path.is_dir() else cached(where, names)

@@ -1,6 +1,6 @@
 """One method on paired noises: the model, the rewards and the prompts of an evaluation.
 
-bench = build(config, count=256, bar=bar)
+bench = build(config, count=256, report=report)
 scores, trace, seconds = bench.measure("evaluation", range(16), 4, Constant(0.5))
 """
 
@@ -12,7 +12,6 @@ import time
 from dataclasses import dataclass, field
 
 import torch
-from rich.progress import Progress, TaskID
 from torch import Tensor
 
 from tpm.policies import Policy
@@ -20,9 +19,11 @@ from tpm.policies import Policy
 from . import distributed
 from .backbones import Backbone, load_backbone
 from .config import Config, as_used
+from .console import Report
 from .distributed import World
 from .identity import identities
 from .methods import Schedule
+from .phase import phase
 from .prompts import PromptList, load_prompts
 from .rewards import RewardSet, load_rewards
 from .rng import generator
@@ -43,16 +44,15 @@ class Bench:
     backbone: Backbone
     rewards: RewardSet
     prompts: dict[str, PromptList]  # "validation" and "evaluation" -> prompts
-    bar: Progress
-    task: TaskID | None = None
+    report: Report
     places: dict[str, dict] = field(default_factory=dict)  # what lies there, see identity.py
 
     def begin(self, description: str, total: int) -> None:
-        """A new bar, in network evaluations of one image."""
-        self.task = self.bar.add_task(description, total=total)
+        """A new task, in network evaluations of one image."""
+        self.report.begin(description, total)
 
     def advance(self, count: int, description: str | None = None) -> None:
-        self.bar.update(self.task, advance=count, description=description)
+        self.report.advance(count, description)
 
     def texts(self, split: str) -> list[str]:
         return list(self.prompts[split].texts)
@@ -65,6 +65,7 @@ class Bench:
         everything = self.texts(split)
         conditioning = self.backbone.encode([everything[i] for i in rows])
         noise = self.backbone.noise([generator(self.config.data.seed, split, i) for i in rows])
+        phase("sampling")
         trace, start = Trace(), time.perf_counter()
         latents = sample(
             self.backbone,
@@ -85,6 +86,7 @@ class Bench:
         """metric -> (len(rows),), what was told, seconds of sampling."""
         latents, trace, seconds = self.sampled(split, rows, steps, policy, solver)
         everything = self.texts(split)
+        phase("scoring")
         scores = self.rewards(self.backbone.decode(latents), [everything[i] for i in rows])
         return scores, trace, seconds
 
@@ -114,7 +116,7 @@ class Bench:
         )
 
 
-def build(config: Config, count: int, bar: Progress) -> Bench:
+def build(config: Config, count: int, report: Report) -> Bench:
     """Loads what the settings name; count: evaluation prompts, 0 is all of data's. The caller's
     Config stays as it is. Raises ValueError or OSError of one sentence."""
     config = as_used(config)
@@ -122,6 +124,7 @@ def build(config: Config, count: int, bar: Progress) -> Bench:
         torch.set_num_threads(config.threads)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     device = distributed.device_of(World(), config.device)
+    phase("reading the prompts")
     prompts = load_prompts(config.data, "evaluation")
     if count < 0 or count > len(prompts):
         raise ValueError(
@@ -135,7 +138,7 @@ def build(config: Config, count: int, bar: Progress) -> Bench:
         load_backbone(config.backbone, device, config.text_encoders == "offload"),
         load_rewards(config.rewards, device),
         {"evaluation": prompts, "validation": load_prompts(config.data, "validation")},
-        bar,
+        report,
         places=identities(config),
     )
 

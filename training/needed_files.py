@@ -47,7 +47,7 @@ class Need:
 
 
 def read_table() -> dict:
-    return yaml.safe_load(TABLE.read_text())
+    return yaml.safe_load(TABLE.read_text("utf-8"))
 
 
 def needs(config: Config, table: dict) -> list[Need]:

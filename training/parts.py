@@ -14,6 +14,7 @@ from .backbones import Backbone, load_backbone
 from .config import Config, as_used
 from .distributed import World
 from .identity import identities
+from .phase import phase
 from .prompts import PromptList, load_prompts, training_order
 from .rewards import RewardSet, load_rewards
 from .rng import number
@@ -50,6 +51,7 @@ def build(
         torch.set_num_threads(config.threads)
     device = distributed.device_of(world, config.device)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    phase("reading the prompts")
     prompts = load_prompts(config.data, "train")
     held_out = load_prompts(config.data, "validation")
     check_held_out(config, len(held_out))

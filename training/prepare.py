@@ -1,5 +1,6 @@
 """Lists every file that a preset needs, and fetches what may be fetched.
 
+    python training/prepare.py                          # lists the presets
     python training/prepare.py --preset sd35_medium
     python training/prepare.py --preset flux1_dev --data.set t2i --folder data --fetch
 
@@ -11,6 +12,7 @@ Hugging Face cache and prompt files into the folder; gated repositories need an 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import sys
@@ -21,10 +23,16 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from training.config import Config  # noqa: E402
+from training.installed import require  # noqa: E402
+
+require("prepare.py")
+
+from training.choice import names_a_model, preset_list  # noqa: E402
+from training.console import Report  # noqa: E402
 from training.needed_files import WHOLE, Need, is_here, needs, read_table  # noqa: E402
 from training.prompt_files import first_line  # noqa: E402
-from training.settings import parse, stop  # noqa: E402
+from training.settings import parse  # noqa: E402
+from training.stopping import stop  # noqa: E402
 
 UNITS = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9}
 
@@ -69,14 +77,19 @@ def page(need: Need) -> str:
     return f"https://huggingface.co/{need.source}"
 
 
-def fetch(found: Iterable[Need], cache: Path | None = None) -> tuple[list[Need], list[str]]:
+def fetch(
+    found: Iterable[Need], cache: Path | None = None, report: Report | None = None
+) -> tuple[list[Need], list[str]]:
     """Fetches what is missing; returns what came, and one sentence for each that could not be had.
 
     After a refusal the other files of a source are not tried, and no other of the hub's once the
     hub itself cannot be reached; a single file that a source lacks stops nothing.
     """
     got, failed, refused = [], [], set()
-    for need in found:
+    found, report = list(found), report or Report(shown=False)
+    report.begin("fetching", len(found))
+    for i, need in enumerate(found):
+        report.update(i, f"{need.source} {need.name} ({need.size})")
         home = "web" if need.at is not None else "hub"
         if is_here(need, cache) or {need.source, home} & refused:
             continue
@@ -115,6 +128,7 @@ def from_web(need: Need) -> None:
     another content than the table's."""
     import torch
 
+    made = [p for p in (need.at.parent, *need.at.parent.parents) if not p.exists()]
     need.at.parent.mkdir(parents=True, exist_ok=True)
     temporary = need.at.with_name(f".{need.at.name}.{os.getpid()}.tmp")
     try:
@@ -122,7 +136,7 @@ def from_web(need: Need) -> None:
             # the archive stays until its last file is out, so that it is fetched once
             archive = need.at.parent / need.url.rsplit("/", 1)[-1]
             if not (archive.is_file() and zipfile.is_zipfile(archive)):
-                torch.hub.download_url_to_file(need.url, str(archive))
+                torch.hub.download_url_to_file(need.url, str(archive), progress=False)
             with zipfile.ZipFile(archive) as packed:
                 temporary.write_bytes(packed.read(need.inside))
         else:
@@ -133,6 +147,9 @@ def from_web(need: Need) -> None:
         os.replace(temporary, need.at)
     finally:
         temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # nothing came: no empty folders
+            for folder in made:
+                folder.rmdir()
 
 
 def advice(need: Need, error: Exception) -> str:
@@ -157,13 +174,18 @@ def options(parser) -> None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    config, rest = parse(arguments, "prepare.py", __doc__ or "", options)
-    if not rest.preset and config.backbone == Config().backbone:
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not names_a_model(arguments) and not {"-h", "--help"} & set(arguments):
+        print(f"Presets:\n{preset_list()}")
         stop("prepare.py", "--preset is missing, expected for example --preset sd35_medium.")
+    config, rest = parse(arguments, "prepare.py", __doc__ or "", options)
     if rest.folder:
         config = replace(config, data=replace(config.data, folder=rest.folder))
     found = needs(config, read_table())
-    got, failed = fetch(found) if rest.fetch else ([], [])
+    got, failed = [], []
+    if rest.fetch:
+        with Report() as report:
+            got, failed = fetch(found, report=report)
     here = {need for need in found if need in got or is_here(need)}
     if found:
         print(listing(found, here.__contains__))

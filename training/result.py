@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import torch
@@ -35,7 +36,8 @@ def write_files(
     Where the best on validation is the start, D = 0, there is no tpm.safetensors: a policy that
     does nothing is no result."""
     last = tpm_meta(config, backbone, prompts, module, done)
-    save_tpm(folder.path / "tpm_last.safetensors", module, last)
+    with folder.writing("tpm_last.safetensors"):
+        save_tpm(folder.path / "tpm_last.safetensors", module, last)
     chosen, weights = last, module.state_dict()
     if config.log.best and "weights" in best:
         chosen = tpm_meta(config, backbone, prompts, module, best["iteration"])
@@ -45,14 +47,15 @@ def write_files(
     if untrained(copy):
         chosen = last
     else:
-        save_tpm(folder.path / "tpm.safetensors", copy, chosen)
+        with folder.writing("tpm.safetensors"):
+            save_tpm(folder.path / "tpm.safetensors", copy, chosen)
     table = validation_table(folder.records("validation.jsonl"))
     folder.text("README.md", model_card(chosen, table, to_yaml(config), prompts))
 
 
 def untrained(module: TimestepPredictionModule) -> bool:
     """True where the head is still 0, as it starts: D = 0 for every input."""
-    return all(float(part.abs().max()) <= CHANGE_MIN for part in module.raw.parameters())
+    return all(float(part.detach().abs().max()) <= CHANGE_MIN for part in module.raw.parameters())
 
 
 def announcement(out: Path) -> str:
@@ -112,10 +115,23 @@ def validation_table(records: list[dict]) -> str:
     return "\n".join(lines)
 
 
-def device_memory(device: torch.device) -> float:
-    """Peak memory in GiB: of the CUDA device, else of this process."""
+def device_memory(device: torch.device) -> float | None:
+    """Peak memory in GiB: of the CUDA device, else of this process. None where neither the system
+    nor psutil tells it."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**30
-    import resource
+    try:
+        import resource
+    except ImportError:  # Windows has none
+        return peak_of_windows()
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB elsewhere
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+
+def peak_of_windows() -> float | None:
+    try:
+        import psutil  # accelerate brings it along
+
+        return psutil.Process().memory_info().peak_wset / 2**30
+    except (ImportError, AttributeError):
+        return None

@@ -21,12 +21,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import socket
 import sys
 import tempfile
 import threading
 from collections.abc import Callable
 from multiprocessing.connection import Connection, Listener
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import SimpleNamespace
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -199,6 +200,16 @@ class Reread:
         return {"state_dict": None}
 
 
+def listening_address(address: str) -> str:
+    """What the trainer makes of rewards.address (training/rewards/packages.py, which needs torch):
+    a named pipe as it is, else a path below the repository, or on Windows the pipe of its name."""
+    if address.startswith("\\\\"):
+        return address
+    if not hasattr(socket, "AF_UNIX"):
+        return rf"\\.\pipe\async-timestep-{PurePath(address).name}"
+    return str(ROOT / address)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--address", default=ADDRESS, help="rewards.address of the trainer")
@@ -209,13 +220,16 @@ def main() -> None:
     import torch
 
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    address = arguments.address
+    address = listening_address(arguments.address)
     if not address.startswith("\\\\"):  # a named pipe of Windows
-        path = ROOT / address
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)  # left by a worker that was killed
-        address = str(path)
-    serve(address, lambda settings: load_packages(settings, device))
+        Path(address).parent.mkdir(parents=True, exist_ok=True)
+        Path(address).unlink(missing_ok=True)  # left by a worker that was killed
+    try:
+        serve(address, lambda settings: load_packages(settings, device))
+    except OSError as error:  # too long for a socket, or not writable
+        sys.exit(
+            f"reward_worker.py: cannot listen on {address} ({error}); choose another --address."
+        )
 
 
 if __name__ == "__main__":

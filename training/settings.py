@@ -23,6 +23,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from .config import Config
 from .ranges import rule_of
+from .stopping import stop
 
 PRESETS = Path(__file__).parent / "presets"
 # what may differ when a run is resumed: nothing that changes the mathematics
@@ -92,7 +93,7 @@ def parse(
 
 
 def backbone_of(path: Path) -> dict:
-    return (yaml.safe_load(path.read_text()) or {}).get("backbone") or {}
+    return (yaml.safe_load(path.read_text("utf-8")) or {}).get("backbone") or {}
 
 
 def wrong_file(path: Path) -> str:
@@ -168,11 +169,6 @@ def expected_of(name: str) -> str:
         return ""
     rule = rule_of(cls, leaf)
     return rule.expected if rule else f"its settings, each by a name of its own like {name}.NAME"
-
-
-def stop(prog: str, message: str) -> None:
-    print(f"{prog}: {message}", file=sys.stderr)
-    raise SystemExit(2)
 
 
 def field_names(cls: type) -> list[str]:

@@ -1,8 +1,9 @@
 """Trains a timestep prediction module (TPM) with GRPO on image rewards.
 
-    python training/train_tpm.py --preset tiny              # the embedded model, minutes on a CPU
+    python training/train_tpm.py                        # lists the presets, and trains tiny
+    python training/train_tpm.py --preset tiny          # the embedded model, minutes on a CPU
     python training/train_tpm.py --preset sd35_medium --data.set coco --data.folder data
-    python training/train_tpm.py --resume --out runs/tiny       # go on after a kill
+    python training/train_tpm.py --resume --out runs/tiny   # go on after a kill
     torchrun --nproc_per_node 4 training/train_tpm.py --preset flux1_dev
     python training/train_tpm.py --preset sd35_medium --dry_run --price_per_hour 3.5
 
@@ -13,25 +14,22 @@ tpm.safetensors for the TPM Loader (models/tpm in ComfyUI).
 
 from __future__ import annotations
 
+import argparse
 import logging
+import os
 import sys
-import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from training import distributed  # noqa: E402
-from training.console import Console  # noqa: E402
-from training.grpo import TrainingStopped  # noqa: E402
-from training.memory import advice, out_of_memory  # noqa: E402
-from training.parts import build  # noqa: E402
-from training.result import announcement  # noqa: E402
-from training.rewards import RewardError  # noqa: E402
-from training.run_folder import RunFolder, RunFolderError  # noqa: E402
-from training.settings import parse, to_yaml  # noqa: E402
-from training.trainer import train  # noqa: E402
+from training.installed import require, require_for  # noqa: E402
 
-EXPECTED = (ValueError, OSError, RewardError, TrainingStopped, RunFolderError)
+require("train_tpm.py")
+
+from training.choice import TINY, with_preset  # noqa: E402
+from training.config import Config  # noqa: E402
+from training.console import Report  # noqa: E402
+from training.settings import parse, to_yaml  # noqa: E402
 
 
 def options(parser) -> None:
@@ -48,10 +46,30 @@ def options(parser) -> None:
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    config, rest = parse(
-        arguments, "train_tpm.py", __doc__ or "", options, base=settings_of_run(arguments)
-    )
+    report = Report(shown=os.environ.get("RANK", "0") == "0")  # torchrun's number of this process
+    base = settings_of_run(arguments)
+    if "--resume" not in arguments:
+        arguments = with_preset(arguments, report.say)
+    config, rest = parse(arguments, "train_tpm.py", __doc__ or "", options, base)
+    require_for("train_tpm.py", config)
     out = Path(rest.out or f"runs/{rest.preset or config.backbone.name}")
+    with report:
+        report.begin("starting")
+        return run(config, rest, out, report)
+
+
+def run(config: Config, rest: argparse.Namespace, out: Path, report: Report) -> int:
+    """The run; returns the exit code."""
+    # not before the options are understood: torch takes seconds
+    from training import distributed
+    from training.memory import advice, out_of_memory
+    from training.parts import build
+    from training.result import announcement
+    from training.run_folder import RunFolder, command
+    from training.train_log import TrainLog
+    from training.trainer import EXPECTED, train
+
+    go_on = command(out, "--resume")
     world = distributed.join()
     try:
         if rest.dry_run:
@@ -61,31 +79,38 @@ def main(arguments: list[str] | None = None) -> int:
             price = finite_price(rest.price_per_hour)
             dry_run(build(config, world), price)
             return 0
+        shown = TrainLog(report, config, out)
         folder = RunFolder(out, config.log.keep) if world.main else None
         if folder is not None:
-            folder.create(rest.resume)
+            folder.check(rest.resume)  # nothing is made before all that is asked for is there
         parts = build(config, world)
-        if folder is not None and not rest.resume:
-            folder.text("config.yaml", to_yaml(parts.config))
-            folder.text("prompts.txt", "\n".join(parts.prompts.texts) + "\n")
-        with Console(config, out, world.main) as console:
-            reason = train(parts, folder, rest.resume, console.log)
+        if folder is not None:
+            if said := folder.create(rest.resume):
+                report.say(said)
+            if not rest.resume:
+                folder.text("config.yaml", to_yaml(parts.config))
+                folder.text("prompts.txt", "\n".join(parts.prompts.texts) + "\n")
+        with shown:
+            reason = train(parts, folder, rest.resume, shown.log)
         if world.main:
-            go_on = f"python training/train_tpm.py --resume --out {out}"
             stopped = f"Stopped by {reason}; go on with: {go_on}"
-            console.say(stopped if reason else announcement(out))
+            report.say(stopped if reason else announcement(out))
         return 0
     except Exception as error:
         if out_of_memory(error):
             error = MemoryError(advice(error, config))
         elif not isinstance(error, EXPECTED):
+            if world.size > 1:
+                distributed.give_up(world, f"{type(error).__name__}: {error}")
             raise  # a fault of ours keeps its traceback
         if world.size > 1:
-            print(f"rank {world.rank}: {error}", file=sys.stderr, flush=True)
-            time.sleep(1.0)  # so that this reason stands before those of the ranks that waited
+            distributed.give_up(world, str(error))
         else:
             print(f"train_tpm.py: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"train_tpm.py: interrupted; from a checkpoint on: {go_on}", file=sys.stderr)
+        return 130
     finally:
         distributed.leave(world)
 
@@ -94,13 +119,10 @@ def settings_of_run(arguments: list[str]) -> Path | None:
     """A resumed run brings its own settings: config.yaml of --out."""
     if "--resume" not in arguments:
         return None
-    for i, word in enumerate(arguments):
-        value = word.removeprefix("--out=") if word.startswith("--out=") else None
-        if word == "--out" and i + 1 < len(arguments):
-            value = arguments[i + 1]
-        if value and (Path(value) / "config.yaml").exists():
-            return Path(value) / "config.yaml"
-    return None
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--out", nargs="?", default=f"runs/{TINY}")
+    config = Path(parser.parse_known_args(arguments)[0].out or "") / "config.yaml"
+    return config if config.exists() else None
 
 
 if __name__ == "__main__":

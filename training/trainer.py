@@ -24,11 +24,17 @@ from . import distributed
 from .config import Config
 from .grpo import TrainingStopped, advantages, update
 from .parts import Parts
+from .phase import phase
 from .result import untrained, write_files
 from .resume import checkpoint, restore
+from .rewards import RewardError
 from .rng import generator, number
 from .rollout import Actor, Rollout, rollout
-from .run_folder import RunFolder
+from .run_folder import RunFolder, RunFolderError
+
+# what ends a run with its own sentence; anything else is a fault of ours and keeps its traceback
+EXPECTED = (ValueError, OSError, RewardError, TrainingStopped, RunFolderError)
+EXPECTED += (distributed.RankLost,)
 
 
 def steps_of(config: Config, iteration: int) -> int:
@@ -41,6 +47,7 @@ def steps_of(config: Config, iteration: int) -> int:
 @contextmanager
 def clock(seconds: dict[str, float], name: str, device: torch.device) -> Iterator[None]:
     """Adds the wall time of a block, and of the device's work in it."""
+    phase(name)
     start = time.perf_counter()
     yield
     if device.type == "cuda":
@@ -161,7 +168,7 @@ def train(
 ) -> str:
     """Runs until the last iteration, max_hours or a signal; returns why it ended ("" = done).
 
-    folder: rank 0's run folder, already created. log(kind, record) is told of "iteration",
+    folder: rank 0's run folder, already created. log(kind, record) is told of "start", "iteration",
     "validation" and "checkpoint" as they happen.
     """
     config, world = parts.config, parts.world
@@ -169,6 +176,7 @@ def train(
     stop, start = Stop(), time.monotonic()
     idle = [] if folder is None else idle_at_the_end(folder.records("metrics.jsonl"))
     done = first
+    log("start", {"iteration": first})
     for iteration in range(first, config.iterations):
         if due(config.log.validate_every, iteration) or iteration == 0:
             best = judge(parts, folder, iteration, best, log)
@@ -180,7 +188,9 @@ def train(
             log("iteration", record)
             idle = [*idle, record["idle"]] if record["idle"] else []
             if due(config.log.samples_every, done):
-                parts.validation.write_grid(folder.samples / f"{done:06d}.png", parts.module)
+                phase("sample grid")
+                path = folder.samples / f"{done:06d}.png"
+                parts.validation.write_grid(path, parts.module, folder.advice())
         if config.max_hours and spent_now > config.max_hours * 3600:
             stop.ask(f"max_hours {config.max_hours:g}")
         stuck = len(idle) >= config.grpo.patience > 0

@@ -13,10 +13,12 @@ from tpm.learned import decision_of_action
 from tpm.network import TimestepPredictionModule, mode
 from tpm.policies import Decision, Policy, State, synchronous
 
+from . import distributed
 from .backbones import Backbone
 from .config import Config, PolicyConfig
 from .distributed import World
 from .grids import write_grid
+from .phase import phase
 from .prompts import PromptList
 from .rewards import RewardSet
 from .rng import generator
@@ -90,9 +92,11 @@ class Validation:
         rows = list(range(world.rank, len(self.texts), world.size))
         scores: dict[str, dict[int, float]] = {}
         deviation: dict[int, list[float]] = {}
+        doing = "validation" if policy else "validation of the baseline"
         for k in sorted(set(self.steps)):
             same = [i for i in rows if self.steps[i] == k]
             for at in range(0, len(same), self.rewards.batch):
+                phase(doing, len(deviation), len(rows))
                 part = same[at : at + self.rewards.batch]
                 images, trace = self.images(part, k, policy)
                 found = self.rewards(images, [self.texts[i] for i in part])
@@ -102,7 +106,8 @@ class Validation:
                 deviation.update(zip(part, told, strict=True))
         if world.size > 1:
             boxes: list = [None] * world.size
-            dist.all_gather_object(boxes, (scores, deviation))
+            with distributed.together():
+                dist.all_gather_object(boxes, (scores, deviation))
             scores = {name: {} for name in boxes[0][0]}
             for some, told in boxes:
                 deviation |= told
@@ -125,8 +130,8 @@ class Validation:
         latents = sample(self.backbone, conditioning, noise, sigmas, policy, trace=trace)
         return self.backbone.decode(latents), trace
 
-    def write_grid(self, path: Path, module: TimestepPredictionModule) -> None:
-        """The first prompts, baseline | async, as a PNG."""
+    def write_grid(self, path: Path, module: TimestepPredictionModule, advice: str) -> None:
+        """The first prompts, baseline | async, as a PNG. advice: what to do on a full disk."""
         count = min(self.config.log.samples, len(self.texts))
         if not count:
             return
@@ -134,4 +139,4 @@ class Validation:
         policies = (None, ModePolicy(module, self.config.policy))
         for policy, images in zip(policies, columns.values(), strict=True):
             images += [self.images([i], self.steps[i], policy)[0][0].cpu() for i in range(count)]
-        write_grid(path, columns, self.texts[:count])
+        write_grid(path, columns, self.texts[:count], advice)

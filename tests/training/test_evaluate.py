@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from rich.progress import Progress
 
 from tpm.checkpoint import TPMMeta, save_tpm
 from tpm.network import TimestepPredictionModule, TPMConfig
 from tpm.policies import Constant
-from training import evaluate
+from training import evaluate, evaluation, measuring
+from training.console import Report
 from training.distributed import World
 from training.measuring import build, categories
 from training.methods import Method, Options, methods, read_tpms
@@ -74,7 +74,7 @@ def whole(tpms, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def bench():
     config, rest = parse(SMALL, more=evaluate.options)
-    bench = build(config, rest.n, Progress(disable=True))
+    bench = build(config, rest.n, Report(shown=False))
     bench.begin("test", 1)
     return bench
 
@@ -241,7 +241,7 @@ def test_refusals_are_one_sentence(tmp_path, tpms, capsys):
     flux = write_tpm(tmp_path / "flux.safetensors", 1, family="flux1_dev")
     for wrong, said in (
         (["--tpm", str(flux)], "is for the model family flux1_dev, expected tiny"),
-        (["--tpm", str(tmp_path / "none.safetensors")], "was not found"),
+        (["--tpm", str(tmp_path / "none.safetensors")], "which is no file"),
         (["--tpm", tpms[1], tpms[1]], "several files called"),
         (["--solvers", "heun"], "expected some of dpmpp_2m, unipc"),
         (["--k", "1"], "2 or more steps"),
@@ -249,7 +249,8 @@ def test_refusals_are_one_sentence(tmp_path, tpms, capsys):
     ):
         capsys.readouterr()
         assert evaluate.main([*SMALL, "--out", str(tmp_path / "out"), *wrong]) == 1
-        lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
+        lines = [line for line in capsys.readouterr().err.splitlines() if "so far" not in line]
+        lines = [line for line in lines if not line.startswith("No --tpm was given")]
         assert len(lines) == 1 and said in lines[0] and lines[0].startswith("evaluate.py: ")
     assert not (tmp_path / "out").exists()
 
@@ -258,8 +259,8 @@ def test_another_grid_is_warned_of_once_and_equal_runs_are_shared(tmp_path, caps
     file = write_tpm(tmp_path / "four.safetensors", 1, steps=4)
     measured = []
     monkeypatch.setattr(
-        evaluate.Bench, "measure",
-        lambda self, *a, own=evaluate.Bench.measure: measured.append(a[2]) or own(self, *a),
+        measuring.Bench, "measure",
+        lambda self, *a, own=measuring.Bench.measure: measured.append(a[2]) or own(self, *a),
     )  # fmt: skip
     few = ["--fixed", "--gammas", "1", "--k", "2", "3", "--n", "4", "--log.samples", "0"]
     assert evaluate.main([*SMALL, *few, "--tpm", str(file), "--out", str(tmp_path / "out")]) == 0
@@ -276,7 +277,7 @@ class Fixed:
 
     def __init__(self, bench, best):
         self.bench, self.best, self.rewards = bench, best, bench.rewards
-        self.config, self.prompts = bench.config, bench.prompts
+        self.config, self.prompts, self.places = bench.config, bench.prompts, bench.places
 
     def whole(self, split, steps, policy):
         assert split == "validation"
@@ -346,3 +347,40 @@ def test_categories_are_those_of_the_prompts_but_for_scenes(bench):
     prompts = bench.prompts["evaluation"]
     assert categories(prompts, "sd35_medium") == list(prompts.categories)
     assert set(categories(prompts, "tiny")) == {"plain", "striped", "dotted", "rough"}
+
+
+@pytest.mark.parametrize("name", ["table.md", "_summary.json", "grid_tpm.png", "gamma_K4.png"])
+def test_a_file_that_is_no_evaluation_s_is_not_overwritten(tmp_path, capsys, monkeypatch, name):
+    """Refused before the model is loaded."""
+    monkeypatch.setattr(evaluation, "build", lambda *a: pytest.fail("loaded"))
+    (tmp_path / name).write_text("mine")
+    assert evaluate.main([*SMALL, "--out", str(tmp_path)]) == 1
+    sentence = capsys.readouterr().err.splitlines()[-1]
+    assert f"{name} would be overwritten" in sentence and "--out" in sentence
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_file_in_the_folder_s_place_is_refused_early(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(evaluation, "build", lambda *a: pytest.fail("loaded"))
+    (tmp_path / "out").write_text("mine")
+    assert evaluate.main([*SMALL, "--out", str(tmp_path / "out")]) == 1
+    assert "out is a file; choose another --out" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_it_may_go_into_the_folder_of_a_run(tmp_path):
+    """runs/NAME/evaluation and runs/NAME itself: what the run wrote stays."""
+    for name in ("config.yaml", "README.md", "tpm.safetensors"):
+        (tmp_path / name).write_text("the run's")
+    evaluation.check_folder(tmp_path)
+    evaluation.check_folder(tmp_path / "evaluation")
+    assert not (tmp_path / "evaluation").exists()
+
+
+def test_a_log_file_says_what_is_measured(tmp_path, capsys):
+    arguments = [*SMALL, "--fixed", "0.5", "--out", str(tmp_path / "out")]
+    assert evaluate.main(arguments) == 0
+    lines = capsys.readouterr().err.splitlines()
+    begun = [line.partition(" 0 of ")[0].partition(";")[0] for line in lines]
+    wanted = ["starting", "selection on validation prompts", "evaluation", "tables and pictures"]
+    assert [line for line in begun if line in wanted] == wanted

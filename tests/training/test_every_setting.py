@@ -21,8 +21,7 @@ from training.parts import build
 from training.ranges import rule_of
 from training.run_folder import RunFolder
 from training.settings import as_dict, dotted, parse, to_yaml
-from training.train_tpm import EXPECTED
-from training.trainer import train
+from training.trainer import EXPECTED, train
 
 NAMES = dotted(Config)
 FOREIGN = (0, 0.0, -1, -3, -0.5, math.nan, math.inf, -math.inf, 1e30, 10**12, 10**400, "", " ",

@@ -186,9 +186,11 @@ def test_the_exit_code_says_whether_all_is_here(tmp_path, capsys):
     prompts.write_text("a cat")
     assert prepare.main(arguments) == 0
     assert "1 of 1 files are here." in capsys.readouterr().out
-    with pytest.raises(SystemExit):
+    with pytest.raises(SystemExit) as stopped:
         prepare.main([])
-    assert "--preset is missing" in capsys.readouterr().err
+    told = capsys.readouterr()
+    assert stopped.value.code == 2 and "--preset is missing" in told.err
+    assert [line.split()[0] for line in told.out.splitlines()[1:]] == [*sorted(PAPER), "tiny"]
 
 
 # --- fetching

@@ -16,7 +16,7 @@ import torch
 
 from tpm.checkpoint import load_tpm
 from tpm.learned import grid_warning
-from training.distributed import World, gather, shard
+from training.distributed import World, gather, give_up, shard
 from training.grpo import TrainingStopped
 from training.parts import build
 from training.result import announcement
@@ -169,7 +169,7 @@ def test_max_hours_ends_with_a_checkpoint(tmp_path):
 
 def test_no_run_is_overwritten(tmp_path):
     (tmp_path / "mine.txt").write_text("work")
-    with pytest.raises(RunFolderError, match="not empty.*--resume"):
+    with pytest.raises(RunFolderError, match="not empty: mine.txt.*another --out"):
         RunFolder(tmp_path).create(resume=False)
     with pytest.raises(RunFolderError, match="no checkpoint"):
         RunFolder(tmp_path).create(resume=True)
@@ -287,8 +287,32 @@ def test_a_rank_that_dies_ends_the_run_with_its_reason(tmp_path):
     )
     code, text = on_ranks([str(script), *kills.command(tmp_path / "r", 4, resume=False)[2:]])
     assert code != 0
-    assert "rank 1: The reward hps failed: its file is gone." in text
+    reason = "rank 1: The reward hps failed: its file is gone."
+    assert reason in text
+    # torchrun's own report ends with it, and no rank's traceback stands before
+    assert text.rstrip("=\n").splitlines()[-1].strip() == f"traceback : {reason}"
+    assert "rank 0: another rank ended" in text and "[rank0]: Traceback" not in text
     assert (tmp_path / "r" / "checkpoints" / "latest").exists()
+
+
+def test_what_ends_a_rank_stands_at_the_end_of_torchrun_s_report(tmp_path, monkeypatch, capsys):
+    """Also what ends it before torch is imported; torchrun's own code makes the report."""
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
+
+    def report() -> str:
+        failure = ProcessFailure(1, 4711, 1, str(tmp_path / "error.json"))
+        return ChildFailedError("train_tpm.py", {1: failure}).format_msg()
+
+    monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
+    assert "enable traceback" in report()  # what it says when it is told nothing
+    with pytest.raises(SystemExit):
+        parse(["--preset=tini"])
+    sentence = capsys.readouterr().err.removeprefix("train_tpm.py: ").strip()
+    assert "'tini'" in sentence and f"traceback : {sentence}" in report()
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    give_up(World(1, 2), "its file is gone.")
+    assert capsys.readouterr().err == "rank 1: its file is gone.\n"
+    assert report().rstrip("=\n").endswith("traceback : rank 1: its file is gone.")
 
 
 def test_dry_run_prints_costs_and_writes_nothing(tmp_path):
@@ -305,15 +329,18 @@ def test_dry_run_prints_costs_and_writes_nothing(tmp_path):
 
 
 def test_tensorboard_by_flag_or_a_sentence(tmp_path):
-    from training.console import Console
+    from training.console import Report
+    from training.train_log import TrainLog
 
     config = settings("--log.tensorboard=true")
     record = {"iteration": 1, "kl": 0.5, "deviation": [0.1], "rewards": {"scene": [[1.0, 3.0]]}}
     if importlib.util.find_spec("tensorboard") is None:
         with pytest.raises(ValueError, match="tensorboard is not installed"):
-            Console(config, tmp_path, main=True)
+            TrainLog(Report(), config, tmp_path)
         return
-    with Console(config, tmp_path, main=True) as console:
+    report = Report()
+    report.begin("training", 1)
+    with TrainLog(report, config, tmp_path) as console:
         console.log("iteration", record)
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..config import BackboneConfig
+from ..phase import phase
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ def load_backbone(
     config: BackboneConfig, device: torch.device, offload_text: bool = False
 ) -> Backbone:
     """The backbone that a config names, frozen. Raises ValueError or OSError of one sentence."""
+    phase(f"loading the model {config.name}")
     if config.name == "tiny":
         from .tiny import TinyFlow
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..config import RewardsConfig
+from ..phase import phase
 
 PAPER = ("image_reward", "hps", "clip", "pick")  # Eq. 16
 SCENE = "scene"  # the exact judge of training/tiny; scene_iou, scene_clean, ... are its parts
@@ -78,6 +79,7 @@ def load_rewards(config: RewardsConfig, device: torch.device) -> RewardSet:
     Raises ValueError on an unknown metric, OSError or ValueError on a missing or wrong file,
     RewardError when the worker of backend packages does not answer.
     """
+    phase("loading the rewards")
     names, rewards = list(config.weights), []
     scene = [name for name in names if name == SCENE or name.startswith(SCENE + "_")]
     if scene or "scorer" in names:
@@ -93,10 +95,12 @@ def load_rewards(config: RewardsConfig, device: torch.device) -> RewardSet:
     if paper and config.backend == "packages":
         from .packages import PackageRewards
 
+        phase(f"waiting for the reward worker at {config.address}")
         remote = tuple(name for name in paper if name in ("image_reward", "hps"))
         rewards += [PackageRewards(config, remote)] if remote else []
         paper = [name for name in paper if name not in remote]
     for name in paper:
+        phase(f"loading the reward {name}")
         rewards.append(own_reward(name, config, device))
     known = {name for reward in rewards for name in reward.names}
     if unknown := [name for name in names if name not in known]:

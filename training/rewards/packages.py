@@ -15,8 +15,9 @@ answers {"error": "one sentence"}.
 from __future__ import annotations
 
 import json
+import socket
 from multiprocessing.connection import Client, Connection
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import torch
 from torch import Tensor
@@ -93,8 +94,13 @@ class PackageRewards:
 
 
 def worker_address(address: str) -> str:
-    """A named pipe as it is; a relative path is below the repository, as the worker's own."""
-    return address if address.startswith("\\\\") else str(ROOT / address)
+    """A named pipe as it is; a relative path is below the repository, as the worker's own. Where
+    Python has no sockets at paths (Windows) the path's last part names a pipe."""
+    if address.startswith("\\\\"):
+        return address
+    if not hasattr(socket, "AF_UNIX"):
+        return rf"\\.\pipe\async-timestep-{PurePath(address).name}"
+    return str(ROOT / address)
 
 
 def absolute(where: str) -> str:
