@@ -23,7 +23,7 @@ from .per_prompt import PerPrompt, text, texts
 from .rewards import RewardError
 from .run_folder import RunFolderError, check_place, write_atomic
 from .sampling import Trace
-from .selection import Selection, select
+from .selection import Selection, check_validation, select
 from .settings import as_dict
 from .tables import Result, difference_table, grouped, write_tables
 
@@ -147,6 +147,7 @@ def run(
     check_folder(folder)
     bench = build(config, rest.n, report)
     check_sizes(tpms, bench.backbone)
+    check_validation(bench, rest.fixed, tpms if rest.mean_schedule else [])
     notes = grid_notes(bench, tpms, every)
     for note in notes:
         report.say(note)

@@ -123,7 +123,7 @@ def read_tpms(paths: list[str], family: str) -> list[TPMFile]:
         if names.count(name) > 1:
             raise ValueError(f"--tpm names several files called {name}; rename one of them.")
         if not file.is_file():
-            raise ValueError(f"--tpm has {str(file)!r}, which is no file, expected a TPM file.")
+            raise ValueError(f"--tpm {str(file)!r} was not found, expected a TPM file.")
         module, meta = load_tpm(file)
         if meta.model_family != family:
             raise ValueError(

@@ -66,6 +66,19 @@ class Selection:
         }
 
 
+def check_validation(bench: Bench, fixed: list[float], scheduled: list[TPMFile]) -> None:
+    """Raises ValueError where something is to be found on validation prompts that are not there;
+    an objective divides by their spread."""
+    count = len(bench.prompts["validation"])
+    if count < 2 and (any(fixed) or scheduled):
+        raise ValueError(
+            f"There are {count} validation prompts (data.validation_prompts is "
+            f"{bench.config.data.validation_prompts}; of data.validation at most half are taken), "
+            "but the best fixed D and mean schedules are found on 2 or more of them; give more, or "
+            "leave out --mean_schedule and give --fixed no value."
+        )
+
+
 def select(
     selection: Selection, every: list[int], fixed: list[float], scheduled: list[TPMFile]
 ) -> dict[int, tuple[float | None, dict[str, Schedule]]]:
@@ -75,14 +88,6 @@ def select(
         todo = len(selection.missing(steps, fixed))
         todo += bool(todo) + len(selection.unscheduled(steps, scheduled))
         total += todo * steps * len(bench.prompts["validation"])
-    count = len(bench.prompts["validation"])
-    if total and count < 2:
-        raise ValueError(
-            f"There are {count} validation prompts (data.validation_prompts is "
-            f"{bench.config.data.validation_prompts}; of data.validation at most half are taken), "
-            "but the best fixed D and mean schedules are found on 2 or more of them; give more, or "
-            "leave out --mean_schedule and give --fixed no value."
-        )
     bench.begin("selection on validation prompts", total)
     return {
         steps: (selection.rate(steps, fixed), selection.schedules(steps, scheduled))

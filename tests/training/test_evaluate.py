@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tpm.checkpoint import TPMMeta, save_tpm
 from tpm.network import TimestepPredictionModule, TPMConfig
@@ -16,14 +18,14 @@ from tpm.policies import Constant
 from training import evaluate, evaluation, measuring
 from training.console import Report
 from training.distributed import World
-from training.measuring import build, categories
+from training.measuring import build, categories, keys
 from training.methods import Method, Options, methods, read_tpms
 from training.per_prompt import PerPrompt, Scores
 from training.rng import generator
 from training.selection import Selection
 from training.settings import parse
 from training.tables import Result, difference_table, mean_error, paired, paper_table
-from training.tiny.backbone import simple_sigmas
+from training.tiny.backbone import WEIGHTS, simple_sigmas
 from training.tiny.sampling import euler
 from training.tiny.text import POOLED
 from training.validation import Validation
@@ -241,11 +243,22 @@ def test_refusals_are_one_sentence(tmp_path, tpms, capsys):
     flux = write_tpm(tmp_path / "flux.safetensors", 1, family="flux1_dev")
     for wrong, said in (
         (["--tpm", str(flux)], "is for the model family flux1_dev, expected tiny"),
-        (["--tpm", str(tmp_path / "none.safetensors")], "which is no file"),
+        (["--tpm", str(tmp_path / "none.safetensors")], "was not found"),
         (["--tpm", tpms[1], tpms[1]], "several files called"),
         (["--solvers", "heun"], "expected some of dpmpp_2m, unipc"),
         (["--k", "1"], "2 or more steps"),
         (["--n", "9"], "there are 8 evaluation prompts"),
+        (["--n=-1"], "--n is -1"),
+        (["--k", "1000000000000"], "--k has 1000000000000, expected 2 or more steps"),
+        (["--k", "1000", "--more_steps", "1"], "--more_steps has 1 and --k 1000"),
+        (["--more_steps", "0"], "--more_steps has 0"),
+        (["--fixed", ".nan"], "--fixed has nan, expected numbers from -100 to 100"),
+        (["--gammas", "1e30"], "--gammas has 1e+30"),
+        (["--omegas", ".inf"], "--omegas has inf"),
+        (["--lying", "-1000"], "--lying has -1000"),
+        (["--tpm", ""], "was not found"),
+        (["--out", str(flux)], "which is a file, expected a folder"),
+        (["--data.validation_prompts=1"], "There are 1 validation prompts"),
     ):
         capsys.readouterr()
         assert evaluate.main([*SMALL, "--out", str(tmp_path / "out"), *wrong]) == 1
@@ -270,6 +283,37 @@ def test_another_grid_is_warned_of_once_and_equal_runs_are_shared(tmp_path, caps
         next(file)
         found = {(r["K"], r["method"], r["prompt"]): r["scene"] for r in csv.DictReader(file)}
     assert all(found["2", "+1 step", str(i)] == found["3", "D=0", str(i)] for i in range(4))
+
+
+@pytest.mark.parametrize("option", ["--fixed", "--gammas", "--k", "--n", "--more_steps"])
+def test_what_is_no_number_is_one_sentence(option, capsys):
+    with pytest.raises(SystemExit):
+        evaluate.main([*SMALL, option, "word"])
+    text = capsys.readouterr().err
+    assert text.count("\n") == 1 and f"{option} is word, expected a " in text, text
+
+
+def test_an_evaluation_goes_on_where_its_weights_have_moved(tmp_path, monkeypatch):
+    few = ["--fixed", "--gammas", "--more_steps", "--log.samples=0", "--out", str(tmp_path / "r")]
+    for name in ("a", "b"):
+        shutil.copytree(WEIGHTS, tmp_path / name)
+    assert evaluate.main([*SMALL, *few, f"--backbone.path={tmp_path / 'a'}"]) == 0
+    before = rows(tmp_path / "r")
+    measured = []
+    monkeypatch.setattr(measuring.Bench, "measure", lambda *a: measured.append(a))
+    assert evaluate.main([*SMALL, *few, f"--backbone.path={tmp_path / 'b'}"]) == 0
+    file = tmp_path / "r" / "per_prompt.csv"
+    first, rest = file.read_bytes().split(b"\n", 1)
+    moved = parse([*SMALL, f"--backbone.path={tmp_path / 'b'}"], more=evaluate.options)[0]
+    new, old = keys(build(moved, 8, Report(shown=False)))
+    assert first.decode().strip() == f"# {new}" and new != old
+    file.write_bytes(f"# {old}\r\n".encode() + rest)  # as an older trainer wrote it
+    assert evaluate.main([*SMALL, *few, f"--backbone.path={tmp_path / 'b'}"]) == 0
+    assert not measured and rows(tmp_path / "r") == before
+    table = load_file(tmp_path / "b" / "vae.safetensors")
+    table["mean"] = table["mean"] + 1e-3
+    save_file(table, tmp_path / "b" / "vae.safetensors")
+    assert evaluate.main([*SMALL, *few, f"--backbone.path={tmp_path / 'b'}"]) == 1
 
 
 class Fixed:
