@@ -257,7 +257,7 @@ def test_refusals_are_one_sentence(tmp_path, tpms, capsys):
         (["--omegas", ".inf"], "--omegas has inf"),
         (["--lying", "-1000"], "--lying has -1000"),
         (["--tpm", ""], "was not found"),
-        (["--out", str(flux)], "which is a file, expected a folder"),
+        (["--out", str(flux)], "is a file; choose another --out"),
         (["--data.validation_prompts=1"], "There are 1 validation prompts"),
     ):
         capsys.readouterr()
