@@ -13,7 +13,6 @@ phase.py.
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import threading
 import time
@@ -111,11 +110,11 @@ def beat(tick: Callable[[], None], wait: Callable[[float], bool]) -> None:
 
 def in_terminal() -> bool:
     """Whether a bar can be drawn. What rich makes of FORCE_COLOR would draw it into log files."""
-    return sys.stderr.isatty() and os.environ.get("TERM") not in ("dumb", "unknown")
+    return sys.stderr.isatty() and not Terminal(stderr=True).is_dumb_terminal
 
 
 class Report(contextlib.ExitStack):
-    """A context manager; shown: whether anything is, for all ranks but the first are silent."""
+    """A context manager; shown: whether anything is."""
 
     def __init__(self, shown: bool = True, clock: Callable[[], float] = time.monotonic):
         super().__init__()
@@ -141,7 +140,10 @@ class Report(contextlib.ExitStack):
             self.enter_context(heard(self.phase))
         elif self.shown:
             # download bars of the model libraries would fill a log file
-            os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+            with contextlib.suppress(ImportError):
+                from huggingface_hub.utils import disable_progress_bars
+
+                disable_progress_bars()
             over = threading.Event()
             thread = threading.Thread(target=beat, args=(self.lines.tick, over.wait), daemon=True)
             self.callback(thread.join)
@@ -150,6 +152,12 @@ class Report(contextlib.ExitStack):
             self.callback(self.lines.end)
             self.enter_context(heard(self.lines.phase))
         return self
+
+    def silence(self) -> None:
+        """Nothing is shown from here on: all ranks but the first."""
+        self.close()
+        self.shown = self.live = False
+        self.terminal.quiet = True
 
     def begin(self, what: str, total: int = 0, done: int = 0) -> None:
         """A task of so many parts; 0 where that is not known."""

@@ -7,6 +7,7 @@ One process without torchrun is the normal case, and every function here then do
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from collections.abc import Iterator
@@ -17,8 +18,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-
-from .stopping import tell_torchrun
+from torch.distributed.elastic.multiprocessing.errors import ErrorHandler
 
 TIMEOUT = timedelta(minutes=30)
 
@@ -63,6 +63,21 @@ def together() -> Iterator[None]:
             f"another rank ended or does not answer ({reason}); the reason is what that rank says, "
             "and rank 0's last checkpoint is whole."
         ) from error
+
+
+class Sentence(ErrorHandler):
+    """What a rank leaves for torchrun, which otherwise knows its exit code alone: no traceback."""
+
+    def record_exception(self, e: BaseException) -> None:
+        if file := self._get_error_file_path():  # only below torchrun
+            extra = {"timestamp": str(int(time.time()))}
+            content = {"message": {"message": str(e), "extraInfo": extra}}
+            self._write_error_file(file, json.dumps(content))
+
+
+def tell_torchrun(text: str) -> None:
+    """Has torchrun say it at the very end of its own report; nothing happens without torchrun."""
+    Sentence().record_exception(RuntimeError(text))
 
 
 def give_up(world: World, reason: str) -> None:

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import socket
 import sys
 import tempfile
 import threading
@@ -205,7 +204,7 @@ def listening_address(address: str) -> str:
     a named pipe as it is, else a path below the repository, or on Windows the pipe of its name."""
     if address.startswith("\\\\"):
         return address
-    if not hasattr(socket, "AF_UNIX"):
+    if sys.platform == "win32":
         return rf"\\.\pipe\async-timestep-{PurePath(address).name}"
     return str(ROOT / address)
 

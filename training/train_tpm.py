@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import os
 import sys
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from training.choice import TINY, with_preset  # noqa: E402
 from training.config import Config  # noqa: E402
 from training.console import Report  # noqa: E402
 from training.settings import parse, to_yaml  # noqa: E402
+from training.stopping import Stopped  # noqa: E402
 
 
 def options(parser) -> None:
@@ -46,20 +46,28 @@ def options(parser) -> None:
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    report = Report(shown=os.environ.get("RANK", "0") == "0")  # torchrun's number of this process
-    base = settings_of_run(arguments)
-    if "--resume" not in arguments:
-        arguments = with_preset(arguments, report.say)
-    config, rest = parse(arguments, "train_tpm.py", __doc__ or "", options, base)
-    require_for("train_tpm.py", config)
+    report = Report()
+    try:
+        base = settings_of_run(arguments)
+        if "--resume" not in arguments:
+            arguments = with_preset(arguments, report.say)
+        config, rest = parse(arguments, "train_tpm.py", __doc__ or "", options, base)
+        require_for("train_tpm.py", config)
+    except Stopped as stopped:
+        if "-u" in sys.orig_argv:  # as torchrun starts its ranks; torch takes seconds to import
+            from training.distributed import tell_torchrun
+
+            tell_torchrun(stopped.text)
+        raise
     out = Path(rest.out or f"runs/{rest.preset or config.backbone.name}")
     with report:
-        report.begin("starting")
         return run(config, rest, out, report)
 
 
 def run(config: Config, rest: argparse.Namespace, out: Path, report: Report) -> int:
     """The run; returns the exit code."""
+    if not report.live:  # a terminal has one bar: that of the first rank
+        report.begin("starting")
     # not before the options are understood: torch takes seconds
     from training import distributed
     from training.memory import advice, out_of_memory
@@ -71,6 +79,10 @@ def run(config: Config, rest: argparse.Namespace, out: Path, report: Report) -> 
 
     go_on = command(out, "--resume")
     world = distributed.join()
+    if not world.main:
+        report.silence()
+    elif report.live:
+        report.begin("starting")
     try:
         if rest.dry_run:
             from training.cost import finite_price
@@ -107,6 +119,7 @@ def run(config: Config, rest: argparse.Namespace, out: Path, report: Report) -> 
             distributed.give_up(world, str(error))
         else:
             print(f"train_tpm.py: {error}", file=sys.stderr)
+            distributed.tell_torchrun(str(error))
         return 1
     except KeyboardInterrupt:
         print(f"train_tpm.py: interrupted; from a checkpoint on: {go_on}", file=sys.stderr)

@@ -11,7 +11,7 @@ from training import console
 from training.console import EVERY, Lines, Report, beat
 from training.distributed import World
 from training.parts import build
-from training.phase import heard, phase
+from training.phase import heard, listeners, phase
 from training.settings import parse
 from training.trainer import train
 
@@ -156,16 +156,24 @@ def test_a_terminal_gets_a_bar_and_no_lines(monkeypatch, capfd):
 @pytest.mark.parametrize("term", ["dumb", "xterm"])
 def test_a_terminal_is_asked_for_by_what_it_is(monkeypatch, term):
     monkeypatch.setenv("TERM", term)
+    monkeypatch.delenv("TTY_COMPATIBLE", raising=False)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     assert console.in_terminal() == (term == "xterm")
 
 
-def test_the_other_ranks_are_silent(capfd):
-    with Report(shown=False) as report:
-        report.begin("training", 3)
-        report.update(1, "x")
-        report.say("y")
-    assert capfd.readouterr().err == ""
+def test_the_other_ranks_are_silent(monkeypatch, capfd):
+    """From when they know which rank they are; also where each is in a terminal of its own."""
+    for shown, live in ((False, False), (True, False), (True, True)):
+        monkeypatch.setattr(console, "in_terminal", lambda live=live: live)
+        with Report(shown=shown) as report:
+            report.silence()
+            capfd.readouterr()
+            report.begin("training", 3)
+            report.update(1, "x")
+            phase("rollout")
+            report.lines.tick()
+            report.say("y")
+        assert capfd.readouterr().err == "" and not listeners
 
 
 def test_every_long_part_of_a_run_says_what_it_is():

@@ -296,7 +296,7 @@ def test_a_rank_that_dies_ends_the_run_with_its_reason(tmp_path):
 
 
 def test_what_ends_a_rank_stands_at_the_end_of_torchrun_s_report(tmp_path, monkeypatch, capsys):
-    """Also what ends it before torch is imported; torchrun's own code makes the report."""
+    """torchrun's own code makes the report."""
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
     def report() -> str:
@@ -305,14 +305,32 @@ def test_what_ends_a_rank_stands_at_the_end_of_torchrun_s_report(tmp_path, monke
 
     monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / "error.json"))
     assert "enable traceback" in report()  # what it says when it is told nothing
-    with pytest.raises(SystemExit):
-        parse(["--preset=tini"])
-    sentence = capsys.readouterr().err.removeprefix("train_tpm.py: ").strip()
-    assert "'tini'" in sentence and f"traceback : {sentence}" in report()
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
     give_up(World(1, 2), "its file is gone.")
     assert capsys.readouterr().err == "rank 1: its file is gone.\n"
     assert report().rstrip("=\n").endswith("traceback : rank 1: its file is gone.")
+    monkeypatch.delenv("TORCHELASTIC_ERROR_FILE")
+    give_up(World(1, 2), "without torchrun there is nobody to tell.")
+
+
+@pytest.mark.parametrize(
+    "wrong, sentence",
+    [
+        ("--preset=tini", "--preset is 'tini', expected one of"),  # before torch is imported
+        ("--backbone.path=/none", "/none"),
+    ],
+)
+def test_a_typo_stands_at_the_end_of_torchrun_s_report(tmp_path, wrong, sentence):
+    script = str(ROOT / "training" / "train_tpm.py")
+    one = [word.replace("per_node=2", "per_node=1") for word in RANKS]
+    done = subprocess.run(
+        [*one, "--rdzv_backend=c10d", "--rdzv_endpoint=localhost:0", script, "--preset=tiny",
+         "--out", str(tmp_path / "r"), wrong],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode != 0 and not (tmp_path / "r").exists()
+    last = done.stderr.rstrip("=\n").splitlines()[-1].strip()
+    assert last.startswith("traceback : ") and sentence in last
 
 
 def test_dry_run_prints_costs_and_writes_nothing(tmp_path):

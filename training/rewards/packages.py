@@ -15,7 +15,7 @@ answers {"error": "one sentence"}.
 from __future__ import annotations
 
 import json
-import socket
+import sys
 from multiprocessing.connection import Client, Connection
 from pathlib import Path, PurePath
 
@@ -95,10 +95,10 @@ class PackageRewards:
 
 def worker_address(address: str) -> str:
     """A named pipe as it is; a relative path is below the repository, as the worker's own. Where
-    Python has no sockets at paths (Windows) the path's last part names a pipe."""
+    Python has none at paths (Windows) the path's last part names a pipe."""
     if address.startswith("\\\\"):
         return address
-    if not hasattr(socket, "AF_UNIX"):
+    if sys.platform == "win32":
         return rf"\\.\pipe\async-timestep-{PurePath(address).name}"
     return str(ROOT / address)
 
