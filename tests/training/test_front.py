@@ -220,9 +220,9 @@ def test_no_arguments_train_the_embedded_model(tmp_path):
     go_on = refusal.rpartition(": ")[2]
     assert go_on == "python training/train_tpm.py --resume --out runs/tiny"
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
-    for resumed in (run(*go_on.split()[2:]), run("--resume")):
-        assert resumed.returncode == 0, resumed.stderr
-        assert "Presets" not in resumed.stderr
+    resumed = run("--resume")  # the same without --out
+    assert resumed.returncode == 0, resumed.stderr
+    assert "Presets" not in resumed.stderr
 
 
 def test_no_arguments_evaluate_the_embedded_model(tmp_path, monkeypatch, capsys):
