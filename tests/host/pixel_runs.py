@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from sampling import shaken
+from sampling import LATENTS, TIMES, shaken
 
 import comfy.sample
 import comfy.samplers
@@ -46,8 +46,11 @@ class Runs:
         """
         sigmas = self.sigmas if sigmas is None else sigmas
         noise = comfy.sample.prepare_noise(self.empty, 5) if noise is None else noise
-        others = torch.cat([sigmas[:1], shaken(sigmas[1:])])
-        right, wrong = run(sigmas=sigmas, noise=noise), run(sigmas=others, noise=shaken(noise))
+        others = torch.cat([sigmas[:1], shaken(sigmas[1:], TIMES)])
+        right, wrong = (
+            run(sigmas=sigmas, noise=noise),
+            run(sigmas=others, noise=shaken(noise, LATENTS)),
+        )
         found = float((wrong - right).abs().max() / right.abs().max())
         assert found < 1e-3, "the network amplifies rounding: no tolerance can be told from a fault"
         return max(found, 1e-5)

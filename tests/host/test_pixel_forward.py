@@ -11,7 +11,7 @@ import copy
 import brute_force
 import pytest
 import torch
-from sampling import shaken
+from sampling import LATENTS, TIMES, shaken
 from tiny_families import BUILDERS
 
 import comfy.sample
@@ -112,10 +112,10 @@ class Tiny:
     def close(self, call: Call, tokens: torch.Tensor, base=None) -> float:
         """The tolerance for the answer: what ten roundings of all that goes in make of it."""
         wrong = copy.copy(call)
-        wrong.x = shaken(call.x)
-        others = None if base is None else shaken(base)
+        wrong.x = shaken(call.x, LATENTS)
+        others = None if base is None else shaken(base, TIMES)
         found = error(
-            self.brute(wrong, shaken(tokens, seed=2), others), self.brute(call, tokens, base)
+            self.brute(wrong, shaken(tokens, TIMES, seed=2), others), self.brute(call, tokens, base)
         )
         assert found < 5e-3, "the network amplifies rounding"
         return max(found, 1e-5)
