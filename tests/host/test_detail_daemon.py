@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 import re
+import types
 from pathlib import Path
 
 import comfy_stubs
@@ -96,9 +97,10 @@ def test_the_page_gives_the_deviation_for_an_eps_model(
     sampling, peak = model.get_model_object("model_sampling"), corners(steps)[1]
     sigmas = comfy.samplers.calculate_sigmas(sampling, scheduler, steps)
     u = sampling.timestep(sigmas[peak : peak + 1]).float()
-    rule = pack("tpm.schedule").conditioning_time
+    time, constant = pack("nodes.times").ModelTime(sampling), pack("tpm.policies").Constant
+    state = types.SimpleNamespace(batch=1, device="cpu")
     for percent, deviation in zip((1, 5, 10, 20), deviations, strict=True):
-        u_star = rule(u, u, torch.zeros(1), torch.tensor([0.1 * deviation]))
+        u_star = time.star(u, float(u), constant(deviation, "percent").decide(state))
         cut = 100 * (1 - float(sampling.sigma(u_star) / sampling.sigma(u)))
         assert cut == pytest.approx(percent, rel=0.05, abs=0.15)
 
