@@ -68,7 +68,7 @@ def test_workflow_runs(server, path):
     if "AsyncTimestepNoiseMeter" in [node["type"] for node in workflow["nodes"]]:
         assert images(server, by_type(workflow, outputs, "AsyncTimestepNoiseMeter"))[0].std() > 20
     if "AsynDMRegionMask" in [node["type"] for node in workflow["nodes"]]:
-        assert "means over the picture" in shown["text"][0]
+        assert "means over 4 pictures" in shown["text"][0]
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
