@@ -15,31 +15,36 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = [
-    "--preset=tiny", "--grpo.lr=1e-3", "--grpo.group=4", "--grpo.minibatch=2", "--grpo.prompts=1",
-    "--steps=[2,3]", "--data.validation_prompts=4", "--log.validate_every=5",
-    "--log.checkpoint_every=1", "--log.samples_every=7", "--log.samples=1", "--threads=1",
+    "--preset=tiny", "--backbone.precision=fp32", "--grpo.lr=1e-3", "--grpo.group=4",
+    "--grpo.minibatch=2", "--grpo.prompts=1", "--steps=[2,3]",
+    "--data.validation_prompts=4", "--log.validate_every=5", "--log.checkpoint_every=1",
+    "--log.samples_every=7", "--log.samples=1", "--threads=1",
 ]  # fmt: skip
+Start = Callable[[list[str]], subprocess.Popen]  # of the trainer, with these arguments
 
 
-def command(out: Path, iterations: int, resume: bool) -> list[str]:
-    script = str(ROOT / "training" / "train_tpm.py")
+def arguments(out: Path, iterations: int, resume: bool) -> list[str]:
     more = [f"--iterations={iterations}", "--out", str(out)]
-    return [sys.executable, script, *SMALL, *more, *(["--resume"] if resume else [])]
+    return [*SMALL, *more, *(["--resume"] if resume else [])]
 
 
-def start(out: Path, iterations: int) -> subprocess.Popen:
+def new_process(arguments: list[str]) -> subprocess.Popen:
+    command = [sys.executable, str(ROOT / "training" / "train_tpm.py"), *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def begun(start: Start, out: Path, iterations: int) -> subprocess.Popen:
     """A run, resumed where there is something to resume from, else begun anew in the same folder,
     whatever a run that was killed before its first checkpoint left there."""
     resume = any((out / "checkpoints").glob("*.pt"))
-    return subprocess.Popen(
-        command(out, iterations, resume), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    return start(arguments(out, iterations, resume))
 
 
 def finish(process: subprocess.Popen) -> None:
@@ -64,11 +69,13 @@ def result(out: Path) -> dict[str, object]:
     }
 
 
-def killed_run(out: Path, iterations: int, kills: int, rng: random.Random, longest: float) -> int:
+def killed_run(
+    start: Start, out: Path, iterations: int, kills: int, rng: random.Random, longest: float
+) -> int:
     """Runs to the end with at most `kills` kills; returns how many there were."""
     done = 0
     while True:
-        process = start(out, iterations)
+        process = begun(start, out, iterations)
         if done < kills:
             if waited(process, out, rng, longest):
                 process.send_signal(signal.SIGKILL)
@@ -87,13 +94,13 @@ def waited(process: subprocess.Popen, out: Path, rng: random.Random, longest: fl
     """Waits for a random moment; False where the run ended before. Every fourth moment is drawn
     over the whole life of a process, loading included, the others from its first new checkpoint on:
     most of what can go wrong is there."""
-    begun, latest, between = time.monotonic(), out / "checkpoints" / "latest", rng.random() > 0.25
+    first, latest, between = time.monotonic(), out / "checkpoints" / "latest", rng.random() > 0.25
     before = latest.read_text() if latest.exists() else ""
     while between and process.poll() is None:
         if latest.exists() and latest.read_text() != before:
             break
         time.sleep(0.02)
-    span = longest - (time.monotonic() - begun) if between else longest
+    span = longest - (time.monotonic() - first) if between else longest
     try:
         process.wait(rng.uniform(0.0, max(span, 1.0)))
     except subprocess.TimeoutExpired:
@@ -107,16 +114,18 @@ def check_whole(out: Path) -> None:
         torch.load(path, weights_only=True)
 
 
-def compare(kills: int, iterations: int, seed: int, folder: Path) -> bool:
+def compare(
+    kills: int, iterations: int, seed: int, folder: Path, start: Start = new_process
+) -> bool:
     """True where every killed run ended as the one that was left alone."""
-    begun = time.monotonic()
-    finish(start(folder / "alone", iterations))
-    longest = time.monotonic() - begun
+    first = time.monotonic()
+    finish(begun(start, folder / "alone", iterations))
+    longest = time.monotonic() - first
     expected, rng, total, run = result(folder / "alone"), random.Random(seed), 0, 0
     while total < kills:
         run += 1
         out = folder / f"killed{run}"
-        total += killed_run(out, iterations, kills - total, rng, longest)
+        total += killed_run(start, out, iterations, kills - total, rng, longest)
         found = result(out)
         wrong = [name for name in expected if found[name] != expected[name]]
         print(f"run {run}, {total} kills so far: {'differs in ' + str(wrong) if wrong else 'same'}")

@@ -7,11 +7,20 @@ from __future__ import annotations
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from warm import Warm
 
 settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("any machine")
+
+
+@pytest.fixture(scope="session")
+def warm():
+    """Starts commands of training/ as processes of their own, without the seconds of imports."""
+    process = Warm()
+    yield process
+    process.close()
 
 
 @pytest.fixture(autouse=True)

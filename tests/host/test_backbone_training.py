@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import torch
@@ -13,34 +12,36 @@ import torch
 import comfy.sd
 from training.tiny.backbone import TinyBackbone
 
-ROOT = Path(__file__).parents[2]
+SCRIPT = "training.tiny.train_backbone"
+STEPS, LINE = 6, 1  # few: where a processor has no bfloat16 one step of Muon takes six seconds
 
 
-STEPS, LINE = 12, 3  # few: where a processor has no bfloat16 one step of Muon takes six seconds
+def arguments(out: Path, save_seconds: int) -> list:
+    length = ["--steps", STEPS, "--log_steps", LINE, "--save_seconds", save_seconds]
+    return ["--out", out, *length, "--batch", 16, "--lr", 0.3, "--no_bf16", "--threads", 1]
 
 
-def command(out: Path, save_seconds: int) -> list[str]:
-    module = [sys.executable, "-m", "training.tiny.train_backbone", "--out", str(out)]
-    length = ["--steps", str(STEPS), "--log_steps", str(LINE), "--save_seconds", str(save_seconds)]
-    return [*module, *length, "--batch", "16", "--lr", "0.1", "--no_bf16", "--threads", "1"]
-
-
-def test_smoke_training_survives_a_kill(tmp_path):
+def test_smoke_training_survives_a_kill(tmp_path, warm):
     """It is killed when it reports its second line, so after the checkpoint of the first."""
     saved = tmp_path / "checkpoint.pt"
-    with subprocess.Popen(command(tmp_path, 0), cwd=ROOT, stdout=subprocess.PIPE) as process:
-        reported = [json.loads(process.stdout.readline())["step"] for _ in range(2)]
-        process.send_signal(signal.SIGKILL)
+    process = warm.start(SCRIPT, arguments(tmp_path, 0))
+    while process.text().count("\n") < 2 and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, process.text()
+    reported = [json.loads(line)["step"] for line in process.text().splitlines()]
     assert reported == [LINE, 2 * LINE]
     before = torch.load(saved)
     assert LINE <= before["step"] < STEPS and before["spent"] > 0
     lines = (tmp_path / "log.jsonl").read_text().splitlines()
-    subprocess.run(command(tmp_path, 10**6), cwd=ROOT, check=True)
+    resumed = warm.start(SCRIPT, arguments(tmp_path, 10**6))
+    assert resumed.wait() == 0, resumed.text()
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     went_on = log[len(lines) :]
     assert [line["step"] for line in went_on] == list(range(before["step"] + LINE, STEPS + 1, LINE))
     assert all(line["minutes"] >= round(before["spent"] / 60, 2) for line in went_on)
-    assert log[-1]["loss"] < 0.9 * log[0]["loss"], log  # 0.77: the same steps on every machine
+    losses = [line["loss"] for line in log]  # each of one batch of 16, so not falling evenly
+    assert min(losses) < 0.85 * losses[0], losses  # 0.81: the same steps on every machine
     assert not saved.exists()
 
     network = TinyBackbone(tmp_path).network

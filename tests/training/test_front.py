@@ -197,15 +197,12 @@ def test_the_list_has_one_good_line_for_every_preset():
         assert "yaml" not in line and "#" not in line
 
 
-def test_no_arguments_train_the_embedded_model(tmp_path):
+def test_no_arguments_train_the_embedded_model(tmp_path, warm):
     """As a user's own process, in an empty folder; then once more, and resumed without --out."""
     own = [*SMALL, "--iterations=1", "--log.checkpoint_every=1", "--grpo.lr=1e-3"]
     train = [sys.executable, str(ROOT / "training" / "train_tpm.py")]
 
-    def run(*more: str) -> subprocess.CompletedProcess:
-        return subprocess.run([*train, *more], capture_output=True, text=True, cwd=tmp_path)
-
-    first = run(*own)
+    first = subprocess.run([*train, *own], capture_output=True, text=True, cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     lines = first.stderr.splitlines()
     assert lines[0] == "Presets:" and "\n".join(lines[1:6]) == preset_list()
@@ -213,16 +210,16 @@ def test_no_arguments_train_the_embedded_model(tmp_path):
     assert "Traceback" not in first.stderr
     assert (tmp_path / "runs" / "tiny" / "tpm_last.safetensors").exists()
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
-    again = run(*own)
-    assert again.returncode == 1
-    refusal = again.stderr.splitlines()[-1]
+    again = warm.start("training.train_tpm", own, cwd=tmp_path)
+    assert again.wait() == 1
+    refusal = again.text().splitlines()[-1]
     assert "runs/tiny holds a run" in refusal
     go_on = refusal.rpartition(": ")[2]
     assert go_on == "python training/train_tpm.py --resume --out runs/tiny"
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
-    resumed = run("--resume")  # the same without --out
-    assert resumed.returncode == 0, resumed.stderr
-    assert "Presets" not in resumed.stderr
+    resumed = warm.start("training.train_tpm", ["--resume"], cwd=tmp_path)  # without --out
+    assert resumed.wait() == 0, resumed.text()
+    assert "Presets" not in resumed.text()
 
 
 def test_no_arguments_evaluate_the_embedded_model(tmp_path, monkeypatch, capsys):

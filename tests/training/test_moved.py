@@ -23,7 +23,8 @@ from training.tiny.backbone import WEIGHTS
 from training.trainer import train
 
 SMALL = [
-    "--preset=tiny", "--policy.width=16", "--policy.heads=2", "--policy.layers=1",
+    "--preset=tiny", "--backbone.precision=fp32",
+    "--policy.width=16", "--policy.heads=2", "--policy.layers=1",
     "--grpo.group=4", "--grpo.minibatch=2", "--grpo.prompts=1", "--steps=2", "--iterations=4",
     "--data.validation_prompts=2", "--log.validate_every=2", "--log.checkpoint_every=1",
     "--log.samples_every=0", "--log.best=false", "--rewards.batch=4", "--threads=1",

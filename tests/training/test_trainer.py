@@ -6,9 +6,11 @@ import importlib.util
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,7 @@ ROOT = Path(__file__).resolve().parents[2]
 spec = importlib.util.spec_from_file_location("kills", ROOT / "bench" / "kill_and_resume.py")
 kills = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(kills)
+TRAIN = "training.train_tpm"
 
 
 def settings(*more: str, iterations: int = 4):
@@ -141,16 +144,14 @@ def interrupted(out: Path, at: int) -> None:
     train(build(config, World()), folder, False, log)
 
 
-def test_killed_with_sigkill_and_resumed(tmp_path):
+def test_killed_with_sigkill_and_resumed(tmp_path, warm):
     """The short form of bench/kill_and_resume.py."""
-    assert kills.compare(2, 8, seed=1, folder=tmp_path)
+    assert kills.compare(2, 8, seed=1, folder=tmp_path, start=partial(warm.start, TRAIN))
 
 
-def test_sigterm_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path):
+def test_sigterm_leaves_a_checkpoint_and_says_how_to_go_on(tmp_path, warm):
     out = tmp_path / "r"
-    process = subprocess.Popen(
-        kills.command(out, 500, resume=False), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    process = warm.start(TRAIN, kills.arguments(out, 500, resume=False))
     while not (out / "checkpoints" / "latest").exists() and process.poll() is None:
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
@@ -250,13 +251,20 @@ def on_ranks(script: list[str]) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def test_two_ranks_equal_one(tmp_path):
+def test_two_ranks_equal_one(tmp_path, warm):
     """Same prompts, noises and actions; the batch shapes of the network differ, so kernel noise
     remains: parameters after 4 iterations at lr 1e-3 agree within 2e-4 (they moved by up to 2e-2),
     the rewards of the first iteration within 1e-5."""
     run(tmp_path / "one")
-    code, text = on_ranks(kills.command(tmp_path / "two", 4, resume=False)[1:])
-    assert code == 0, text[-3000:]
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = str(free.getsockname()[1])
+    # what torchrun tells its ranks
+    place = {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "none"}
+    place |= {"WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    wanted = kills.arguments(tmp_path / "two", 4, resume=False)
+    ranks = [warm.start(TRAIN, wanted, **place, RANK=str(i), LOCAL_RANK=str(i)) for i in range(2)]
+    assert [rank.wait() for rank in ranks] == [0, 0], [rank.text()[-3000:] for rank in ranks]
     one, two = (
         load_tpm(tmp_path / n / "tpm_last.safetensors")[0].state_dict() for n in ("one", "two")
     )
@@ -285,7 +293,7 @@ def test_a_rank_that_dies_ends_the_run_with_its_reason(tmp_path):
         "trainer.one_iteration = one_iteration\n"
         "sys.exit(train_tpm.main(sys.argv[1:]))\n"
     )
-    code, text = on_ranks([str(script), *kills.command(tmp_path / "r", 4, resume=False)[2:]])
+    code, text = on_ranks([str(script), *kills.arguments(tmp_path / "r", 4, resume=False)])
     assert code != 0
     reason = "rank 1: The reward hps failed: its file is gone."
     assert reason in text
@@ -333,17 +341,14 @@ def test_a_typo_stands_at_the_end_of_torchrun_s_report(tmp_path, wrong, sentence
     assert last.startswith("traceback : ") and sentence in last
 
 
-def test_dry_run_prints_costs_and_writes_nothing(tmp_path):
+def test_dry_run_prints_costs_and_writes_nothing(tmp_path, warm):
     out = tmp_path / "r"
-    done = subprocess.run(
-        [*kills.command(out, 4, resume=False), "--dry_run", "--price_per_hour=2"],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
+    wanted = [*kills.arguments(out, 4, resume=False), "--dry_run", "--price_per_hour=2"]
+    done = warm.start(TRAIN, wanted)
+    assert done.wait() == 0, done.text()
     assert not out.exists()
     for word in ("denoise", "update", "peak memory", "GiB", "training"):
-        assert word in done.stdout
+        assert word in done.text()
 
 
 def test_tensorboard_by_flag_or_a_sentence(tmp_path):
