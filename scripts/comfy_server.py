@@ -51,6 +51,8 @@ class ComfyServer:
             self.port,
             "--base-directory",
             self.base,
+            "--database-url",  # ComfyUI's is in its own folder, where two servers would make it
+            f"sqlite:///{self.base / 'comfyui.db'}",
         ]
         self.output = open(self.log, "wb")
         self.process = subprocess.Popen(

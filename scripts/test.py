@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import floor
 import newest
@@ -31,10 +32,14 @@ def main(arguments: list[str]) -> int:
     # one thread a worker: the models are tiny, and more threads only wait for each other
     quiet = environment(tree, python, OMP_NUM_THREADS="1")
     workers = ["-n", "auto", "--dist", "worksteal", *arguments]
-    code = subprocess.run([str(python), "-m", "pytest", *workers], cwd=ROOT, env=quiet).returncode
-    if code or arguments:
-        return code
-    return floor.main([]) or newest.main(["--learns"])
+    suite = [str(python), "-m", "pytest", *workers]
+    if arguments:
+        return subprocess.run(suite, cwd=ROOT, env=quiet).returncode
+    with ThreadPoolExecutor() as beside:  # its set-up waits for the network more than for a core
+        ready = beside.submit(newest.ensure_newest)
+        code = subprocess.run(suite, cwd=ROOT, env=quiet).returncode or floor.main([])
+        ready.result()
+    return code or newest.main(["--learns"])
 
 
 if __name__ == "__main__":
