@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -21,10 +20,10 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
-import official_side as side  # noqa: E402
-from asyndm_memory import computed  # noqa: E402
-from overhead import MIB, import_comfy, memory, pack, prompt, size  # noqa: E402
+from async_timestep.bench import official_side as side
+from async_timestep.bench.asyndm_memory import computed
+from async_timestep.bench.overhead import MIB, memory, prompt, size
+from async_timestep.scripts.in_process import import_comfy, pack
 
 STEPS, MAPPED = 8, range(1, 7)  # the grid, and its steps at which pixels have their own times
 GOALS = (

@@ -13,17 +13,16 @@ import contextlib
 import json
 import math
 import re
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
+from async_timestep.scripts import graphs
+from async_timestep.scripts.comfy_server import ComfyServer, error_message
+from async_timestep.scripts.graphs import node
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "scripts"))
-import graphs  # noqa: E402
-from comfy_server import ComfyServer, error_message  # noqa: E402
-from graphs import node  # noqa: E402
 
 PLAIN = "plain"  # what the others are compared with
 SETS = ("animal", "drawbench", "geneval", "mscoco")

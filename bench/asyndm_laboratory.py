@@ -20,9 +20,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from overhead import import_comfy, pack  # noqa: E402
+from async_timestep.scripts.in_process import import_comfy, pack
 
 METRICS = ("reward", "strict", "iou", "relation", "count", "scorer", "noise")
 METHODS = {  # name -> (what makes the region, strength, more settings)
@@ -42,9 +40,9 @@ class Laboratory:
     """Prompts, noises, model and judges; `run(steps, method)` gives every image's scores."""
 
     def __init__(self, args: argparse.Namespace):
-        from training.tiny.backbone import WEIGHTS, TinyBackbone
-        from training.tiny.scenes import held_out_scenes
-        from training.tiny.scorer import SceneScorer
+        from async_timestep.training.tiny.backbone import WEIGHTS, TinyBackbone
+        from async_timestep.training.tiny.scenes import held_out_scenes
+        from async_timestep.training.tiny.scorer import SceneScorer
 
         demo = pack("nodes.demo")
         self.args, self.backbone = args, TinyBackbone()
@@ -99,7 +97,7 @@ class Laboratory:
         import comfy.latent_formats
         import comfy.sample
         import comfy.samplers
-        from training.tiny.score import score_images
+        from async_timestep.training.tiny.score import score_images
 
         sampling = self.model.get_model_object("model_sampling")
         sigmas = comfy.samplers.calculate_sigmas(sampling, "simple", steps)
@@ -131,7 +129,7 @@ class Laboratory:
 
 def objects(images: torch.Tensor) -> torch.Tensor:
     """(n, 64, 64) bool: where an image has strongly coloured pixels."""
-    from training.tiny.find import find_objects
+    from async_timestep.training.tiny.find import find_objects
 
     return find_objects(images).core
 

@@ -17,7 +17,6 @@ import io
 import math
 import re
 import statistics
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,13 +27,13 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import to_tensor
 
+from async_timestep.training.config import RewardsConfig
+from async_timestep.training.rewards import RewardError, load_rewards
+from async_timestep.training.rewards.weights import from_hub
+from async_timestep.training.run_folder import write_atomic
+from async_timestep.training.tables import digits, markdown, mean_error, paired
+
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-from training.config import RewardsConfig  # noqa: E402
-from training.rewards import RewardError, load_rewards  # noqa: E402
-from training.rewards.weights import from_hub  # noqa: E402
-from training.run_folder import write_atomic  # noqa: E402
-from training.tables import digits, markdown, mean_error, paired  # noqa: E402
 
 # images and their prompts -> metric -> (score, what the model said) an image
 Scores = dict[str, list[tuple[float, str]]]

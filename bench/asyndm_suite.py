@@ -29,8 +29,7 @@ from PIL import Image, PngImagePlugin
 from torchvision.transforms.functional import to_tensor
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from asyndm_graphs import (  # noqa: E402
+from async_timestep.bench.asyndm_graphs import (
     CFGPP_RATIO,
     DEMO,
     METHODS,
@@ -46,12 +45,18 @@ from asyndm_graphs import (  # noqa: E402
     make_image,
     read_set,
 )
-from asyndm_scores import Cache, Metric, metrics, score_all, set_table, unscored  # noqa: E402
-from comfy_server import ComfyServer  # noqa: E402
-
-from training.grids import write_grid  # noqa: E402
-from training.rewards import RewardError  # noqa: E402
-from training.run_folder import write_atomic  # noqa: E402
+from async_timestep.bench.asyndm_scores import (
+    Cache,
+    Metric,
+    metrics,
+    score_all,
+    set_table,
+    unscored,
+)
+from async_timestep.scripts.comfy_server import ComfyServer
+from async_timestep.training.grids import write_grid
+from async_timestep.training.rewards import RewardError
+from async_timestep.training.run_folder import write_atomic
 
 GRID_SIDE = 256  # pixels of an image in a grid, at most
 

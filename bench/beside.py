@@ -21,9 +21,9 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
-import peers_load as load  # noqa: E402
-from overhead import ROOT, import_comfy, pack  # noqa: E402
+from async_timestep.bench import peers_load as load
+from async_timestep.scripts.host import ROOT
+from async_timestep.scripts.in_process import import_comfy, pack
 
 D = 0.4
 HEAD = ("with", "on", "it acts", "D = 0", "D = 0.4", "D = 0.4 in a mask", "AsynDM", "tests")
@@ -139,10 +139,9 @@ def main() -> None:
     torch.set_grad_enabled(False)
     import_comfy("cpu")
     logging.getLogger().setLevel(logging.CRITICAL)
-    sys.path.insert(0, str(ROOT / "tests" / "host"))
     import comfyui_version
-    import peers_combos
-    import peers_packs
+
+    from async_timestep.bench import peers_combos, peers_packs
 
     rows, left_out, versions = [], [], []
     with tempfile.TemporaryDirectory() as folder:

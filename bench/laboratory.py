@@ -20,12 +20,11 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from training.tiny.backbone import WEIGHTS, TinyBackbone, simple_sigmas  # noqa: E402
-from training.tiny.sampling import generate  # noqa: E402
-from training.tiny.scenes import TEXTURES, held_out_scenes  # noqa: E402
-from training.tiny.score import ROUGH_REAL, score_images  # noqa: E402
-from training.tiny.scorer import SceneScorer  # noqa: E402
+from async_timestep.training.tiny.backbone import WEIGHTS, TinyBackbone, simple_sigmas
+from async_timestep.training.tiny.sampling import generate
+from async_timestep.training.tiny.scenes import TEXTURES, held_out_scenes
+from async_timestep.training.tiny.score import ROUGH_REAL, score_images
+from async_timestep.training.tiny.scorer import SceneScorer
 
 METRICS = (
     "reward",

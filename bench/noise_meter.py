@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import io
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,17 +20,16 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional as F
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from tpm.noise import LUMINANCE, noise_residual  # noqa: E402
-from tpm.policies import Constant  # noqa: E402
-from training.backbones.tiny import TinyFlow  # noqa: E402
-from training.config import BackboneConfig, GRPOConfig  # noqa: E402
-from training.grpo import advantages  # noqa: E402
-from training.rewards import RewardSet  # noqa: E402
-from training.rewards.noise import NoiseReward  # noqa: E402
-from training.rewards.scene import SceneReward, ScorerReward  # noqa: E402
-from training.sampling import sample  # noqa: E402
-from training.tiny.scenes import TEXTURES, held_out_scenes, render, sample_scene  # noqa: E402
+from async_timestep.tpm.noise import LUMINANCE, noise_residual
+from async_timestep.tpm.policies import Constant
+from async_timestep.training.backbones.tiny import TinyFlow
+from async_timestep.training.config import BackboneConfig, GRPOConfig
+from async_timestep.training.grpo import advantages
+from async_timestep.training.rewards import RewardSet
+from async_timestep.training.rewards.noise import NoiseReward
+from async_timestep.training.rewards.scene import SceneReward, ScorerReward
+from async_timestep.training.sampling import sample
+from async_timestep.training.tiny.scenes import TEXTURES, held_out_scenes, render, sample_scene
 
 PHOTOGRAPHS = "astronaut camera chelsea coffee immunohistochemistry rocket stereo_motorcycle brick"
 PHOTOGRAPHS = (*PHOTOGRAPHS.split(), "grass", "gravel")

@@ -21,10 +21,9 @@ from types import SimpleNamespace
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
-import official_side as side  # noqa: E402
-from official_words import words  # noqa: E402
-from overhead import import_comfy, pack  # noqa: E402
+from async_timestep.bench import official_side as side
+from async_timestep.bench.official_words import words
+from async_timestep.scripts.in_process import import_comfy, pack
 
 CURVES = {"quadratic": "bin", "linear": "lin", "exponential": "exp"}
 CFG, ITEMS = 5.0, [1, 3]  # items: word indices, one less than their token's

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
-from overhead import pack  # noqa: E402
+from async_timestep.scripts.in_process import pack
 
 PROMPTS = ("animal", "drawbench", "geneval", "mscoco")
 

@@ -13,8 +13,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gc
-import importlib
-import importlib.util
 import logging
 import os
 import shlex
@@ -30,8 +28,9 @@ import psutil
 import torch
 from tqdm import tqdm
 
+from async_timestep.scripts.in_process import import_comfy, pack
+
 ROOT = Path(__file__).resolve().parents[1]
-PACK = "async_timestep_pack"
 STOCK, AGAIN, FIXED, TPM = "stock", "stock again", "fixed D = 0.5", "TPM"
 VARIANTS = (STOCK, AGAIN, FIXED, TPM)
 GOALS = f"Goals: {FIXED} <= 1.01 x, {TPM} <= 1.02 x, and {FIXED} adds <= 0.2 ms with no network."
@@ -60,32 +59,6 @@ class Result:
     ms: dict[str, list[float]]
     weights: dict[str, int]
     peak: dict[str, int]
-
-
-def import_comfy(device: str) -> None:
-    """ComfyUI, and the pack as a package beside it, as the host would load both."""
-    sys.path.insert(0, str(ROOT / "scripts"))
-    from host import ensure_tree
-
-    tree = str(ensure_tree())
-    sys.path.insert(0, tree)
-    argv, sys.argv = sys.argv, [sys.argv[0], *(["--cpu"] if device == "cpu" else [])]
-    import comfy.options
-
-    comfy.options.enable_args_parsing()
-    import nodes  # noqa: F401  ComfyUI's, before anything else can take the name
-
-    sys.argv = argv
-    spec = importlib.util.spec_from_file_location(
-        PACK, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
-    )
-    sys.modules[PACK] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    logging.getLogger().setLevel(logging.WARNING)
-
-
-def pack(name: str):
-    return importlib.import_module(f"{PACK}.{name}")
 
 
 def sd35_model(depth: int, dual: int, context_width: int, dtype: torch.dtype):
@@ -345,6 +318,7 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     import_comfy(args.device)
+    logging.getLogger().setLevel(logging.WARNING)
     command = shlex.join(["python", "bench/overhead.py", *sys.argv[1:]])
     parts = [f"# Overhead\n\nMade by `{command}`.\n\n{machine(args)}.\n\n{GOALS}\n"]
     results = []

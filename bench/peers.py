@@ -13,17 +13,16 @@ from __future__ import annotations
 import argparse
 import gc
 import statistics
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
-import peers_load as load  # noqa: E402
-from overhead import MIB, import_comfy, memory, pack, size  # noqa: E402
-from peers_field import Field, measure  # noqa: E402
+from async_timestep.bench import peers_load as load
+from async_timestep.bench.overhead import MIB, memory, size
+from async_timestep.bench.peers_field import Field, measure
+from async_timestep.scripts.in_process import import_comfy, pack
 
 STOCK, AGAIN = "stock Euler", "stock again"
 CUT = 0.1  # of sigma, at its highest, for every method that is set by a cut

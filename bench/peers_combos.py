@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import peers_load as load
 import torch
+
+from async_timestep.bench import peers_load as load
 
 BESIDE, CALLS, PIXEL = "test_beside.py", "test_other_calls.py", "test_pixel_beside.py"
 NOTES = """\
@@ -204,12 +205,12 @@ def core_lora(shelf: Shelf) -> Iterator[Combo]:
 def core_controlnet(shelf: Shelf) -> Iterator[Combo]:
     """An SD3 ControlNet in its published layout, read by the core's own loader."""
     from diffusers import SD3ControlNetModel
-    from overhead import pack
     from safetensors.torch import save_file
     from tiny_models import scrambled
 
     import folder_paths
     import nodes
+    from async_timestep.scripts.in_process import pack
 
     network = SD3ControlNetModel(
         num_layers=1, attention_head_dim=64, num_attention_heads=2, joint_attention_dim=64,

@@ -15,12 +15,11 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).parent))
-import peers_load as load  # noqa: E402
-import peers_sides as sides  # noqa: E402
-from overhead import import_comfy, pack  # noqa: E402
-from peers import detail_daemon, deviated, five_points  # noqa: E402
-from peers_field import measure  # noqa: E402
+from async_timestep.bench import peers_load as load
+from async_timestep.bench import peers_sides as sides
+from async_timestep.bench.peers import detail_daemon, deviated, five_points
+from async_timestep.bench.peers_field import measure
+from async_timestep.scripts.in_process import import_comfy, pack
 
 STEPS = (8, 15, 28)
 UNIT = 0.1  # unit percent: a deviation of 1 is 10 % off the time

@@ -10,7 +10,8 @@ import contextlib
 from dataclasses import dataclass, field
 
 import torch
-from peers_load import Setup, sample, sigmas_of
+
+from async_timestep.bench.peers_load import Setup, sample, sigmas_of
 
 
 @dataclass

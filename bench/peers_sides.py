@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import peers_load as load
 import torch
-from overhead import pack
-from peers import detail_daemon, deviated, five_points
-from peers_field import measure, run
+
+from async_timestep.bench import peers_load as load
+from async_timestep.bench.peers import detail_daemon, deviated, five_points
+from async_timestep.bench.peers_field import measure, run
+from async_timestep.scripts.in_process import pack
 
 
 def euler():

@@ -10,24 +10,21 @@ to the image that the right clock gives from the same noise. Prints a table, one
 from __future__ import annotations
 
 import argparse
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from training.backbones import Conditioning  # noqa: E402
-from training.backbones.tiny import TinyFlow  # noqa: E402
-from training.config import Config  # noqa: E402
-from training.distributed import World  # noqa: E402
-from training.parts import build  # noqa: E402
-from training.rewards import RewardSet  # noqa: E402
-from training.sampling import sample  # noqa: E402
-from training.settings import parse  # noqa: E402
-from training.trainer import train  # noqa: E402
+from async_timestep.training.backbones import Conditioning
+from async_timestep.training.backbones.tiny import TinyFlow
+from async_timestep.training.config import Config
+from async_timestep.training.distributed import World
+from async_timestep.training.parts import build
+from async_timestep.training.rewards import RewardSet
+from async_timestep.training.sampling import sample
+from async_timestep.training.settings import parse
+from async_timestep.training.trainer import train
 
 
 class WrongClock(TinyFlow):

@@ -14,22 +14,20 @@ import resource
 import shlex
 import sys
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import diffusers
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from tpm.network import TimestepPredictionModule, TPMConfig
-from training.backbones import Conditioning
-from training.backbones.diffusers_common import DTYPES
-from training.backbones.flux import Flux
-from training.backbones.sd35 import SD35
-from training.config import BackboneConfig, GRPOConfig, PolicyConfig
-from training.grpo import update
-from training.rollout import Actor, rollout, settle
+from async_timestep.tpm.network import TimestepPredictionModule, TPMConfig
+from async_timestep.training.backbones import Conditioning
+from async_timestep.training.backbones.diffusers_common import DTYPES
+from async_timestep.training.backbones.flux import Flux
+from async_timestep.training.backbones.sd35 import SD35
+from async_timestep.training.config import BackboneConfig, GRPOConfig, PolicyConfig
+from async_timestep.training.grpo import update
+from async_timestep.training.rollout import Actor, rollout, settle
 
 # layers, steps of the paper, text tokens with match_comfyui
 FULL = {"sd35_medium": (24, 15, 154), "flux1_dev": (19, 10, 256)}

@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from host import DEMO, ROOT, ensure_host, environment, say
+from async_timestep.scripts.host import DEMO, ROOT, ensure_host, environment, say
 
 SEEDS = 2  # images a prompt, in one batch
 DEVIATIONS = (-0.5, 0.0, 0.25, 0.5, 1.0)
@@ -32,14 +32,12 @@ GRID_PROMPTS = (
 
 def inside_host(prompts: int) -> None:
     """The demo itself; runs under the host's interpreter (torch, PIL)."""
-    sys.path.insert(0, str(ROOT))
-    import example_workflows
-    import graphs
-    from comfy_server import ComfyServer
-    from demo_report import read_images, save_grid, score, write_table
     from tqdm import tqdm
 
-    from training.tiny.scenes import held_out_scenes, parse_caption
+    from async_timestep.scripts import example_workflows, graphs
+    from async_timestep.scripts.comfy_server import ComfyServer
+    from async_timestep.scripts.demo_report import read_images, save_grid, score, write_table
+    from async_timestep.training.tiny.scenes import held_out_scenes, parse_caption
 
     started, out = time.monotonic(), ROOT / "demo"
     out.mkdir(exist_ok=True)

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from training.tiny.scenes import TEXTURES, Scene
-from training.tiny.score import score_images
+from async_timestep.training.tiny.scenes import TEXTURES, Scene
+from async_timestep.training.tiny.score import score_images
 
 CELL, MARGIN, LABEL = 192, 6, 260
 

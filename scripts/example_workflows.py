@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import graphs
-import graphs_compared
-import graphs_large
-import graphs_regions
+from async_timestep.scripts import graphs, graphs_compared, graphs_large, graphs_regions
 
 WORKFLOWS = {  # on the embedded model
     "demo_1_stock_ksampler": graphs.stock,

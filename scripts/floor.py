@@ -11,7 +11,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from host import FLOOR, ROOT, TEST, ensure_host, environment, own_tree, say
+from async_timestep.scripts.host import FLOOR, ROOT, TEST, ensure_host, environment, own_tree, say
 
 TESTS = (
     "tests/floor",

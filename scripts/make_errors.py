@@ -11,8 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from comfy_server import ComfyServer
-from host import ROOT, TEST, ensure_host, say
+from async_timestep.scripts.comfy_server import ComfyServer
+from async_timestep.scripts.host import ROOT, TEST, ensure_host, say
 
 DOC = ROOT / "docs" / "errors.md"
 WHERE = {"node": "red node", "before": "before it runs", "log": "log", "plot": "plot text"}
@@ -30,7 +30,6 @@ def filled(line: str, answers: dict[str, tuple[str, str]]) -> str:
 
 def main() -> int:
     ensure_host(TEST)
-    sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "host")]
     from mistake_files import write
     from mistakes import MISTAKES, seen
 

@@ -12,10 +12,11 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from comfy_server import ComfyServer
-from host import ROOT, ensure_host, say
-from page_pictures import PICTURES
 from PIL import Image
+
+from async_timestep.scripts.comfy_server import ComfyServer
+from async_timestep.scripts.host import ROOT, ensure_host, say
+from async_timestep.scripts.page_pictures import PICTURES
 
 OUT = ROOT / "web" / "docs" / "images"
 LARGEST = 60_000  # bytes

@@ -19,11 +19,11 @@ import tempfile
 import uuid
 from pathlib import Path
 
-from comfy_server import PATIENCE, ComfyServer
-from example_workflows import EVERY, LARGE, NOTES
-from graphs_large import models_of
-from graphs_places import place
-from host import ROOT, TEST, ensure_host, say
+from async_timestep.scripts.comfy_server import PATIENCE, ComfyServer
+from async_timestep.scripts.example_workflows import EVERY, LARGE, NOTES
+from async_timestep.scripts.graphs_large import models_of
+from async_timestep.scripts.graphs_places import place
+from async_timestep.scripts.host import ROOT, TEST, ensure_host, say
 
 CHROMIUM = next(
     (p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None
@@ -132,7 +132,6 @@ def thumbnail(pictures: list, plots: list, compared: bool):
 
 def run_large(server, name: str) -> dict:
     """The outputs of a large model's graph on its stand-ins."""
-    sys.path.insert(0, str(ROOT / "tests" / "host"))
     import conftest  # noqa: F401  ComfyUI in this process
     import stand_ins
 

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import io
 
-import graphs
-import graphs_regions as regions
 import numpy as np
-from graphs import node
-from host import say
-from page_sheets import sheet, stacked_strips
 from PIL import Image
+
+from async_timestep.scripts import graphs
+from async_timestep.scripts import graphs_regions as regions
+from async_timestep.scripts.graphs import node
+from async_timestep.scripts.host import say
+from async_timestep.scripts.page_sheets import sheet, stacked_strips
 
 ROUGH = graphs.PROMPT
 PLAIN = "a red square right of a yellow circle on a dark plain background"

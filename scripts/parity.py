@@ -19,8 +19,18 @@ import sys
 import time
 from pathlib import Path
 
-from comfy_server import PATIENCE
-from host import HOST, ROOT, TEST, TORCH, ensure_host, interpreter, make_venv, run, say
+from async_timestep.scripts.comfy_server import PATIENCE
+from async_timestep.scripts.host import (
+    HOST,
+    ROOT,
+    TEST,
+    TORCH,
+    ensure_host,
+    interpreter,
+    make_venv,
+    run,
+    say,
+)
 
 PACKAGES = [
     "image-reward==1.5",

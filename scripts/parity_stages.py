@@ -41,8 +41,7 @@ def tensor(image: np.ndarray) -> torch.Tensor:
 
 
 def rewards_config(folder: Path, clip: str = ""):
-    sys.path.insert(0, str(ROOT))
-    from training.config import RewardsConfig
+    from async_timestep.training.config import RewardsConfig
 
     return RewardsConfig(
         backend="packages",
@@ -87,8 +86,9 @@ def random_state(shapes: dict[str, tuple[int, ...]], dtype: torch.dtype) -> dict
 
 def write(folder: Path, clip: str) -> None:
     """Random weights in the published layouts, and a vocabulary; CLIP's own is at `clip`."""
-    from published_layout import hps_shapes, image_reward_shapes
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+
+    from async_timestep.scripts.published_layout import hps_shapes, image_reward_shapes
 
     (folder / "bert").mkdir(exist_ok=True)
     (folder / "bert" / "vocab.txt").write_text("\n".join(vocabulary()) + "\n", encoding="utf-8")
@@ -145,7 +145,7 @@ def packages(folder: Path, clip: str) -> None:
 def worker(folder: Path, clip: str) -> None:
     """Scores by the packages, through the worker."""
     config = rewards_config(folder, clip)
-    from training.rewards.packages import PackageRewards
+    from async_timestep.training.rewards.packages import PackageRewards
 
     reward = PackageRewards(config, ("image_reward", "hps"))
     rows = [reward(tensor(im), [text]) for im, text in zip(images(), PROMPTS, strict=True)]
@@ -156,7 +156,7 @@ def worker(folder: Path, clip: str) -> None:
 def own(folder: Path, clip: str) -> int:
     """Ours, and the table. Returns 1 when a difference is above its limit."""
     config = rewards_config(folder, clip)
-    from training.rewards import PAPER, own_reward
+    from async_timestep.training.rewards import PAPER, own_reward
 
     theirs = {**np.load(folder / "packages.npz"), **np.load(folder / "worker.npz")}
     print("| reward | stage | images or prompts | largest difference | limit | spread |")
@@ -183,10 +183,10 @@ def own(folder: Path, clip: str) -> int:
 
 def inputs(name: str, reward) -> tuple[np.ndarray, np.ndarray]:
     """(tokens, pixels) that one of our rewards makes of all prompts and images."""
-    from training.rewards.clip import token_ids
-    from training.rewards.hps import clean
-    from training.rewards.image_reward import TOKENS
-    from training.rewards.images import padded_as_float, resized_as_pil, to_pil
+    from async_timestep.training.rewards.clip import token_ids
+    from async_timestep.training.rewards.hps import clean
+    from async_timestep.training.rewards.image_reward import TOKENS
+    from async_timestep.training.rewards.images import padded_as_float, resized_as_pil, to_pil
 
     if name == "image_reward":
         padded = dict(padding="max_length", truncation=True, max_length=TOKENS)

@@ -1,7 +1,7 @@
 """Commands as processes of their own, without the seconds (up to twenty) in which each of them
 would import torch and diffusers: one process has imported everything, and forks for each command.
 
-    process = Warm().start("training.train_tpm", ["--preset", "tiny"])   # as subprocess.Popen gives
+    process = Warm().start("train_command", ["--preset", "tiny"])   # as subprocess.Popen gives
 
 What is left out is only the interpreter's start; test_front.py and test_trainer.py have real ones.
 """
@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-IMPORTED = ("training.train_tpm", "training.dry_run", "training.tiny.train_backbone")
-LATER = ("training.parts", "training.trainer", "training.result", "training.train_log")
+TRAINING = "async_timestep.training."
+IMPORTED = ("train_command", "dry_run", "parts", "trainer", "train_log", "tiny.train_backbone")
 
 
 class Warm:
@@ -29,7 +29,7 @@ class Warm:
     def __init__(self):
         self.server = subprocess.Popen(
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": str(ROOT / "training")},
         )  # fmt: skip
 
     def ask(self, **question) -> int | None:
@@ -38,7 +38,7 @@ class Warm:
         return json.loads(self.server.stdout.readline())
 
     def start(self, module: str, arguments: list[str], cwd: Path = ROOT, **environment) -> Forked:
-        """`python -m module arguments`, its output kept for communicate()."""
+        """main() of a module of training/ with these arguments; the output is kept."""
         with tempfile.NamedTemporaryFile(delete=False) as output:
             pass
         pid = self.ask(
@@ -95,7 +95,7 @@ def child(job: dict) -> None:
         os.environ.update(job["environment"])
         os.chdir(job["cwd"])
         sys.argv = [job["module"], *job["arguments"]]
-        code = importlib.import_module(job["module"]).main()
+        code = importlib.import_module(TRAINING + job["module"]).main()
     except SystemExit as ended:
         code = ended.code
     except BaseException:
@@ -107,8 +107,8 @@ def child(job: dict) -> None:
 
 def serve() -> None:
     """Answers questions: starts a process (its number), or how one ended (None: it runs)."""
-    for module in (*IMPORTED, *LATER):
-        importlib.import_module(module)
+    for module in IMPORTED:
+        importlib.import_module(TRAINING + module)
     answers = os.fdopen(os.dup(1), "w")
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for line in sys.stdin:

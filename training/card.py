@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import yaml
 
-from tpm.metadata import TPMMeta
-
+from ..tpm.metadata import TPMMeta
 from .prompts import PromptList
 
 

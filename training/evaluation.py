@@ -10,9 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tpm.checkpoint import TPMFileError
-from tpm.learned import grid_warning
-
+from ..tpm.checkpoint import TPMFileError
+from ..tpm.learned import grid_warning
 from . import figures
 from .config import Config
 from .console import Report

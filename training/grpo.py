@@ -10,8 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tpm.network import TimestepPredictionModule
-
+from ..tpm.network import TimestepPredictionModule
 from .config import GRPOConfig
 from .rollout import Rollout, log_probs
 

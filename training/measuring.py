@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from tpm.policies import Policy
-
+from ..tpm.policies import Policy
 from . import distributed
 from .backbones import Backbone, load_backbone
 from .config import Config, as_used

@@ -13,12 +13,11 @@ from pathlib import Path
 
 import torch
 
-from tpm.checkpoint import load_tpm
-from tpm.learned import TPMPolicy
-from tpm.metadata import TPMMeta
-from tpm.network import TimestepPredictionModule
-from tpm.policies import Constant, Decision, Policy, Scaled, State, VelocityScale
-
+from ..tpm.checkpoint import load_tpm
+from ..tpm.learned import TPMPolicy
+from ..tpm.metadata import TPMMeta
+from ..tpm.network import TimestepPredictionModule
+from ..tpm.policies import Constant, Decision, Policy, Scaled, State, VelocityScale
 from .backbones import Backbone
 from .config import STEPS
 from .solvers import SOLVERS

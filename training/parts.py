@@ -7,8 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from tpm.network import TimestepPredictionModule, TPMConfig
-
+from ..tpm.network import TimestepPredictionModule, TPMConfig
 from . import distributed
 from .backbones import Backbone, load_backbone
 from .config import Config, as_used

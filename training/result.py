@@ -7,10 +7,9 @@ from pathlib import Path
 
 import torch
 
-from tpm.checkpoint import save_tpm
-from tpm.metadata import TPMMeta
-from tpm.network import TimestepPredictionModule
-
+from ..tpm.checkpoint import save_tpm
+from ..tpm.metadata import TPMMeta
+from ..tpm.network import TimestepPredictionModule
 from .backbones import Backbone
 from .card import model_card
 from .checkout import git_commit

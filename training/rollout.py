@@ -11,10 +11,9 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from tpm.learned import decision_of_action
-from tpm.network import ACTIONS, TimestepPredictionModule, log_prob, sample
-from tpm.policies import Decision, Evaluation, Policy, State, synchronous
-
+from ..tpm.learned import decision_of_action
+from ..tpm.network import ACTIONS, TimestepPredictionModule, log_prob, sample
+from ..tpm.policies import Decision, Evaluation, Policy, State, synchronous
 from .backbones import Backbone, Conditioning
 from .config import PolicyConfig
 from .sampling import sample as run_sampler

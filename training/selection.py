@@ -8,8 +8,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tpm.policies import Constant
-
+from ..tpm.policies import Constant
 from .measuring import Bench, keys
 from .methods import Schedule, TPMFile
 from .run_folder import write_atomic

@@ -18,8 +18,7 @@ from dataclasses import asdict
 import torch
 from torch import Tensor
 
-from tpm.network import concentrations, entropy
-
+from ..tpm.network import concentrations, entropy
 from . import distributed
 from .config import Config
 from .grpo import TrainingStopped, advantages, update

@@ -9,10 +9,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from tpm.learned import decision_of_action
-from tpm.network import TimestepPredictionModule, mode
-from tpm.policies import Decision, Policy, State, synchronous
-
+from ..tpm.learned import decision_of_action
+from ..tpm.network import TimestepPredictionModule, mode
+from ..tpm.policies import Decision, Policy, State, synchronous
 from . import distributed
 from .backbones import Backbone
 from .config import Config, PolicyConfig

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import pytest
 
+from async_timestep.scripts.comfy_server import PATIENCE, ComfyServer
+from async_timestep.scripts.example_workflows import LARGE
+from async_timestep.scripts.make_workflows import CHROMIUM, RUN, fit, open_page
+
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
-from comfy_server import PATIENCE, ComfyServer  # noqa: E402
-from example_workflows import LARGE  # noqa: E402
-from make_workflows import CHROMIUM, RUN, fit, open_page  # noqa: E402
 
 pytestmark = pytest.mark.browser
 if CHROMIUM is None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import example_workflows
-import graphs
-import graphs_regions
 import pytest
 import torch
-from comfy_server import PACK, ComfyServer
 from safetensors.torch import load
+
+from async_timestep.scripts import example_workflows, graphs, graphs_regions
+from async_timestep.scripts.comfy_server import PACK, ComfyServer
 
 IDS = {
     "AsyncTimestepModel", "AsyncTimestepKSampler", "AsyncTimestepKSamplerAdvanced",

@@ -7,7 +7,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from host import ensure_host
+
+from async_timestep.scripts.host import ensure_host
 
 
 @pytest.fixture(scope="module")

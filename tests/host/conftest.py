@@ -4,53 +4,25 @@ HTTP).
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
-sys.path.insert(0, str(Path(__file__).parent))
-from comfy_server import ComfyServer  # noqa: E402
-from host import ensure_tree  # noqa: E402
-
-PACK = "async_timestep_pack"
-
-
-def import_comfy() -> None:
-    """ComfyUI on the CPU, and our pack as a package beside it, as the host would load it."""
-    if PACK in sys.modules:
-        return
-    tree = str(ensure_tree())
-    sys.path.insert(0, tree)
-    argv, sys.argv = sys.argv, [sys.argv[0], "--cpu"]
-    import comfy.options
-
-    comfy.options.enable_args_parsing()
-    import nodes  # noqa: F401  ComfyUI's, before anything else can take the name
-
-    sys.argv = argv
-    assert Path(nodes.__file__).parent == Path(tree), nodes.__file__
-    spec = importlib.util.spec_from_file_location(
-        PACK, ROOT / "__init__.py", submodule_search_locations=[str(ROOT)]
-    )
-    sys.modules[PACK] = module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-
+from async_timestep.scripts.comfy_server import ComfyServer
+from async_timestep.scripts.in_process import import_comfy
+from async_timestep.scripts.in_process import pack as module_of
 
 import_comfy()  # before the test modules here are collected: they import comfy at their top
 
 
 @pytest.fixture(scope="session")
 def pack():
-    """The pack as ComfyUI imports it: `pack("nodes.hook")` gives a module."""
+    """`pack("nodes.hook")` gives a module of the pack."""
     torch.set_num_threads(1)  # the models are tiny: more threads only wait for each other
     torch.set_grad_enabled(False)
-    yield lambda name: importlib.import_module(f"{PACK}.{name}")
+    yield module_of
     torch.set_grad_enabled(True)
 
 

@@ -13,8 +13,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from tpm.checkpoint import load_tpm, save_tpm
-from tpm.network import TimestepPredictionModule
+from async_timestep.tpm.checkpoint import load_tpm, save_tpm
+from async_timestep.tpm.network import TimestepPredictionModule
 
 TINY = Path(__file__).parents[2] / "training" / "tiny" / "tpm" / "tiny.safetensors"
 LORA = {"lora_unet_blocks_0.lora_down.weight": torch.zeros(4, 8)}

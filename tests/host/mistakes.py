@@ -10,13 +10,15 @@ should. `seen` gives the words that a user sees.
 from __future__ import annotations
 
 import re
-import sys
-from pathlib import Path
 from typing import NamedTuple
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
-from graphs import async_ksampler, base, model_patch, node, stock  # noqa: E402
-from graphs_regions import asyndm_mask, asyndm_words, region_mask, regional_detail  # noqa: E402
+from async_timestep.scripts.graphs import async_ksampler, base, model_patch, node, stock
+from async_timestep.scripts.graphs_regions import (
+    asyndm_mask,
+    asyndm_words,
+    region_mask,
+    regional_detail,
+)
 
 
 class Mistake(NamedTuple):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
+from async_timestep.bench import asyndm_graphs, asyndm_scores, asyndm_suite
+
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "bench"))
-import asyndm_graphs  # noqa: E402
-import asyndm_scores  # noqa: E402
-import asyndm_suite  # noqa: E402
 
 TEXTS = {
     "a red circle above a blue star on a dark rough background": [1, 5],

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 
 import comfy.sd
-from training.tiny.backbone import TinyBackbone
+from async_timestep.training.tiny.backbone import TinyBackbone
 
-SCRIPT = "training.tiny.train_backbone"
+SCRIPT = "tiny.train_backbone"
 STEPS, LINE = 6, 1  # few: where a processor has no bfloat16 one step of Muon takes six seconds
 
 

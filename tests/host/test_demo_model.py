@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import comfy.sample
-from training.tiny.backbone import WEIGHTS, TinyBackbone, simple_sigmas
-from training.tiny.sampling import euler
-from training.tiny.scenes import held_out_scenes, render
-from training.tiny.score import score_images
+from async_timestep.training.tiny.backbone import WEIGHTS, TinyBackbone, simple_sigmas
+from async_timestep.training.tiny.sampling import euler
+from async_timestep.training.tiny.scenes import held_out_scenes, render
+from async_timestep.training.tiny.score import score_images
 
 CAPTIONS = [
     "two red circles above a blue star on a dark rough background",
@@ -123,7 +123,7 @@ def test_the_example_of_its_page_runs(tmp_path):
     import runpy
     import textwrap
 
-    from training.tiny import backbone as page
+    from async_timestep.training.tiny import backbone as page
 
     block = page.__doc__.split("\n\n", 1)[1]
     assert "TinyBackbone()" in block

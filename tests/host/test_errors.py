@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import mistake_files
 import pytest
 from mistakes import MISTAKES, seen
 
+from async_timestep.scripts import graphs
+from async_timestep.scripts.make_errors import DOC, WHERE
+
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
-import graphs  # noqa: E402
-from make_errors import DOC, WHERE  # noqa: E402
 
 
 def rows() -> dict[str, tuple[str, str]]:

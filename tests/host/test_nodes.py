@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 import time
-from pathlib import Path
 
 import pytest
-from comfy_server import error_message
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
-import graphs  # noqa: E402
+from async_timestep.scripts import graphs
+from async_timestep.scripts.comfy_server import error_message
 
 IDS = {
     "AsyncTimestepModel": "Async Timestep (model patch)",

@@ -5,15 +5,14 @@ from __future__ import annotations
 import io
 import os
 import re
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from async_timestep.scripts.make_pages import LARGEST, PICTURES
+
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
-from make_pages import LARGEST, PICTURES  # noqa: E402
 
 DOCS = ROOT / "web" / "docs"
 SERVED = "/extensions/async-timestep/docs/"  # where the editor looks: by the folder's name
@@ -123,7 +122,7 @@ WIDTHS = "() => [...document.querySelectorAll('.node-help-content img')].map(i =
 def test_page_in_the_editor(server, tmp_path):
     """The Info panel of a node shows its page, and every picture of it has arrived."""
     playwright = pytest.importorskip("playwright.sync_api")
-    from make_workflows import CHROMIUM, open_page
+    from async_timestep.scripts.make_workflows import CHROMIUM, open_page
 
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine")

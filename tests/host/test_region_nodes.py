@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import io
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
-import graphs  # noqa: E402
-import graphs_regions as regions  # noqa: E402
+from async_timestep.scripts import graphs
+from async_timestep.scripts import graphs_regions as regions
 
 
 def pictures(server, graph: dict) -> list[np.ndarray]:

@@ -9,13 +9,13 @@ import logging
 import struct
 
 import aiohttp
-import graphs
 import pytest
 import torch
 from sampling import sample_sigmas
 
 import comfy.sample
 import comfy.samplers
+from async_timestep.scripts import graphs
 
 STEPS = 5
 LAST = ("preset, whose last step is synchronous", "omega")  # they go by what follows

@@ -4,22 +4,18 @@ the trainer's own loop decides from the same noise and prompt."""
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
-import graphs  # noqa: E402
-
-from tpm.checkpoint import load_tpm  # noqa: E402
-from tpm.learned import TPMPolicy  # noqa: E402
-from training.backbones import load_backbone  # noqa: E402
-from training.config import BackboneConfig  # noqa: E402
-from training.sampling import Trace, sample  # noqa: E402
+from async_timestep.scripts import graphs
+from async_timestep.tpm.checkpoint import load_tpm
+from async_timestep.tpm.learned import TPMPolicy
+from async_timestep.training.backbones import load_backbone
+from async_timestep.training.config import BackboneConfig
+from async_timestep.training.sampling import Trace, sample
 
 FOLDER = Path(__file__).parents[2] / "training" / "tiny" / "tpm"
 PROMPT = "a purple star above a green circle on a light rough background"
@@ -73,8 +69,8 @@ def test_the_loader_offers_it(server):
 @pytest.mark.parametrize("name", NAMES)
 def test_it_was_made_by_the_committed_preset(name):
     """The settings of its run, kept beside it, are those of today's preset and its command."""
-    from training.prompts import load_prompts
-    from training.settings import as_dict, flat, parse
+    from async_timestep.training.prompts import load_prompts
+    from async_timestep.training.settings import as_dict, flat, parse
 
     _, meta = load_tpm(FOLDER / name)
     run = yaml.safe_load((FOLDER / name).with_suffix(".yaml").read_text())

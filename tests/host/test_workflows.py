@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +11,9 @@ import pytest
 from PIL import Image
 from ui_format import to_prompt
 
+from async_timestep.scripts import example_workflows, graphs, graphs_compared
+
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
-import example_workflows  # noqa: E402
-import graphs  # noqa: E402
-import graphs_compared  # noqa: E402
 
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
 EMBEDDED = [path for path in WORKFLOWS if path.stem in example_workflows.WORKFLOWS]

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
-from scripts.published_layout import hps_shapes, image_reward_shapes
-from training.config import RewardsConfig
+from async_timestep.scripts.published_layout import hps_shapes, image_reward_shapes
+from async_timestep.training.config import RewardsConfig
 
 BERT = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz", "##a", "cat"]
 LETTERS = [*"abcdefghijklmnopqrstuvwxyz\"'&<>"]

@@ -12,23 +12,23 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tpm.checkpoint import TPMMeta, save_tpm
-from tpm.network import TimestepPredictionModule, TPMConfig
-from tpm.policies import Constant
-from training import evaluate, evaluation, measuring
-from training.console import Report
-from training.distributed import World
-from training.measuring import build, categories, keys
-from training.methods import Method, Options, methods, read_tpms
-from training.per_prompt import PerPrompt, Scores
-from training.rng import generator
-from training.selection import Selection
-from training.settings import parse
-from training.tables import Result, difference_table, mean_error, paired, paper_table
-from training.tiny.backbone import WEIGHTS, simple_sigmas
-from training.tiny.sampling import euler
-from training.tiny.text import POOLED
-from training.validation import Validation
+from async_timestep.tpm.checkpoint import TPMMeta, save_tpm
+from async_timestep.tpm.network import TimestepPredictionModule, TPMConfig
+from async_timestep.tpm.policies import Constant
+from async_timestep.training import evaluate_command, evaluation, measuring
+from async_timestep.training.console import Report
+from async_timestep.training.distributed import World
+from async_timestep.training.measuring import build, categories, keys
+from async_timestep.training.methods import Method, Options, methods, read_tpms
+from async_timestep.training.per_prompt import PerPrompt, Scores
+from async_timestep.training.rng import generator
+from async_timestep.training.selection import Selection
+from async_timestep.training.settings import parse
+from async_timestep.training.tables import Result, difference_table, mean_error, paired, paper_table
+from async_timestep.training.tiny.backbone import WEIGHTS, simple_sigmas
+from async_timestep.training.tiny.sampling import euler
+from async_timestep.training.tiny.text import POOLED
+from async_timestep.training.validation import Validation
 
 SMALL = [
     "--preset=tiny", "--backbone.precision=fp32", "--data.validation_prompts=4",
@@ -69,13 +69,13 @@ def arguments(tpms: list[str], out: Path, *more: str) -> list[str]:
 @pytest.fixture(scope="module")
 def whole(tpms, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("whole")
-    assert evaluate.main(arguments(tpms, out)) == 0
+    assert evaluate_command.main(arguments(tpms, out)) == 0
     return out
 
 
 @pytest.fixture(scope="module")
 def bench():
-    config, rest = parse(SMALL, more=evaluate.options)
+    config, rest = parse(SMALL, more=evaluate_command.options)
     bench = build(config, rest.n, Report(shown=False))
     bench.begin("test", 1)
     return bench
@@ -199,7 +199,7 @@ def test_an_interrupted_evaluation_goes_on_and_ends_as_the_whole_one(
 
     with monkeypatch.context() as patch:
         patch.setattr(PerPrompt, "append", cut)
-        assert evaluate.main(arguments(tpms, tmp_path)) == 130
+        assert evaluate_command.main(arguments(tpms, tmp_path)) == 130
     path = tmp_path / "per_prompt.csv"
     path.write_bytes(path.read_bytes()[:-9])  # and its last row is only half on the disk
     assert len(rows(tmp_path)["one gamma=0"]) == 8
@@ -210,7 +210,7 @@ def test_an_interrupted_evaluation_goes_on_and_ends_as_the_whole_one(
         append(self, steps, method, new)
 
     monkeypatch.setattr(PerPrompt, "append", count)
-    assert evaluate.main(arguments(tpms, tmp_path)) == 0
+    assert evaluate_command.main(arguments(tpms, tmp_path)) == 0
     assert not {"D=0", "D=+0.5", "one gamma=0"} & set(calls)
     assert calls.count("one gamma=1") == 2  # the torn row's batch is measured again
     assert rows(tmp_path, "seconds") == rows(whole, "seconds")
@@ -220,7 +220,7 @@ def test_a_later_run_keeps_the_baseline_and_measures_only_what_is_new(
     tmp_path, tpms, monkeypatch, capsys
 ):
     few = ["--fixed", "--gammas", "1", "--more_steps", "--out", str(tmp_path)]
-    assert evaluate.main([*SMALL, *few]) == 0
+    assert evaluate_command.main([*SMALL, *few]) == 0
     append, calls = PerPrompt.append, []
 
     def count(self, steps, method, new):
@@ -228,13 +228,13 @@ def test_a_later_run_keeps_the_baseline_and_measures_only_what_is_new(
         append(self, steps, method, new)
 
     monkeypatch.setattr(PerPrompt, "append", count)
-    assert evaluate.main([*SMALL, *few, *tpms[:2]]) == 0
+    assert evaluate_command.main([*SMALL, *few, *tpms[:2]]) == 0
     assert set(calls) == {"one gamma=1"}
     capsys.readouterr()
-    assert evaluate.main([*SMALL, *few, "--backbone.guidance=2"]) == 1
+    assert evaluate_command.main([*SMALL, *few, "--backbone.guidance=2"]) == 1
     assert "other settings or prompts" in capsys.readouterr().err
     other = write_tpm(tmp_path / "one.safetensors", 7)
-    assert evaluate.main([*SMALL, *few, "--tpm", str(other)]) == 1
+    assert evaluate_command.main([*SMALL, *few, "--tpm", str(other)]) == 1
     assert "of another file" in capsys.readouterr().err
     assert len(rows(tmp_path)["one gamma=1"]) == 8
 
@@ -261,7 +261,7 @@ def test_refusals_are_one_sentence(tmp_path, tpms, capsys):
         (["--data.validation_prompts=1"], "There are 1 validation prompts"),
     ):
         capsys.readouterr()
-        assert evaluate.main([*SMALL, "--out", str(tmp_path / "out"), *wrong]) == 1
+        assert evaluate_command.main([*SMALL, "--out", str(tmp_path / "out"), *wrong]) == 1
         lines = [line for line in capsys.readouterr().err.splitlines() if "so far" not in line]
         lines = [line for line in lines if not line.startswith("No --tpm was given")]
         assert len(lines) == 1 and said in lines[0] and lines[0].startswith("evaluate.py: ")
@@ -276,7 +276,10 @@ def test_another_grid_is_warned_of_once_and_equal_runs_are_shared(tmp_path, caps
         lambda self, *a, own=measuring.Bench.measure: measured.append(a[2]) or own(self, *a),
     )  # fmt: skip
     few = ["--fixed", "--gammas", "1", "--k", "2", "3", "--n", "4", "--log.samples", "0"]
-    assert evaluate.main([*SMALL, *few, "--tpm", str(file), "--out", str(tmp_path / "out")]) == 0
+    assert (
+        evaluate_command.main([*SMALL, *few, "--tpm", str(file), "--out", str(tmp_path / "out")])
+        == 0
+    )
     assert capsys.readouterr().err.count("was trained on 4 steps") == 1
     assert measured == [2, 2, 3, 3, 4]  # "+1 step" of K = 2 is the baseline of K = 3
     with open(tmp_path / "out" / "per_prompt.csv", newline="") as file:
@@ -288,7 +291,7 @@ def test_another_grid_is_warned_of_once_and_equal_runs_are_shared(tmp_path, caps
 @pytest.mark.parametrize("option", ["--fixed", "--gammas", "--k", "--n", "--more_steps"])
 def test_what_is_no_number_is_one_sentence(option, capsys):
     with pytest.raises(SystemExit):
-        evaluate.main([*SMALL, option, "word"])
+        evaluate_command.main([*SMALL, option, "word"])
     text = capsys.readouterr().err
     assert text.count("\n") == 1 and f"{option} is word, expected a " in text, text
 
@@ -297,23 +300,23 @@ def test_an_evaluation_goes_on_where_its_weights_have_moved(tmp_path, monkeypatc
     few = ["--fixed", "--gammas", "--more_steps", "--log.samples=0", "--out", str(tmp_path / "r")]
     for name in ("a", "b"):
         shutil.copytree(WEIGHTS, tmp_path / name)
-    assert evaluate.main([*SMALL, *few, f"--backbone.path={tmp_path / 'a'}"]) == 0
+    assert evaluate_command.main([*SMALL, *few, f"--backbone.path={tmp_path / 'a'}"]) == 0
     before = rows(tmp_path / "r")
     measured = []
     monkeypatch.setattr(measuring.Bench, "measure", lambda *a: measured.append(a))
-    assert evaluate.main([*SMALL, *few, f"--backbone.path={tmp_path / 'b'}"]) == 0
+    assert evaluate_command.main([*SMALL, *few, f"--backbone.path={tmp_path / 'b'}"]) == 0
     file = tmp_path / "r" / "per_prompt.csv"
     first, rest = file.read_bytes().split(b"\n", 1)
-    moved = parse([*SMALL, f"--backbone.path={tmp_path / 'b'}"], more=evaluate.options)[0]
+    moved = parse([*SMALL, f"--backbone.path={tmp_path / 'b'}"], more=evaluate_command.options)[0]
     new, old = keys(build(moved, 8, Report(shown=False)))
     assert first.decode().strip() == f"# {new}" and new != old
     file.write_bytes(f"# {old}\r\n".encode() + rest)  # as an older trainer wrote it
-    assert evaluate.main([*SMALL, *few, f"--backbone.path={tmp_path / 'b'}"]) == 0
+    assert evaluate_command.main([*SMALL, *few, f"--backbone.path={tmp_path / 'b'}"]) == 0
     assert not measured and rows(tmp_path / "r") == before
     table = load_file(tmp_path / "b" / "vae.safetensors")
     table["mean"] = table["mean"] + 1e-3
     save_file(table, tmp_path / "b" / "vae.safetensors")
-    assert evaluate.main([*SMALL, *few, f"--backbone.path={tmp_path / 'b'}"]) == 1
+    assert evaluate_command.main([*SMALL, *few, f"--backbone.path={tmp_path / 'b'}"]) == 1
 
 
 class Fixed:
@@ -398,7 +401,7 @@ def test_a_file_that_is_no_evaluation_s_is_not_overwritten(tmp_path, capsys, mon
     """Refused before the model is loaded."""
     monkeypatch.setattr(evaluation, "build", lambda *a: pytest.fail("loaded"))
     (tmp_path / name).write_text("mine")
-    assert evaluate.main([*SMALL, "--out", str(tmp_path)]) == 1
+    assert evaluate_command.main([*SMALL, "--out", str(tmp_path)]) == 1
     sentence = capsys.readouterr().err.splitlines()[-1]
     assert f"{name} would be overwritten" in sentence and "--out" in sentence
     assert [p.name for p in tmp_path.iterdir()] == [name]
@@ -408,7 +411,7 @@ def test_a_file_that_is_no_evaluation_s_is_not_overwritten(tmp_path, capsys, mon
 def test_a_file_in_the_folder_s_place_is_refused_early(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(evaluation, "build", lambda *a: pytest.fail("loaded"))
     (tmp_path / "out").write_text("mine")
-    assert evaluate.main([*SMALL, "--out", str(tmp_path / "out")]) == 1
+    assert evaluate_command.main([*SMALL, "--out", str(tmp_path / "out")]) == 1
     assert "out is a file; choose another --out" in capsys.readouterr().err.splitlines()[-1]
 
 
@@ -423,7 +426,7 @@ def test_it_may_go_into_the_folder_of_a_run(tmp_path):
 
 def test_a_log_file_says_what_is_measured(tmp_path, capsys):
     arguments = [*SMALL, "--fixed", "0.5", "--out", str(tmp_path / "out")]
-    assert evaluate.main(arguments) == 0
+    assert evaluate_command.main(arguments) == 0
     lines = capsys.readouterr().err.splitlines()
     begun = [line.partition(" 0 of ")[0].partition(";")[0] for line in lines]
     wanted = ["starting", "selection on validation prompts", "evaluation", "tables and pictures"]

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from training import choice, evaluate, installed, train_tpm
-from training.choice import names_a_model, preset_list, with_preset
-from training.settings import PRESETS, parse
+from async_timestep.training import choice, evaluate_command, installed, train_command
+from async_timestep.training.choice import names_a_model, preset_list, with_preset
+from async_timestep.training.settings import PRESETS, parse
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("train_tpm.py", "evaluate.py", "prepare.py")
+COMMANDS = ("train_tpm.py", "evaluate.py", "prepare.py", "make_tiny.py")
 SMALL = [
     "--backbone.precision=fp32", "--grpo.group=4", "--grpo.minibatch=2", "--grpo.prompts=1",
     "--steps=2", "--data.validation_prompts=4", "--log.samples=1", "--threads=1",
@@ -84,7 +84,7 @@ def test_what_only_some_models_need_is_asked_for_by_those(monkeypatch, capsys, a
     assert named in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("main", [train_tpm.main, evaluate.main])
+@pytest.mark.parametrize("main", [train_command.main, evaluate_command.main])
 def test_a_model_without_its_packages_is_one_sentence(monkeypatch, capsys, tmp_path, main):
     monkeypatch.setattr(installed, "find_spec", lambda m: None if m == "diffusers" else m)
     with pytest.raises(SystemExit) as stopped:
@@ -112,15 +112,15 @@ def test_an_old_python_is_one_sentence(capsys):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_an_old_python_can_read_up_to_that_sentence(command):
     """Its syntax, and that only Python's own and what is meant for it is imported before."""
-    for name in (command, "installed.py", "stopping.py"):
+    for name in (command, "async_timestep.py", "installed.py", "stopping.py"):
         text = (ROOT / "training" / name).read_text("utf-8")
         body = ast.parse(text, feature_version=(3, 8)).body
         for node in body:
-            if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call):
-                if ast.unparse(node.value) == f"require('{command}')":
-                    break
+            if isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'":
+                assert ast.unparse(node.body[0]) == f"require('{command}')"
+                break
             if isinstance(node, ast.ImportFrom):
-                ours = node.module in ("training.installed", "stopping")
+                ours = node.module in ("async_timestep.training.installed", "stopping")
                 assert ours or node.module.split(".")[0] in sys.stdlib_module_names
             if isinstance(node, ast.Import):
                 assert {a.name for a in node.names} <= sys.stdlib_module_names
@@ -210,14 +210,14 @@ def test_no_arguments_train_the_embedded_model(tmp_path, warm):
     assert "Traceback" not in first.stderr
     assert (tmp_path / "runs" / "tiny" / "tpm_last.safetensors").exists()
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
-    again = warm.start("training.train_tpm", own, cwd=tmp_path)
+    again = warm.start("train_command", own, cwd=tmp_path)
     assert again.wait() == 1
     refusal = again.text().splitlines()[-1]
     assert "runs/tiny holds a run" in refusal
     go_on = refusal.rpartition(": ")[2]
     assert go_on == "python training/train_tpm.py --resume --out runs/tiny"
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
-    resumed = warm.start("training.train_tpm", ["--resume"], cwd=tmp_path)  # without --out
+    resumed = warm.start("train_command", ["--resume"], cwd=tmp_path)  # without --out
     assert resumed.wait() == 0, resumed.text()
     assert "Presets" not in resumed.text()
 
@@ -225,7 +225,7 @@ def test_no_arguments_train_the_embedded_model(tmp_path, warm):
 def test_no_arguments_evaluate_the_embedded_model(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     more = ["--data.evaluation_prompts=2", "--fixed=0.5"]
-    assert evaluate.main([*SMALL, *more]) == 0
+    assert evaluate_command.main([*SMALL, *more]) == 0
     told = capsys.readouterr()
     assert told.err.startswith(f"Presets:\n{preset_list()}\n{choice.TAKEN}\n")
     assert "No --tpm was given" in told.err

@@ -10,9 +10,9 @@ from torch import nn
 from torchrl.modules import ProbabilisticActor
 from torchrl.objectives import ClipPPOLoss
 
-from tpm.network import log_prob, phi
-from training.config import GRPOConfig
-from training.grpo import surrogate
+from async_timestep.tpm.network import log_prob, phi
+from async_timestep.training.config import GRPOConfig
+from async_timestep.training.grpo import surrogate
 
 
 class Schedule(torch.distributions.Independent):

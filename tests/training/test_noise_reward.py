@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from training.config import GRPOConfig, RewardsConfig
-from training.grpo import advantages
-from training.rewards import RewardSet, load_rewards
-from training.rewards.noise import NoiseReward
-from training.tiny.scenes import held_out_scenes, render
+from async_timestep.training.config import GRPOConfig, RewardsConfig
+from async_timestep.training.grpo import advantages
+from async_timestep.training.rewards import RewardSet, load_rewards
+from async_timestep.training.rewards.noise import NoiseReward
+from async_timestep.training.tiny.scenes import held_out_scenes, render
 
 CPU = torch.device("cpu")
 STRENGTHS = (0.01, 0.02, 0.04)

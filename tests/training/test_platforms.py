@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from training import dry_run, result
-from training.rewards.packages import worker_address
+from async_timestep.training import dry_run, result
+from async_timestep.training.rewards.packages import worker_address
 
 ROOT = Path(__file__).resolve().parents[2]
 spec = importlib.util.spec_from_file_location("worker", ROOT / "training" / "reward_worker.py")

@@ -12,11 +12,11 @@ import huggingface_hub
 import pytest
 import torch
 
-from training import prepare
-from training.config import Config
-from training.needed_files import WHOLE, Need, is_here, needs, read_table
-from training.prompt_files import COCO_FILES, T2I_CATEGORIES
-from training.settings import PRESETS, parse
+from async_timestep.training import fetch
+from async_timestep.training.config import Config
+from async_timestep.training.needed_files import WHOLE, Need, is_here, needs, read_table
+from async_timestep.training.prompt_files import COCO_FILES, T2I_CATEGORIES
+from async_timestep.training.settings import PRESETS, parse
 
 PAPER = [
     path.stem for path in PRESETS.glob("*.yaml") if path.stem.startswith(("sd35_medium", "flux1"))
@@ -90,7 +90,7 @@ def test_all_that_a_preset_names_is_listed(preset, which):
 
 
 def prepare_source(config: Config) -> str:
-    from training.backbones import flux, sd35
+    from async_timestep.training.backbones import flux, sd35
 
     return {"sd35_medium": sd35.SD35, "flux1_dev": flux.Flux}[config.backbone.name].hub_id
 
@@ -101,10 +101,10 @@ def test_the_table_claims_only_sizes_and_hashes_of_the_right_form():
         assert re.fullmatch(r"[\w.-]+/[\w.-]+", repo)
         assert facts["what"] and facts["licence"] and isinstance(facts["gated"], bool)
         for size in facts["files"].values():
-            assert size == "unknown" or prepare.octets(size) > 0
+            assert size == "unknown" or fetch.octets(size) > 0
     for facts in table["prompts"].values():
         for name, file in facts["files"].items():
-            assert file["size"] == "unknown" or prepare.octets(file["size"]) > 0, name
+            assert file["size"] == "unknown" or fetch.octets(file["size"]) > 0, name
             assert "sha256" not in file or re.fullmatch(r"[0-9a-f]{64}", file["sha256"])
     assert len(table["prompts"]["t2i"]["files"]) == 16
     assert all("sha256" in file for file in table["prompts"]["t2i"]["files"].values())
@@ -124,7 +124,7 @@ def test_the_sharded_files_are_complete():
 
 def test_the_embedded_model_needs_nothing(capsys):
     assert needs(of("--preset", "tiny"), read_table()) == []
-    assert prepare.main(["--preset", "tiny"]) == 0
+    assert fetch.main(["--preset", "tiny"]) == 0
     assert "Nothing to fetch" in capsys.readouterr().out
 
 
@@ -150,7 +150,7 @@ def test_the_hub_s_cache_is_looked_into(tmp_path):
     put_into_cache(tmp_path, config.backbone.path or prepare_source(config), "vae/config.json")
     here = {need.name for need in found if is_here(need, tmp_path)}
     assert here == {"HPS_v2_compressed.pt", "vae/config.json"}
-    text = prepare.listing(found, lambda need: is_here(need, tmp_path))
+    text = fetch.listing(found, lambda need: is_here(need, tmp_path))
     assert re.search(r"\[x\] HPS_v2_compressed.pt", text)
     assert re.search(r"\[ \] ImageReward.pt +1.79 GB", text)
     assert f"2 of {len(found)} files are here; missing" in text
@@ -181,13 +181,13 @@ def test_local_folders_are_looked_into(tmp_path):
 def test_the_exit_code_says_whether_all_is_here(tmp_path, capsys):
     prompts = tmp_path / "p.txt"
     arguments = ["--preset", "tiny", "--data.set", "file", "--data.train", str(prompts)]
-    assert prepare.main(arguments) == 1
+    assert fetch.main(arguments) == 1
     assert "0 of 1 files are here" in capsys.readouterr().out
     prompts.write_text("a cat")
-    assert prepare.main(arguments) == 0
+    assert fetch.main(arguments) == 0
     assert "1 of 1 files are here." in capsys.readouterr().out
     with pytest.raises(SystemExit) as stopped:
-        prepare.main([])
+        fetch.main([])
     told = capsys.readouterr()
     assert stopped.value.code == 2 and "--preset is missing" in told.err
     assert [line.split()[0] for line in told.out.splitlines()[1:]] == [*sorted(PAPER), "tiny"]
@@ -220,11 +220,11 @@ def prompt(tmp_path, data: bytes, **fields) -> Need:
 def test_a_prompt_file_is_fetched_once_and_checked(tmp_path, monkeypatch):
     asked = web(monkeypatch, {"https://x.org/a.txt": b"a cat"})
     need = prompt(tmp_path, b"a cat")
-    assert prepare.fetch([need]) == ([need], [])
+    assert fetch.fetch([need]) == ([need], [])
     assert need.at.read_bytes() == b"a cat" and len(asked) == 1
-    assert prepare.fetch([need]) == ([], []) and len(asked) == 1
+    assert fetch.fetch([need]) == ([], []) and len(asked) == 1
     need.at.unlink()
-    got, failed = prepare.fetch([prompt(tmp_path, b"a dog")])
+    got, failed = fetch.fetch([prompt(tmp_path, b"a dog")])
     assert not got and "its sha256 is" in failed[0] and "put a.txt into" in failed[0]
     assert list(need.at.parent.iterdir()) == []  # neither the wrong file nor a part of it
 
@@ -237,7 +237,7 @@ def test_an_archive_is_fetched_once_for_both_files(tmp_path, monkeypatch):
     config = of("--preset", "sd35_medium", "--data.folder", str(tmp_path / "data"))
     found = [need for need in needs(config, read_table()) if need.what == "prompts coco"]
     asked = web(monkeypatch, {found[0].url: packed.getvalue()})
-    got, failed = prepare.fetch(found)
+    got, failed = fetch.fetch(found)
     assert got == found and not failed and len(asked) == 1
     assert (tmp_path / "data" / "captions_val2014.json").read_text() == "captions_val2014.json"
 
@@ -267,7 +267,7 @@ def test_what_cannot_be_had_is_named_with_the_way_out(tmp_path, monkeypatch):
         prompt(tmp_path, b"a cat"),
         Need("prompts", str(tmp_path), "own.txt", at=tmp_path / "own.txt", setting="data.train"),
     ]
-    got, failed = prepare.fetch(found, tmp_path / "cache")
+    got, failed = fetch.fetch(found, tmp_path / "cache")
     assert not got and len(failed) == 5
     # a closed door is not tried twice, a missing file does not close it
     assert calls == [("a/gated", "one.json"), ("b/open", "gone.json"), ("b/open", "there.json")]
@@ -290,7 +290,7 @@ def test_a_hub_out_of_reach_is_asked_once(tmp_path, monkeypatch):
     asked = web(monkeypatch, {"https://x.org/a.txt": b"a cat"})
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
     found = [Need("a", "a/a", "1"), Need("b", "b/b", "2"), prompt(tmp_path, b"a cat")]
-    got, failed = prepare.fetch(found, tmp_path / "cache")
+    got, failed = fetch.fetch(found, tmp_path / "cache")
     assert got == found[2:] and len(asked) == 1  # other places are still asked
     assert calls == ["a/a"] and len(failed) == 1 and "cannot reach the hub" in failed[0]
 
@@ -301,5 +301,5 @@ def test_hub_files_go_into_the_cache(tmp_path, monkeypatch):
         lambda repo, name, cache_dir: put_into_cache(cache_dir, repo, name),
     )  # fmt: skip
     need = Need("reward", "b/open", "there.json")
-    assert prepare.fetch([need], tmp_path) == ([need], [])
+    assert fetch.fetch([need], tmp_path) == ([need], [])
     assert is_here(need, tmp_path)

@@ -13,8 +13,8 @@ import plain_rewards as plain
 import pytest
 import torch
 
-from training.config import RewardsConfig
-from training.rewards import PAPER, RewardError, RewardSet, load_rewards, own_reward
+from async_timestep.training.config import RewardsConfig
+from async_timestep.training.rewards import PAPER, RewardError, RewardSet, load_rewards, own_reward
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -76,7 +76,7 @@ def test_load_rewards_takes_the_four_and_refuses_others(config, images):
 
 SERVER = """
 import os, sys
-from training.reward_worker import serve
+from async_timestep.training.reward_worker import serve
 
 def load(settings):
     if settings["hps_version"] == "v2.1":
@@ -163,8 +163,8 @@ def test_no_worker_is_one_sentence(tmp_path):
 def test_the_message_names_a_worker_that_is_there_and_says_what_it_needs():
     """In the registry's archive as well: it is a file of training/, and its page lists the
     packages that `make parity` installs."""
-    from training import reward_worker
-    from training.rewards import packages
+    from async_timestep.training import reward_worker
+    from async_timestep.training.rewards import packages
 
     named = packages.START.split("`")[1].split()
     assert named[0] == "python" and (ROOT / named[1]) == Path(reward_worker.__file__)

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from training import run_folder, train_tpm
-from training.run_folder import RunFolder, RunFolderError, check_place, write_atomic
+from async_timestep.training import run_folder, train_command
+from async_timestep.training.run_folder import RunFolder, RunFolderError, check_place, write_atomic
 
 SMALL = [
     "--preset=tiny", "--backbone.precision=fp32", "--grpo.lr=1e-3", "--grpo.group=4",
@@ -23,7 +23,7 @@ SMALL = [
 
 
 def start(out: Path, *more: str) -> int:
-    return train_tpm.main([*SMALL, "--out", str(out), *more])
+    return train_command.main([*SMALL, "--out", str(out), *more])
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -80,7 +80,9 @@ def test_a_check_makes_nothing(tmp_path):
 def test_a_file_in_the_place_of_the_folder_is_refused_before_the_model_is_loaded(
     tmp_path, capsys, monkeypatch, below
 ):
-    monkeypatch.setattr("training.parts.load_backbone", lambda *a: pytest.fail("loaded"))
+    monkeypatch.setattr(
+        "async_timestep.training.parts.load_backbone", lambda *a: pytest.fail("loaded")
+    )
     file = tmp_path / "mine"
     file.write_text("work")
     assert start(file / below) == 1
@@ -149,12 +151,12 @@ def test_resume_without_a_checkpoint_names_a_command_that_works(tmp_path, capsys
     before = contents(out)
     assert {"config.yaml", "metrics.jsonl", "validation.jsonl"} <= before.keys()
     capsys.readouterr()
-    assert train_tpm.main(["--resume", "--out", str(out)]) == 1
+    assert train_command.main(["--resume", "--out", str(out)]) == 1
     sentence = capsys.readouterr().err.splitlines()[-1]
     assert contents(out) == before and "before its first checkpoint" in sentence
     words = shlex.split(sentence.rpartition("again: ")[2])
     assert words[:2] == ["python", "training/train_tpm.py"]
-    assert train_tpm.main(words[2:]) == 0
+    assert train_command.main(words[2:]) == 0
     assert contents(out / "aborted_1") == before
     config = (out / "config.yaml").read_bytes()
     assert config == before["config.yaml"]  # the same settings
@@ -167,7 +169,7 @@ def no_room(self, state: dict) -> None:
 @pytest.mark.parametrize("name", ["none", "empty"])
 def test_resume_of_nothing_says_what_is_there(tmp_path, capsys, name):
     (tmp_path / "empty").mkdir()
-    assert train_tpm.main(["--resume", "--out", str(tmp_path / name)]) == 1
+    assert train_command.main(["--resume", "--out", str(tmp_path / name)]) == 1
     sentence = capsys.readouterr().err.splitlines()[-1]
     assert {"none": "does not exist", "empty": "no checkpoint to resume from"}[name] in sentence
     assert "without --resume" in sentence and not list((tmp_path / "empty").iterdir())

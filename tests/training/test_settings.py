@@ -9,8 +9,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from training.config import Config
-from training.settings import as_dict, binding, config_sha256, dotted, flat, parse, to_yaml
+from async_timestep.training.config import Config
+from async_timestep.training.settings import (
+    as_dict,
+    binding,
+    config_sha256,
+    dotted,
+    flat,
+    parse,
+    to_yaml,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 
-from tpm.policies import Constant
-from tpm.schedule import conditioning_time
-from training.backbones import Conditioning
-from training.sampling import Euler, sample
-from training.solvers import SOLVERS
-from training.tiny.backbone import simple_sigmas
+from async_timestep.tpm.policies import Constant
+from async_timestep.tpm.schedule import conditioning_time
+from async_timestep.training.backbones import Conditioning
+from async_timestep.training.sampling import Euler, sample
+from async_timestep.training.solvers import SOLVERS
+from async_timestep.training.tiny.backbone import simple_sigmas
 
 HIGHER = ("dpmpp_2m", "unipc")
 SPREAD = 0.6  # std of the Gaussian data below

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from tpm.checkpoint import TPMMeta
-from tpm.network import TimestepPredictionModule, TPMConfig
+from async_timestep.tpm.checkpoint import TPMMeta
+from async_timestep.tpm.network import TimestepPredictionModule, TPMConfig
 
 
 def build(seed: int = 0, **fields) -> TimestepPredictionModule:

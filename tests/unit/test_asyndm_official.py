@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from asyndm.lag import meeting_node, next_lag
-from asyndm.sigmas import sigma_at, table_space
-from asyndm.steps import ancestral_step, euler_step
+from async_timestep.asyndm.lag import meeting_node, next_lag
+from async_timestep.asyndm.sigmas import sigma_at, table_space
+from async_timestep.asyndm.steps import ancestral_step, euler_step
 
 T, END, START = 1000.0, 1.0, 1001.0
 CURVES = ("quadratic", "linear", "exponential")

@@ -8,7 +8,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from tpm.checkpoint import TPMFileError, load_tpm, save_tpm
+from async_timestep.tpm.checkpoint import TPMFileError, load_tpm, save_tpm
 
 KEYS = """format format_version model_family latent_channels pooled_dim width layers heads patch
 steps sigmas deviation_bound actions omega_range base_model license git_commit prompts_sha256

@@ -33,12 +33,14 @@ OWN = {"parity": "packages-venv", "newest": "newest-venv"}  # environments besid
 
 
 class Clone:
-    """The scripts alone, in a folder with spaces, as git lays them down: there is no .host."""
+    """The scripts and what they import, in a folder with spaces, without a .host."""
 
     def __init__(self, folder: Path):
         self.root, self.log = folder / "a fresh clone", folder / "started.jsonl"
         shutil.copytree(ROOT / "scripts", self.root / "scripts")
-        shutil.copy(ROOT / "pyproject.toml", self.root)
+        (self.root / "training").mkdir()
+        for name in ("pyproject.toml", "__init__.py", "training/async_timestep.py"):
+            shutil.copy(ROOT / name, self.root / name)
         self.host, self.asked = self.root / ".host", folder
         self.python = (
             self.host / "venv" / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
@@ -86,8 +88,7 @@ def comfyui(tmp_path):
 @pytest.fixture
 def whole(tmp_path):
     """COMFYUI_PYTHON: this interpreter, to which every package of the tests is there."""
-    sys.path.insert(0, str(ROOT / "scripts"))
-    from host import TEST
+    from async_timestep.scripts.host import TEST
 
     for package in [*TEST, "numpy"]:
         name = re.match(r"[\w.-]+", package).group()

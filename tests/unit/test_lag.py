@@ -9,9 +9,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asyndm.lag import CURVES, MAX_LAG, meeting_node, next_lag
-from asyndm.sigmas import flow_space, log_space, sigma_at, table_space
-from asyndm.steps import ancestral_levels, ancestral_step, euler_step, flow_ancestral_step
+from async_timestep.asyndm.lag import CURVES, MAX_LAG, meeting_node, next_lag
+from async_timestep.asyndm.sigmas import flow_space, log_space, sigma_at, table_space
+from async_timestep.asyndm.steps import (
+    ancestral_levels,
+    ancestral_step,
+    euler_step,
+    flow_ancestral_step,
+)
 
 often = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 lengths, curves, seeds = st.integers(2, 60), st.sampled_from(CURVES), st.integers(0, 2**31)

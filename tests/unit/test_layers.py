@@ -11,6 +11,14 @@ import pytest
 ROOT = Path(__file__).parents[2]
 OURS = {"tpm", "asyndm", "nodes", "training"}
 HOST = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "latent_preview"}
+FOREIGN = {  # folders of other projects, and of the tests that scripts share files with
+    "scripts/in_process.py": 1,
+    "scripts/make_errors.py": 1,
+    "scripts/make_workflows.py": 1,
+    "bench/beside.py": 1,
+    "bench/official_side.py": 2,
+}
+COMMANDS = {"train_tpm.py", "evaluate.py", "prepare.py", "make_tiny.py"}  # of training/
 MAY = {"tpm": set(), "asyndm": set(), "nodes": {"tpm", "asyndm"}, "training": {"tpm", "asyndm"}}
 
 
@@ -44,6 +52,27 @@ def test_import_rules(top):
                 continue  # ComfyUI's own module of that name
             if ours and name != top and not (top == "nodes" and name == "nodes"):
                 assert name in MAY[top], f"{where} imports {name}"
+
+
+@pytest.mark.parametrize("top", sorted(MAY))
+def test_rooms_import_each_other_relatively(top):
+    """So there is one copy of every module, whoever loads the package and under whatever name."""
+    for path in (ROOT / top).rglob("*.py"):
+        if top == "training" and path.name in COMMANDS and path.parent.name == top:
+            continue
+        absolute = {name for name, ours in imports(path, top) if not ours}
+        wrong = (absolute & (OURS | {"async_timestep"})) - ({"nodes"} if top == "nodes" else set())
+        assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"
+
+
+def test_nothing_but_a_tree_is_put_on_the_path():
+    """Python puts the folder of a command there, and async_timestep.py lies in it."""
+    for top in ("nodes", "tpm", "asyndm", "training", "scripts", "bench"):
+        for path in (ROOT / top).rglob("*.py"):
+            text = path.read_text("utf-8")
+            assert "noqa: E402" not in text, path
+            edits = text.count("sys.path.insert") + text.count("sys.path[")
+            assert edits <= FOREIGN.get(path.relative_to(ROOT).as_posix(), 0), path
 
 
 def test_only_nodes_needs_more_than_torch():

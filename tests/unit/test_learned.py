@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from tpm import network
-from tpm.learned import TPMPolicy, grid_warning
-from tpm.policies import Evaluation, Scaled, State
+from async_timestep.tpm import network
+from async_timestep.tpm.learned import TPMPolicy, grid_warning
+from async_timestep.tpm.policies import Evaluation, Scaled, State
 
 GRID = [1.0, 0.9, 0.75, 0.5, 0.0]
 

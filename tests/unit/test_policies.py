@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from tpm.policies import (
+from async_timestep.tpm.policies import (
     Constant,
     Curve,
     Decision,

@@ -17,9 +17,9 @@ import pathspec
 import pytest
 import tomllib
 
+from async_timestep.scripts.host import FLOOR
+
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "scripts"))
-from host import FLOOR  # noqa: E402
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 TEXT = {".py", ".js", ".md", ".json", ".jsonl", ".toml", ".yaml", ".yml", ".txt", ""}

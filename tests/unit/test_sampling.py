@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from training.tiny.backbone import simple_sigmas
-from training.tiny.sampling import euler, generate
+from async_timestep.training.tiny.backbone import simple_sigmas
+from async_timestep.training.tiny.sampling import euler, generate
 
 
 class Line:

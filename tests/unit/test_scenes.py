@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from training.tiny.scenes import (
+from async_timestep.training.tiny.scenes import (
     COLOURS,
     KINDS,
     MAX_OBJECTS,
@@ -21,8 +21,8 @@ from training.tiny.scenes import (
     rough_field,
     sample_scene,
 )
-from training.tiny.text import LENGTH, POOLED, WIDTH, TextTable, make_table
-from training.tiny.vae import CHANNELS, LinearVAE, fit_vae
+from async_timestep.training.tiny.text import LENGTH, POOLED, WIDTH, TextTable, make_table
+from async_timestep.training.tiny.vae import CHANNELS, LinearVAE, fit_vae
 
 
 def scenes_of(n: int, seed: int = 0, **wanted) -> list[Scene]:

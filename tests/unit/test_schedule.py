@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from tpm import schedule
+from async_timestep.tpm import schedule
 
 
 def flux_grid(steps: int, mu: float) -> np.ndarray:

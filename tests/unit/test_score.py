@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from training.tiny.accuracy import picture, table
-from training.tiny.scenes import (
+from async_timestep.training.tiny.accuracy import picture, table
+from async_timestep.training.tiny.scenes import (
     COLOURS,
     SHAPES,
     TEXTURES,
@@ -18,10 +18,10 @@ from training.tiny.scenes import (
     render,
     sample_scene,
 )
-from training.tiny.score import ROUGH_REAL, parse_image, score_images
-from training.tiny.scorer import SceneScorer, ScorerNetwork
-from training.tiny.train_scorer import export, wrong_scenes
-from training.tiny.vae import LinearVAE, fit_vae
+from async_timestep.training.tiny.score import ROUGH_REAL, parse_image, score_images
+from async_timestep.training.tiny.scorer import SceneScorer, ScorerNetwork
+from async_timestep.training.tiny.train_scorer import export, wrong_scenes
+from async_timestep.training.tiny.vae import LinearVAE, fit_vae
 
 N = 160
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from tpm import network
-from tpm.network import TimestepPredictionModule, TPMConfig
+from async_timestep.tpm import network
+from async_timestep.tpm.network import TimestepPredictionModule, TPMConfig
 
 
 def inputs(config: TPMConfig, batch=2, size=(16, 16), seed=0):

@@ -1,7 +1,7 @@
 """How well the embedded model follows held-out combinations, by kind and by texture; and a picture
 of it.
 
-python -m training.tiny.accuracy --n 512 --steps 15 --guidance 3 --out /tmp/accuracy.png
+    python training/make_tiny.py accuracy --n 512 --steps 15 --guidance 3 --out /tmp/accuracy.png
 """
 
 from __future__ import annotations
@@ -93,7 +93,3 @@ def main() -> None:
     print(table(score_images(images, captions), scenes))
     picture(images[:40], captions[:40]).save(args.out)
     print(f"Picture of the first 40: {args.out}")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,8 +1,8 @@
 """The embedded text-to-image model: a tiny SD3.5-type rectified flow that ComfyUI's own UNET
 loader reads.
 
-    from training.tiny.backbone import TinyBackbone, simple_sigmas
-    from training.tiny.sampling import generate
+    from async_timestep.training.tiny.backbone import TinyBackbone, simple_sigmas
+    from async_timestep.training.tiny.sampling import generate
 
     captions = ["a red circle above a blue star on a dark rough background"]
     images = generate(TinyBackbone(), captions, [0], simple_sigmas(4), guidance=3.0)

@@ -13,8 +13,7 @@ from collections.abc import Callable
 
 import torch
 
-from tpm.schedule import FLOW_TIME_MIN, PERCENT_UNIT, conditioning_time
-
+from ...tpm.schedule import FLOW_TIME_MIN, PERCENT_UNIT, conditioning_time
 from .backbone import TinyBackbone
 
 

@@ -14,8 +14,7 @@ import itertools
 import torch
 import torch.nn.functional as F
 
-from tpm.noise import noise_residual
-
+from ...tpm.noise import noise_residual
 from .find import NAMES, PALETTE, Objects, find_objects
 from .scenes import SHAPES, TEXTURES, TONES, Scene, backdrop, coverage, parse_caption
 

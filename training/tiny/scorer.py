@@ -82,7 +82,7 @@ class SceneScorer:
             if self.metadata.get("format") != FORMAT:
                 raise ValueError(
                     f"{path} is of format {self.metadata.get('format')!r}, not {FORMAT!r}; "
-                    "make one with `python -m training.tiny.train_scorer`."
+                    "make one with `python training/make_tiny.py scorer`."
                 )
             weights = {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118
         self.rows = json.loads(self.metadata["vocabulary"])

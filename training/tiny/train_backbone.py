@@ -1,7 +1,7 @@
 """Trains the embedded text-to-image model on rendered, captioned scenes. CPU is enough.
 
-    python -m training.tiny.train_backbone --out training/tiny/weights --minutes 90
-    python -m training.tiny.train_backbone --out smoke --steps 300   (not by the clock)
+    python training/make_tiny.py backbone --out training/tiny/weights --minutes 90
+    python training/make_tiny.py backbone --out smoke --steps 300   (not by the clock)
 
 Rectified flow: x_t = (1 - t) x0 + t noise, the network predicts v = noise - x0. The time is
 uniform, then shifted by 3 (without the shift the layout is not learnt); after a third of the
@@ -273,7 +273,3 @@ def main() -> None:
         args.log_steps,
     )
     print(f"Done: last loss {loss:.4f}; weights in {args.out}.")
-
-
-if __name__ == "__main__":
-    main()

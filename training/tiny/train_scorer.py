@@ -1,7 +1,7 @@
 """Trains the scene scorer (a small CLIP) on rendered scenes. One CPU core and eight minutes are
 enough.
 
-    python -m training.tiny.train_scorer --out training/tiny/weights --minutes 8
+    python training/make_tiny.py scorer --out training/tiny/weights --minutes 8
 
 InfoNCE both ways over the batch; every image also stands against HARD captions of its own scene
 with one thing wrong: colours or shapes swapped between objects, one colour or shape changed, the
@@ -208,7 +208,3 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     accuracy = train(args.out, args.weights, args.minutes, args.batch, args.lr, args.seed)
     print("Done: " + ", ".join(f"{name} {value:.3f}" for name, value in accuracy.items()))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,28 @@
+"""Makes the embedded model and its scorer anew, and measures how often the model is right.
+
+    python training/make_tiny.py backbone --out training/tiny/weights --minutes 90
+    python training/make_tiny.py backbone --out smoke --steps 300      # not by the clock
+    python training/make_tiny.py scorer --out training/tiny/weights --minutes 8
+    python training/make_tiny.py accuracy --n 512 --steps 15 --guidance 3 --out accuracy.png
+
+A CPU is enough. `python training/make_tiny.py backbone --help` lists the options of one of them.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+from async_timestep.training.installed import require
+from async_timestep.training.stopping import stop
+
+PARTS = {"backbone": "train_backbone", "scorer": "train_scorer", "accuracy": "accuracy"}
+
+if __name__ == "__main__":
+    require("make_tiny.py")  # before anything else is imported
+    part, sys.argv[1:] = (sys.argv[1:] or [""])[0], sys.argv[2:]
+    if part in ("-h", "--help"):
+        sys.exit(print(__doc__))
+    if part not in PARTS:
+        stop("make_tiny.py", f"the first word is {part!r}, expected {' or '.join(PARTS)}.")
+    import_module(f"async_timestep.training.tiny.{PARTS[part]}").main()
