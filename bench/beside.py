@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import io
 import logging
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,6 @@ from pathlib import Path
 import torch
 
 from async_timestep.bench import peers_load as load
-from async_timestep.scripts.host import ROOT
 from async_timestep.scripts.in_process import import_comfy, pack
 
 D = 0.4

@@ -20,7 +20,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional as F
 
-from async_timestep.tpm.noise import LUMINANCE, noise_residual
+from async_timestep.report.noise import LUMINANCE, noise_residual
 from async_timestep.tpm.policies import Constant
 from async_timestep.training.backbones.tiny import TinyFlow
 from async_timestep.training.config import BackboneConfig, GRPOConfig

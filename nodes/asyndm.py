@@ -18,7 +18,7 @@ from comfy.samplers import KSAMPLER
 from ..asyndm.lag import meeting_node, next_lag
 from ..asyndm.sigmas import Space, flow_space, log_space, sigma_at, table_space
 from ..asyndm.steps import ancestral_step, euler_step, flow_ancestral_step
-from ..tpm.trace import ASYNDM, Run, Trace
+from ..report.trace import ASYNDM, Run, Trace
 from .family import model_family
 from .hook import KEY as HOOK_KEY
 from .inputs import require_finite, require_picture

@@ -6,7 +6,7 @@ from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import io
 from nodes import common_ksampler
 
-from ..tpm.trace import Trace
+from ..report.trace import Trace
 from .asyndm import SAMPLERS, asyndm_sampler
 from .host import schema
 from .inputs import CATEGORY, trace_output

@@ -14,9 +14,9 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 
+from ..report.trace import Trace
 from ..tpm.policies import Decision, Policy, Scaled, State
 from ..tpm.schedule import PERCENT_UNIT, grid_index
-from ..tpm.trace import Trace
 from .asking import ask_next, grid_state, network_ran
 from .chain import Chain
 from .inputs import require_finite, require_picture

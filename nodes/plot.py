@@ -8,9 +8,9 @@ import torch
 
 from comfy_api.latest import io, ui
 
-from ..tpm.noise import noise_residual
-from ..tpm.plot import plot_trace, words_card
-from ..tpm.trace import Trace
+from ..report.noise import noise_residual
+from ..report.plot import plot_trace, words_card
+from ..report.trace import Trace
 from .host import schema
 from .inputs import ALIASES, CATEGORY, TraceType
 

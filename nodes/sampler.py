@@ -9,8 +9,8 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 from nodes import common_ksampler
 
+from ..report.trace import Trace
 from ..tpm.policies import Policy
-from ..tpm.trace import Trace
 from .hook import attach
 from .host import schema
 from .inputs import (

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from comfy_execution.utils import get_executing_context
 
+from ..report.trace import Run, Trace
 from ..tpm.policies import Decision, Policy, Still
-from ..tpm.trace import Run, Trace
 from .chain import Chain, step_warnings
 from .family import model_family
 from .pixels.masking import Region

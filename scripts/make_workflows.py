@@ -14,7 +14,6 @@ import io
 import json
 import math
 import shutil
-import sys
 import tempfile
 import uuid
 from pathlib import Path

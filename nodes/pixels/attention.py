@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import torch
 
-from ...asyndm.masks import nearest
+from ...maps.masks import nearest
 from .families import family_of, uncompiled
 from .hooks import token_grid
 

@@ -15,7 +15,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from comfy.ldm.qwen_image.model import QwenImageTransformer2DModel
 from comfy.ldm.wan.model import WanModel
 
-from ...asyndm.rows import MOST_LEVELS
+from ...maps.time_rows import MOST_LEVELS
 from . import flux, lumina, mmdit, qwen, unet, video
 
 

@@ -11,7 +11,7 @@ import torch
 
 from comfy.ldm.flux.layers import ModulationOut, timestep_embedding
 
-from ...asyndm.rows import Rows
+from ...maps.time_rows import Rows
 from .hooks import Length, Vectors, as_per_token, per_token, token_grid
 
 CHROMA_TIME = 16  # channels of the time in the approximator's input

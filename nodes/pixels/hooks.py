@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 
-from ...asyndm.rows import Rows
+from ...maps.time_rows import Rows
 
 
 class Vectors:

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from ...asyndm.rows import Rows
+from ...maps.time_rows import Rows
 from .hooks import Length, Vectors, as_per_token, token_grid
 
 

@@ -10,7 +10,7 @@ import torch
 
 from comfy.utils import reshape_mask
 
-from ...asyndm.masks import merge_words, nearest, one_time_a_token, word_masks
+from ...maps.masks import merge_words, nearest, one_time_a_token, word_masks
 from .attention import WordMaps
 
 MODES = ("words", "mask", "all")

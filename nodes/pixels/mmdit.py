@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...asyndm.rows import Rows
+from ...maps.time_rows import Rows
 from .hooks import Vectors, as_per_token, token_grid
 
 

@@ -7,7 +7,7 @@ import math
 import torch
 import torch.nn.functional as F
 
-from ...asyndm.rows import Rows
+from ...maps.time_rows import Rows
 from .hooks import Length, Vectors, as_per_token, per_token, token_grid
 
 

@@ -15,7 +15,7 @@ import torch
 
 from comfy.samplers import add_area_dims
 
-from ...asyndm.rows import Rows, chunks, distinct
+from ...maps.time_rows import Rows, chunks, distinct
 from .families import family_of, uncompiled
 from .video import token_times
 

@@ -12,7 +12,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import (
     timestep_embedding,
 )
 
-from ...asyndm.rows import Rows
+from ...maps.time_rows import Rows
 from .hooks import Vectors, per_token
 
 WORDS_AT = 4  # the paper reads attention at 16 x 16 of a 64 x 64 latent

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from ...asyndm.rows import Rows
+from ...maps.time_rows import Rows
 from .hooks import token_grid
 
 

@@ -123,7 +123,7 @@ class Bench:
     def __init__(self, pack, family):
         self.model, self.positive, self.negative, empty = family
         self.ours = {node.define_schema().node_id: node for node in pack("nodes").NODES}
-        self.constant, self.trace = pack("tpm.policies").Constant(0.4), pack("tpm.trace").Trace
+        self.constant, self.trace = pack("tpm.policies").Constant(0.4), pack("report.trace").Trace
         self.latent = empty.repeat(2, 1, 1, 1)
         self.kept: dict = {}
 

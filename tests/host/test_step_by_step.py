@@ -263,7 +263,7 @@ def test_a_warning_stands_on_the_node_that_samples(pack, monkeypatch):
     shown = []
     server = types.SimpleNamespace(send_progress_text=lambda text, node: shown.append((node, text)))
     module = types.SimpleNamespace(PromptServer=types.SimpleNamespace(instance=server))
-    remarks, trace = pack("nodes.remarks"), pack("tpm.trace")
+    remarks, trace = pack("nodes.remarks"), pack("report.trace")
     run = trace.Run("a", "b", [1.0, 0.0])
     remarks.warn(run, "First.")
     monkeypatch.setitem(sys.modules, "server", module)

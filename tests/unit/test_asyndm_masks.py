@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from async_timestep.asyndm.masks import merge_words, nearest, one_time_a_token, word_masks
+from async_timestep.maps.masks import merge_words, nearest, one_time_a_token, word_masks
 
 often = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 seeds, sizes = st.integers(0, 2**31), st.integers(1, 9)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-OURS = {"tpm", "asyndm", "nodes", "training"}
+OURS = {"tpm", "asyndm", "maps", "report", "nodes", "training"}
 HOST = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "latent_preview"}
 FOREIGN = {  # folders of other projects, and of the tests that scripts share files with
     "scripts/in_process.py": 1,
@@ -19,7 +19,14 @@ FOREIGN = {  # folders of other projects, and of the tests that scripts share fi
     "bench/official_side.py": 2,
 }
 COMMANDS = {"train_tpm.py", "evaluate.py", "prepare.py", "make_tiny.py"}  # of training/
-MAY = {"tpm": set(), "asyndm": set(), "nodes": {"tpm", "asyndm"}, "training": {"tpm", "asyndm"}}
+MAY = {
+    "tpm": set(),
+    "asyndm": set(),
+    "maps": set(),
+    "report": set(),
+    "nodes": {"tpm", "asyndm", "maps", "report"},
+    "training": {"tpm", "report"},
+}
 
 
 def imports(path: Path, top: str) -> list[tuple[str, bool]]:
@@ -67,7 +74,7 @@ def test_rooms_import_each_other_relatively(top):
 
 def test_nothing_but_a_tree_is_put_on_the_path():
     """Python puts the folder of a command there, and async_timestep.py lies in it."""
-    for top in ("nodes", "tpm", "asyndm", "training", "scripts", "bench"):
+    for top in (*OURS, "scripts", "bench"):
         for path in (ROOT / top).rglob("*.py"):
             text = path.read_text("utf-8")
             assert "noqa: E402" not in text, path
@@ -76,9 +83,9 @@ def test_nothing_but_a_tree_is_put_on_the_path():
 
 
 def test_only_nodes_needs_more_than_torch():
-    """`tpm` and `asyndm` live on what every ComfyUI has."""
+    """What the nodes stand on lives on what every ComfyUI has."""
     allowed = {"torch", "safetensors", "numpy", "PIL"} | sys.stdlib_module_names
-    for top in ("tpm", "asyndm"):
+    for top in ("tpm", "asyndm", "maps", "report"):
         for path in (ROOT / top).rglob("*.py"):
             for name, ours in imports(path, top):
                 assert ours or name in allowed, f"{path.relative_to(ROOT)} imports {name}"

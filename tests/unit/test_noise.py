@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from async_timestep.tpm.noise import MAP_WHITE, noise_residual
+from async_timestep.report.noise import MAP_WHITE, noise_residual
 
 
 def smooth(batch=1, height=160, width=200) -> torch.Tensor:

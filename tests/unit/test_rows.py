@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from async_timestep.asyndm.rows import MOST_LEVELS, Rows, chunks, distinct
+from async_timestep.maps.time_rows import MOST_LEVELS, Rows, chunks, distinct
 
 often = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 seeds, sizes = st.integers(0, 2**31), st.lists(st.integers(1, 6), min_size=1, max_size=3)

@@ -6,10 +6,10 @@ import math
 import pytest
 import torch
 
-from async_timestep.tpm.canvas import DARK, LIGHT
-from async_timestep.tpm.panels import Axis, nice_ticks
-from async_timestep.tpm.plot import plot_trace, words_card
-from async_timestep.tpm.trace import ASYNDM, Run, Trace, stages_of
+from async_timestep.report.canvas import DARK, LIGHT
+from async_timestep.report.panels import Axis, nice_ticks
+from async_timestep.report.plot import plot_trace, words_card
+from async_timestep.report.trace import ASYNDM, Run, Trace, stages_of
 
 GRID = [1.0, 0.9, 0.75, 0.5, 0.0]
 

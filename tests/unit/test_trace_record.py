@@ -6,12 +6,12 @@ import pytest
 import torch
 from test_trace_plot import GRID, asyndm, count, of_map, run, trace
 
+from async_timestep.report.canvas import DARK
+from async_timestep.report.panels import over_what, series
+from async_timestep.report.plot import plot_trace
+from async_timestep.report.trace import ASYNDM, DEVIATION, Run, stages_of
 from async_timestep.tpm import policies
-from async_timestep.tpm.canvas import DARK
-from async_timestep.tpm.panels import over_what, series
-from async_timestep.tpm.plot import plot_trace
 from async_timestep.tpm.policies import Preset, State
-from async_timestep.tpm.trace import ASYNDM, DEVIATION, Run, stages_of
 
 THREE = (0.0, 0.1, 0.5)  # of which 0.1 is the middle and 0.2 the mean
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ...tpm.noise import MAP_WHITE, noise_residual
+from ...report.noise import MAP_WHITE, noise_residual
 
 QUIET = 0.1  # share of the image
 

@@ -14,7 +14,7 @@ import itertools
 import torch
 import torch.nn.functional as F
 
-from ...tpm.noise import noise_residual
+from ...report.noise import noise_residual
 from .find import NAMES, PALETTE, Objects, find_objects
 from .scenes import SHAPES, TEXTURES, TONES, Scene, backdrop, coverage, parse_caption
 
@@ -218,7 +218,7 @@ def score_images(
     clean       closeness (PSNR) to the re-rendered parse on the asked background
     foreign     share of the pixels with strong colour that belongs to no object asked for
     texture_std standard deviation of the low-passed background
-    noise       high-frequency noise of tpm.noise, beside the reward and never a part of it
+    noise       high-frequency noise of report.noise, beside the reward and never a part of it
     reward      iou + 0.5 (relation + background + clean + count) - 2 foreign
 
     Raises ValueError on a caption outside the grammar, another image size, or lengths that differ.

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 
 from .canvas import DARK, LIGHT, Box, Canvas
+from .mask_pictures import HEIGHT, draw_masks
 from .panels import draw_deviation, draw_omega, draw_times, series, step_labels
-from .strip import HEIGHT, draw_masks
 from .trace import Run, Trace, stages_of
 
 WIDTH = 768
