@@ -119,7 +119,7 @@ def variants(case: Case) -> dict:
     """name -> (model, sampler)."""
     import comfy.samplers
 
-    masking, nodes = pack("nodes.pixels.masking"), pack("nodes.asyndm")
+    masking, nodes = pack("nodes.pixels.masking"), pack("nodes.run.asyndm")
     hard = torch.zeros(1, *case.latent.shape[2:])
     edge = hard.shape[1] // 4
     hard[:, edge:-edge, edge:-edge] = 1
@@ -132,7 +132,7 @@ def variants(case: Case) -> dict:
     for name, region in (("mask", mask), ("soft mask", grey), ("words", words), ("static", static)):
         out[name] = (case.model, nodes.asyndm_sampler(region, 0.5)[0])
     constant = pack("tpm.policies").Constant(0.5)
-    out["regional"] = (pack("nodes.hook").attach(case.model, constant, region=mask)[0], euler)
+    out["regional"] = (pack("nodes.run.hook").attach(case.model, constant, region=mask)[0], euler)
     return out
 
 

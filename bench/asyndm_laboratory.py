@@ -56,7 +56,7 @@ class Laboratory:
     def columns(self, scene) -> tuple[tuple[int, ...], ...]:
         """Of each object of the caption, as the Region Mask node finds them."""
         words = ", ".join(f"{colour} {shape}" for colour, shape in scene.objects)
-        found = pack("nodes.words").word_columns(self.clip, scene.caption, words)
+        found = pack("nodes.run.words").word_columns(self.clip, scene.caption, words)
         return tuple(tuple(own) for own in found.values())
 
     def grouped(self) -> list[tuple[tuple, list[int]]]:
@@ -89,7 +89,7 @@ class Laboratory:
             words = {str(i): list(own) for i, own in enumerate(columns)}
             ones = (1.0,) * len(words)
             where = region("words", columns=words, strengths=ones, static=kind == "static")
-        return pack("nodes.asyndm").asyndm_sampler(where, strength, **more)
+        return pack("nodes.run.asyndm").asyndm_sampler(where, strength, **more)
 
     def run(self, steps: int, method: str, bar: tqdm) -> tuple[dict, torch.Tensor, list[float]]:
         """Scores (n,) by metric, images (n, 3, 64, 64), and the masks' IoU with the objects of the

@@ -55,7 +55,7 @@ def run_all(combo) -> Answers:
     import comfy.samplers
 
     euler, setup = comfy.samplers.sampler_object("euler"), combo.setup
-    attach, constant = pack("nodes.hook").attach, pack("tpm.policies").Constant
+    attach, constant = pack("nodes.run.hook").attach, pack("tpm.policies").Constant
     region = pack("nodes.pixels.masking").Region("mask", mask=load.central(setup))
 
     def ours(deviation, where=None):
@@ -73,7 +73,7 @@ def run_all(combo) -> Answers:
         return lambda: combo.run(fresh(patch(setup.model)), combo.sampler(euler))
 
     def asyndm():
-        sampler = pack("nodes.asyndm").asyndm_sampler(region, 1.0)[0]
+        sampler = pack("nodes.run.asyndm").asyndm_sampler(region, 1.0)[0]
         return combo.run(fresh(setup.model), combo.sampler(sampler))
 
     orders = (after, before) if combo.two_orders else (after,)

@@ -183,7 +183,7 @@ def loop(official, table: Table, unet, patcher, texts, steps: int, eta: float) -
     import comfy.sample
     import comfy.samplers
 
-    nodes, sigmas_of = pack("nodes.asyndm"), pack("asyndm.sigmas")
+    nodes, sigmas_of = pack("nodes.run.asyndm"), pack("asyndm.sigmas")
     sampling = patcher.get_model_object("model_sampling")
     sampler, trace = nodes.asyndm_sampler(region_of(), 0.5, "ddim", eta)
     space = nodes.space_of(sampling)

@@ -41,7 +41,7 @@ def words(official, add) -> list[str]:
             for index in listed[prompt]:
                 items += 1
                 word = re.findall(r"\w+", prompt)[index]
-                ours = pack("nodes.words").word_columns(clip, prompt, word)[word]
+                ours = pack("nodes.run.words").word_columns(clip, prompt, word)[word]
                 said = "".join(pieces[c] for c in ours).replace("</w>", "")
                 times = max(1, said.count(word.lower().replace("-", "").replace("'", "")))
                 plain = "".join(c for c in word.lower() if c.isalnum())

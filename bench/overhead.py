@@ -141,7 +141,7 @@ def measure(case: Case) -> Result:
     sampling = stock.get_model_object("model_sampling")
     grid = comfy.samplers.calculate_sigmas(sampling, "simple", case.steps)
     fixed, policy = pack("tpm.policies").Constant(0.5), random_tpm(grid)
-    attach = pack("nodes.hook").attach
+    attach = pack("nodes.run.hook").attach
     models = {STOCK: stock.clone(), AGAIN: stock.clone()}
     traces = {}
     for name, chosen in ((FIXED, fixed), (TPM, policy)):

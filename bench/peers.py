@@ -54,7 +54,7 @@ def deviated(model, deviation, region=None, **settings):
     if not hasattr(policy, "decide"):
         make = pack("nodes.deviation").deviation_policy
         policy = make("custom", deviation, **settings)
-    return pack("nodes.hook").attach(model, policy, region=region)[0]
+    return pack("nodes.run.hook").attach(model, policy, region=region)[0]
 
 
 def five_points(steps: int | None = None) -> list[tuple[float, float]]:
@@ -81,7 +81,7 @@ def variants(setup: load.Setup, peers: dict) -> dict[str, Variant]:
         out["TPM"] = Variant(deviated(model, setup.tpm), euler)
     region = pack("nodes.pixels.masking").Region("mask", mask=load.central(setup))
     out["Deviation 0.5 in a mask"] = Variant(deviated(model, 0.5, region), euler, mapped=True)
-    asyndm = pack("nodes.asyndm").asyndm_sampler(region, 0.5)[0]
+    asyndm = pack("nodes.run.asyndm").asyndm_sampler(region, 0.5)[0]
     out["AsynDM in a mask"] = Variant(model, asyndm, own_levels=True, mapped=True)
     if "detail_daemon" in peers:
         nodes = peers["detail_daemon"]

@@ -90,7 +90,7 @@ def table(daemon, setup: load.Setup) -> str:
         policy = pack("nodes.deviation").deviation_policy
         if ours:
             policy = policy("custom", 1.0, unit="percent", mode="follow_time", curve=five_points(8))
-            staged = pack("nodes.hook").attach(setup.model, policy, sigmas=whole)[0]
+            staged = pack("nodes.run.hook").attach(setup.model, policy, sigmas=whole)[0]
         for part in (whole[:5], whole[4:]):
             stages.append(f"{peak(setup, staged if ours else model, sampler, sigmas=part):.1f}")
         field = measure(setup, model, sampler)

@@ -7,7 +7,7 @@ import os
 import folder_paths
 from comfy_api.latest import ComfyExtension, io
 
-from .asyndm_nodes import AsynDMKSampler, AsynDMSampler
+from .asyndm import AsynDMKSampler, AsynDMSampler
 from .demo import AsyncTimestepDemoLoader
 from .deviation import (
     AsyncTimestepDeviation,
@@ -17,7 +17,7 @@ from .deviation import (
 )
 from .model_patch import AsyncTimestepModel
 from .plot import AsyncTimestepNoiseMeter, AsyncTimestepPlot
-from .region import AsynDMRegionMask
+from .region_mask import AsynDMRegionMask
 from .sampler import AsyncTimestepKSampler, AsyncTimestepKSamplerAdvanced
 
 NODES: list[type[io.ComfyNode]] = [

@@ -23,9 +23,10 @@ from comfy.sd1_clip import escape_important, token_weights, unescape_important
 from comfy.taesd.taesd import TAESD
 from comfy_api.latest import io
 
-from .family import FAMILY_KEY
 from .host import schema
-from .inputs import CATEGORY, require_picture
+from .inputs import CATEGORY
+from .run.checks import require_picture
+from .run.family import FAMILY_KEY
 
 WEIGHTS = Path(__file__).parents[1] / "training" / "tiny" / "weights"
 EMPTY, PAD = 0, 1  # rows of the word table

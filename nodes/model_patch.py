@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from .hook import attach
 from .host import schema
 from .inputs import (
     ALIASES,
@@ -15,7 +14,8 @@ from .inputs import (
     scale_input,
     trace_output,
 )
-from .region import mask_input, region_input, region_of
+from .region_mask import mask_input, region_input, region_of
+from .run.hook import attach
 
 
 class AsyncTimestepModel(io.ComfyNode):

@@ -11,7 +11,6 @@ from nodes import common_ksampler
 
 from ..report.trace import Trace
 from ..tpm.policies import Policy
-from .hook import attach
 from .host import schema
 from .inputs import (
     ALIASES,
@@ -23,7 +22,8 @@ from .inputs import (
     trace_output,
 )
 from .pixels.masking import Region
-from .region import mask_input, region_input, region_of
+from .region_mask import mask_input, region_input, region_of
+from .run.hook import attach
 
 
 def full_schedule(

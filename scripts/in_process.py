@@ -1,7 +1,7 @@
 """ComfyUI in this process.
 
 import_comfy("cpu")
-hook = pack("nodes.hook")     # a module of ours, beside it
+hook = pack("nodes.run.hook")     # a module of ours, beside it
 """
 
 from __future__ import annotations

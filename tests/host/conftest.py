@@ -19,7 +19,7 @@ import_comfy()  # before the test modules here are collected: they import comfy 
 
 @pytest.fixture(scope="session")
 def pack():
-    """`pack("nodes.hook")` gives a module of the pack."""
+    """`pack("nodes.run.hook")` gives a module of the pack."""
     torch.set_num_threads(1)  # the models are tiny: more threads only wait for each other
     torch.set_grad_enabled(False)
     yield module_of

@@ -20,7 +20,7 @@ class Runs:
         self.sampling = self.model.get_model_object("model_sampling")
         self.network = self.model.model.diffusion_model
         self.sigmas = comfy.samplers.calculate_sigmas(self.sampling, "simple", STEPS)
-        self.asyndm, self.hook = pack("nodes.asyndm"), pack("nodes.hook")
+        self.asyndm, self.hook = pack("nodes.run.asyndm"), pack("nodes.run.hook")
         self.policies, self.region = pack("tpm.policies"), pack("nodes.pixels.masking").Region
         self.half = torch.zeros(1, *self.empty.shape[-2:])
         self.half[..., self.empty.shape[-1] // 2 :] = 1

@@ -242,7 +242,7 @@ def test_a_tpm_rests_where_a_cache_skipped(pack, families, tmp_path, cache, firs
     asked, traces = count_calls(policy.module), []
 
     def attach(model):
-        patched, trace = pack("nodes.hook").attach(model, policy)
+        patched, trace = pack("nodes.run.hook").attach(model, policy)
         traces.append(trace)
         return patched
 

@@ -97,7 +97,7 @@ def test_comfy_equals_the_trainers_own_loop(pack, demo, backbone, deviation, cfg
     model, clip, _ = demo
     latent = torch.zeros(1, 16, 16, 16)
     noise = comfy.sample.prepare_noise(latent, 4)
-    patched, trace = pack("nodes.hook").attach(model, pack("tpm.policies").Constant(deviation))
+    patched, trace = pack("nodes.run.hook").attach(model, pack("tpm.policies").Constant(deviation))
     out = comfy.sample.sample(
         patched, noise, 4, cfg, "euler", "simple", conditioning(clip, CAPTIONS[0]),
         conditioning(clip, ""), latent, disable_pbar=True, seed=4,

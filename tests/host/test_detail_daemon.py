@@ -51,7 +51,7 @@ def deviated(pack, model, deviation: float, curve, mode="follow_time"):
     policy = pack("nodes.deviation").deviation_policy(
         "custom", deviation, unit="percent", mode=mode, curve=curve
     )
-    return pack("nodes.hook").attach(model, policy)[0]
+    return pack("nodes.run.hook").attach(model, policy)[0]
 
 
 @pytest.mark.parametrize("steps", [8, 15])
@@ -97,7 +97,7 @@ def test_the_page_gives_the_deviation_for_an_eps_model(
     sampling, peak = model.get_model_object("model_sampling"), corners(steps)[1]
     sigmas = comfy.samplers.calculate_sigmas(sampling, scheduler, steps)
     u = sampling.timestep(sigmas[peak : peak + 1]).float()
-    time, constant = pack("nodes.times").ModelTime(sampling), pack("tpm.policies").Constant
+    time, constant = pack("nodes.run.times").ModelTime(sampling), pack("tpm.policies").Constant
     state = types.SimpleNamespace(batch=1, device="cpu")
     for percent, deviation in zip((1, 5, 10, 20), deviations, strict=True):
         u_star = time.star(u, float(u), constant(deviation, "percent").decide(state))
@@ -162,7 +162,7 @@ def test_on_top_of_percent_the_cuts_multiply(pack, families):
     assert torch.allclose(daemon[1:], 0.9 * plain[1:])
     both = run(tiny, model, lowered(euler, 0.1))[1]
     assert torch.allclose(both[1:], 0.9 * 0.96 * plain[1:], rtol=1e-5)
-    interval = pack("nodes.hook").attach(tiny[0], pack("tpm.policies").Constant(0.4))[0]
+    interval = pack("nodes.run.hook").attach(tiny[0], pack("tpm.policies").Constant(0.4))[0]
     alone = run(tiny, interval, euler)[1] / plain
     assert not torch.allclose(
         run(tiny, interval, lowered(euler, 0.1))[1] / daemon, alone, rtol=0.01
@@ -174,7 +174,7 @@ def test_around_asyndm_it_does_nothing(pack, families):
     tiny, half = families["sd35"], torch.zeros(1, 8, 8)
     half[..., 4:] = 1
     region = pack("nodes.pixels.masking").Region("mask", mask=half)
-    asyndm = lambda: pack("nodes.asyndm").asyndm_sampler(region, 1.0)[0]  # noqa: E731
+    asyndm = lambda: pack("nodes.run.asyndm").asyndm_sampler(region, 1.0)[0]  # noqa: E731
     alone = run(tiny, tiny[0], asyndm())[0]
     stock = run(tiny, tiny[0], comfy.samplers.sampler_object("euler"))[0]
     assert not torch.equal(alone, stock)

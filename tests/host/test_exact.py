@@ -18,7 +18,7 @@ def test_there_are_44_samplers():
 @pytest.mark.parametrize("cfg", [1.0, 3.0])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_zero_is_stock_and_not_zero_is_active(pack, families, family, cfg):
-    hook, policies = pack("nodes.hook"), pack("tpm.policies")
+    hook, policies = pack("nodes.run.hook"), pack("tpm.policies")
     tiny = families[family]
     batch = 2
     if tiny[3].shape[1] == 4:  # the SD1.5 net, by far the slowest: one picture of 2 x 2
@@ -46,7 +46,7 @@ def test_zero_wires_are_stock(pack, families, family):
     """Every way to say zero: window never open, velocity 1, percent 0, curve at 0, untrained
     TPM.
     """
-    hook, p = pack("nodes.hook"), pack("tpm.policies")
+    hook, p = pack("nodes.run.hook"), pack("tpm.policies")
     tiny = families[family]
     stock, _ = sample(tiny, steps=5)
     for policy in (

@@ -22,7 +22,7 @@ def attach(pack, tiny, deviation=0.4, scale=1.0, sigmas=None, **kwargs):
         if isinstance(deviation, policies.Policy)
         else policies.Constant(deviation, **kwargs)
     )
-    return pack("nodes.hook").attach(tiny[0], policy, scale, sigmas)
+    return pack("nodes.run.hook").attach(tiny[0], policy, scale, sigmas)
 
 
 def schedule(model, steps: int, scheduler="simple") -> torch.Tensor:
@@ -107,7 +107,7 @@ def test_batch_items_have_their_own_time(pack, families):
 
 
 def attach_policy(pack, tiny, policy):
-    return pack("nodes.hook").attach(tiny[0], policy)
+    return pack("nodes.run.hook").attach(tiny[0], policy)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -154,7 +154,7 @@ def test_requeue_gives_the_same_bits_and_the_original_is_untouched(pack, familie
 
 def test_two_patches_do_not_stack(pack, families):
     tiny = families["flux"]
-    hook, p = pack("nodes.hook"), pack("tpm.policies")
+    hook, p = pack("nodes.run.hook"), pack("tpm.policies")
     once = hook.attach(tiny[0], p.Constant(0.4))[0]
     over = hook.attach(hook.attach(tiny[0], p.Constant(-0.9))[0], p.Constant(0.4))[0]
     assert torch.equal(sample(tiny, once)[0], sample(tiny, over)[0])
@@ -163,7 +163,7 @@ def test_two_patches_do_not_stack(pack, families):
 def test_ksampler_policy_wins_over_the_patch(pack, families):
     tiny = families["sd35"]
     p, node = pack("tpm.policies"), pack("nodes.sampler")
-    patched = pack("nodes.hook").attach(tiny[0], p.Constant(-0.9))[0]
+    patched = pack("nodes.run.hook").attach(tiny[0], p.Constant(-0.9))[0]
     stock = dict(
         seed=5,
         cfg=3.0,
@@ -191,7 +191,7 @@ def test_order_against_model_sampling_does_not_matter(pack, families, family):
         return ModelSamplingFlux().patch(model, 1.3, 0.4, 512, 512)[0]
 
     tiny = families[family]
-    hook, constant = pack("nodes.hook"), pack("tpm.policies").Constant(0.5)
+    hook, constant = pack("nodes.run.hook"), pack("tpm.policies").Constant(0.5)
     first = hook.attach(shift(tiny[0]), constant)[0]
     last = shift(hook.attach(tiny[0], constant)[0])
     assert torch.equal(sample(tiny, first)[0], sample(tiny, last)[0])
@@ -208,7 +208,7 @@ def test_order_against_another_packs_wrapper_does_not_matter(pack, families, kin
 
     called: list[int] = []
     tiny = families["flux"]
-    hook, constant = pack("nodes.hook"), pack("tpm.policies").Constant(0.5)
+    hook, constant = pack("nodes.run.hook"), pack("tpm.policies").Constant(0.5)
     inner = hook.attach(add_wrapper(tiny[0], kind, passing), constant)[0]
     outer = add_wrapper(hook.attach(tiny[0], constant)[0], kind, passing)
     assert torch.equal(sample(tiny, inner)[0], sample(tiny, outer)[0])
@@ -255,7 +255,7 @@ def test_an_interrupt_leaves_nothing_behind(pack, families, where):
 @pytest.mark.parametrize("kind", ["patch", "advanced"])
 def test_stages_equal_the_single_run(pack, families, family, kind):
     tiny = families[family]
-    p, node, hook = pack("tpm.policies"), pack("nodes.sampler"), pack("nodes.hook")
+    p, node, hook = pack("tpm.policies"), pack("nodes.sampler"), pack("nodes.run.hook")
     constant, sigmas = p.Constant(0.5), schedule(tiny[0], 6)
     if kind == "patch":
         noise = comfy.sample.prepare_noise(tiny[3], 5)

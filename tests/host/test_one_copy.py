@@ -68,6 +68,6 @@ def test_the_tests_themselves_have_one(pack):
     from async_timestep.tpm import policies
     from async_timestep.training.rollout import Actor
 
-    assert issubclass(Actor, pack("nodes.hook").Policy)
+    assert issubclass(Actor, pack("nodes.run.hook").Policy)
     assert pack("tpm.policies") is policies
     assert not {"tpm", "asyndm", "training"} & set(sys.modules)

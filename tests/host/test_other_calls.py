@@ -159,7 +159,7 @@ def test_guiders(pack, families, family, name):
 def test_a_tpm_is_asked_under_every_guider(pack, families, tmp_path, name):
     tiny = families["sd35"]
     policy = tpm_policy(pack, planted_tpm(pack, tmp_path, "sd35", schedule(tiny[0], 4)))
-    model, trace = pack("nodes.hook").attach(tiny[0], policy)
+    model, trace = pack("nodes.run.hook").attach(tiny[0], policy)
     guided(tiny, GUIDERS[name](model, tiny))
     assert [all(step["deviation"]) for step in trace.runs[-1].steps] == [False, True, True, True]
 
@@ -230,7 +230,7 @@ def test_each_image_keeps_its_time_in_every_call(pack, families, how):
         more["positive"] = regional(tiny[1])
     else:
         base = add_wrapper(base, "CALC_COND_BATCH", one_by_one)
-    model = pack("nodes.hook").attach(base, PerSample(pack, values))[0]
+    model = pack("nodes.run.hook").attach(base, PerSample(pack, values))[0]
     _, seen = sample(tiny, base, steps=4, **more)
     _, told = sample(tiny, model, steps=4, **more)
     wanted = [expected(base, schedule(base, 4), seen, value) for value in values]
@@ -265,7 +265,7 @@ def test_context_windows_with_one_deviation(pack, families, length):
 def test_context_windows_give_each_image_its_own_time(pack, families):
     tiny, values = families["sd35"], [0.3, -0.4, 0.1, 0.2]
     base = windowed(tiny[0])
-    model = pack("nodes.hook").attach(base, PerSample(pack, values))[0]
+    model = pack("nodes.run.hook").attach(base, PerSample(pack, values))[0]
     _, seen = sample(tiny, base, steps=3, batch=4)
     _, told = sample(tiny, model, steps=3, batch=4)
     for k in range(1, 3):

@@ -315,7 +315,7 @@ def test_a_tpm_decides_in_the_server_as_in_process(pack, families, parity_server
     """test_tpm_in_host checks the other half: in process it decides as worked out by hand."""
     family, cfg, outputs = served
     policy = tpm_policy(pack, parity_server.base / "models/tpm" / f"{family}.safetensors")
-    model, trace = pack("nodes.hook").attach(families[family][0], policy)
+    model, trace = pack("nodes.run.hook").attach(families[family][0], policy)
     wanted, _ = sample(families[family], model, steps=STEPS, cfg=cfg, batch=BATCH, seed=SEED)
     assert relative(saved_latent(parity_server, outputs["tpm_save"]), wanted) <= 1e-4
     record = json.loads(outputs["tpm_json"]["text"][0])

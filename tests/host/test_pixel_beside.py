@@ -43,12 +43,14 @@ class Methods:
     def deviation(self, model, mask=None, deviation=D) -> torch.Tensor:
         policy = self.pack("tpm.policies").Constant(deviation)
         where = None if mask is None else self.region("mask", mask=mask)
-        patched, self.trace = self.pack("nodes.hook").attach(model, policy, region=where)
+        patched, self.trace = self.pack("nodes.run.hook").attach(model, policy, region=where)
         return self.stock(patched)
 
     def asyndm(self, model, region, strength=1.0, **settings) -> torch.Tensor:
         """Through SAMPLER's place in the stock KSampler, as the node does it."""
-        sampler, self.trace = self.pack("nodes.asyndm").asyndm_sampler(region, strength, **settings)
+        sampler, self.trace = self.pack("nodes.run.asyndm").asyndm_sampler(
+            region, strength, **settings
+        )
 
         def outer(executor, noise, latent, stock, *args, **kwargs):
             return executor(noise, latent, sampler, *args, **kwargs)
@@ -234,7 +236,7 @@ def test_dual_model_guider(pack, families, model_files):
     tiny = families["flux"]
     other = comfy.sd.load_diffusion_model(str(model_files["flux"]))
     region = pack("nodes.pixels.masking").Region("mask", mask=right_half(tiny))
-    sampler, _ = pack("nodes.asyndm").asyndm_sampler(region, 1.0)
+    sampler, _ = pack("nodes.run.asyndm").asyndm_sampler(region, 1.0)
 
     def run(sampler):
         guider = guiders.Guider_DualModel(tiny[0], other)
@@ -264,7 +266,7 @@ def test_dual_cfg_guiders(pack, families, name):
     noise, sigmas = comfy.sample.prepare_noise(latent, 5), schedule(tiny[0], 4)
     runs = []
     for strength in (0.0, 1.0):
-        sampler, _ = pack("nodes.asyndm").asyndm_sampler(region, strength)
+        sampler, _ = pack("nodes.run.asyndm").asyndm_sampler(region, strength)
         runs.append(guider.sample(noise, latent, sampler, sigmas, disable_pbar=True, seed=5))
     assert differ(runs[1], runs[0]) > 1e-3
 
@@ -382,6 +384,6 @@ def test_a_patch_and_asyndm_are_refused_together(pack, families):
     tiny = families["flux"]
     methods = Methods(pack, tiny)
     policy = pack("tpm.policies").Constant(D)
-    patched = pack("nodes.hook").attach(tiny[0], policy)[0]
+    patched = pack("nodes.run.hook").attach(tiny[0], policy)[0]
     with pytest.raises(ValueError, match="take the patch"):
         methods.asyndm_mask(patched, right_half(tiny))

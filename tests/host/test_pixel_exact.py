@@ -189,7 +189,7 @@ def test_other_families_are_refused_before_the_network_runs(tiny, name):
 @pytest.fixture
 def levels(monkeypatch, pack):
     """The levels (s, s') of every step that AsynDM takes."""
-    module, seen = pack("nodes.asyndm"), []
+    module, seen = pack("nodes.run.asyndm"), []
     original = module.step
 
     def step(settings, sampling, x, denoised, s, s_next, noise):

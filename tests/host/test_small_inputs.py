@@ -278,8 +278,8 @@ def test_short_schedules_of_a_sampler_give_what_stock_gives(bench, pack, count):
     from comfy_extras.nodes_custom_sampler import SamplerCustom
 
     sigmas = torch.tensor([1.0, 0.5])[:count]
-    sampler, trace = pack("nodes.asyndm").asyndm_sampler(bench.region("all"))
-    patched, record = pack("nodes.hook").attach(bench.model, bench.constant)
+    sampler, trace = pack("nodes.run.asyndm").asyndm_sampler(bench.region("all"))
+    patched, record = pack("nodes.run.hook").attach(bench.model, bench.constant)
     euler = comfy.samplers.sampler_object("euler")
 
     def custom(model, sampler):

@@ -60,9 +60,9 @@ def policies_of(pack) -> dict:
 def test_the_steps_are_told_what_a_single_run_is(pack, families, family, sampler):
     tiny, sigmas, latent, noise = setting(families, family)
     for name, policy in policies_of(pack).items():
-        whole, whole_trace = pack("nodes.hook").attach(tiny[0], policy)
+        whole, whole_trace = pack("nodes.run.hook").attach(tiny[0], policy)
         one = sample_sigmas(tiny, whole, sigmas, sampler, 1.0, latent, noise)
-        model, trace = pack("nodes.hook").attach(tiny[0], policy)
+        model, trace = pack("nodes.run.hook").attach(tiny[0], policy)
         out = step_by_step(tiny, model, sigmas, latent, noise, sampler)
         found, wanted = told(trace), told(whole_trace)
         if sampler != "euler" and name in LAST:
@@ -82,11 +82,11 @@ def test_zero_is_stock_and_a_second_sampler_of_each_step_is_told_the_same(pack, 
     tiny, sigmas, latent, noise = setting(families, family)
     stock = step_by_step(tiny, tiny[0], sigmas, latent, noise)
     constant = pack("tpm.policies").Constant
-    zero = pack("nodes.hook").attach(tiny[0], constant(0.0))[0]
+    zero = pack("nodes.run.hook").attach(tiny[0], constant(0.0))[0]
     assert torch.equal(step_by_step(tiny, zero, sigmas, latent, noise), stock)
-    model, trace = pack("nodes.hook").attach(tiny[0], constant(0.4))
+    model, trace = pack("nodes.run.hook").attach(tiny[0], constant(0.4))
     out = step_by_step(tiny, model, sigmas, latent, noise, times=2)
-    once, once_trace = pack("nodes.hook").attach(tiny[0], constant(0.4))
+    once, once_trace = pack("nodes.run.hook").attach(tiny[0], constant(0.4))
     assert torch.equal(out, step_by_step(tiny, once, sigmas, latent, noise))
     assert told(trace)[::2] == told(trace)[1::2] == told(once_trace)
     assert not torch.equal(out, stock) and len(trace.runs) == 1
@@ -95,7 +95,7 @@ def test_zero_is_stock_and_a_second_sampler_of_each_step_is_told_the_same(pack, 
 def test_every_picture_begins_anew(pack, families):
     """Another picture, another latent's size, a picture changed from half way on."""
     tiny, sigmas, latent, noise = setting(families, "sd35")
-    model, trace = pack("nodes.hook").attach(tiny[0], pack("tpm.policies").Constant(0.4))
+    model, trace = pack("nodes.run.hook").attach(tiny[0], pack("tpm.policies").Constant(0.4))
     first = step_by_step(tiny, model, sigmas, latent, noise)
     assert torch.equal(first, step_by_step(tiny, model, sigmas, latent, noise))
     assert len(trace.runs) == 2 and trace.runs[0].steps == trace.runs[1].steps
@@ -107,7 +107,7 @@ def test_every_picture_begins_anew(pack, families):
 
 def test_steps_that_do_not_join_say_so(pack, families, caplog):
     tiny, sigmas, latent, noise = setting(families, "sd35")
-    model, trace = pack("nodes.hook").attach(tiny[0], pack("tpm.policies").Constant(0.4))
+    model, trace = pack("nodes.run.hook").attach(tiny[0], pack("tpm.policies").Constant(0.4))
     with caplog.at_level(logging.WARNING):
         out = step_by_step(tiny, model, sigmas, latent, noise, skip=2)
     assert torch.equal(out, step_by_step(tiny, tiny[0], sigmas, latent, noise, skip=2))
@@ -123,10 +123,10 @@ def test_a_learned_policy_goes_on_from_stage_to_stage_with_the_whole_schedule(
 ):
     """Each decision is asked for at the grid point before, which may lie in another sampling."""
     tiny, sigmas, latent, noise = setting(families, "sd35")
-    whole, whole_trace = pack("nodes.hook").attach(tiny[0], make_schedule_policy("asked"))
+    whole, whole_trace = pack("nodes.run.hook").attach(tiny[0], make_schedule_policy("asked"))
     sample_sigmas(tiny, whole, sigmas, "euler", 1.0, latent, noise)
     policy = make_schedule_policy("asked")
-    model, trace = pack("nodes.hook").attach(tiny[0], policy, sigmas=sigmas)
+    model, trace = pack("nodes.run.hook").attach(tiny[0], policy, sigmas=sigmas)
     for _ in range(2):  # the second picture begins anew
         at, current, own = 0, latent, noise
         for length in stages:
@@ -148,13 +148,15 @@ def test_what_goes_by_the_whole_schedule_says_so_and_works_with_its_sigmas(
 ):
     tiny, sigmas, latent, noise = setting(families, "sd35")
     policy = make_schedule_policy(kind)
-    model, trace = pack("nodes.hook").attach(tiny[0], policy)
+    model, trace = pack("nodes.run.hook").attach(tiny[0], policy)
     with caplog.at_level(logging.WARNING):
         out = step_by_step(tiny, model, sigmas, latent, noise)
     assert torch.equal(out, step_by_step(tiny, tiny[0], sigmas, latent, noise))
     assert sum("goes by the whole schedule" in r.message for r in caplog.records) == 1
     assert "goes by the whole schedule" in trace.summary()
-    model, trace = pack("nodes.hook").attach(tiny[0], make_schedule_policy("asked"), sigmas=sigmas)
+    model, trace = pack("nodes.run.hook").attach(
+        tiny[0], make_schedule_policy("asked"), sigmas=sigmas
+    )
     assert not torch.equal(step_by_step(tiny, model, sigmas, latent, noise), out)
     assert trace.runs[-1].moved and not trace.runs[-1].warnings
 
@@ -189,7 +191,7 @@ def make_schedule_policy(pack):
 
 
 def test_words_say_that_they_act_everywhere(pack, families):
-    chain = pack("nodes.chain")
+    chain = pack("nodes.run.chain")
     region = pack("nodes.pixels.masking").Region("words", columns={"cat": [2]}, strengths=(1.0,))
     found = chain.step_warnings("joined", pack("tpm.policies").Constant(0.4), region)
     assert len(found) == 1 and "connect a mask instead" in found[0]
@@ -263,12 +265,14 @@ def test_a_warning_stands_on_the_node_that_samples(pack, monkeypatch):
     shown = []
     server = types.SimpleNamespace(send_progress_text=lambda text, node: shown.append((node, text)))
     module = types.SimpleNamespace(PromptServer=types.SimpleNamespace(instance=server))
-    remarks, trace = pack("nodes.remarks"), pack("report.trace")
+    remarks, trace = pack("nodes.run.warnings"), pack("report.trace")
     run = trace.Run("a", "b", [1.0, 0.0])
     remarks.warn(run, "First.")
     monkeypatch.setitem(sys.modules, "server", module)
     monkeypatch.setattr(
-        pack("nodes.notice"), "get_executing_context", lambda: types.SimpleNamespace(node_id="7")
+        pack("nodes.run.notice"),
+        "get_executing_context",
+        lambda: types.SimpleNamespace(node_id="7"),
     )
     remarks.warn(run, "Second.", "Third.")
     remarks.note(run)

@@ -55,7 +55,7 @@ def sigma_of(sampling, u: float) -> float:
 
 def told(pack, sampling, sigmas, policy) -> list[tuple[float, float, float]]:
     """(sigma, u, u*) of every evaluation after the first, by the policy's own decision."""
-    times, policies = pack("nodes.times"), pack("tpm.policies")
+    times, policies = pack("nodes.run.times"), pack("tpm.policies")
     time, rows = times.ModelTime(sampling), []
     grid = times.grid_times(time, sigmas, torch.device("cpu"))
     for k in range(1, len(sigmas) - 1):
@@ -88,7 +88,7 @@ def test_the_table_has_every_kind_of_the_host():
 def test_positive_is_cleaner_and_negative_noisier(pack, name, scheduler):
     sampling = made(name)
     sigmas = comfy.samplers.calculate_sigmas(sampling, scheduler, 8)
-    time = pack("nodes.times").ModelTime(sampling)
+    time = pack("nodes.run.times").ModelTime(sampling)
     for sign in (1, -1):
         for policy in policies_of(pack, sign):
             for sigma, u, u_star in told(pack, sampling, sigmas, policy):
@@ -106,7 +106,7 @@ def test_positive_is_cleaner_and_negative_noisier(pack, name, scheduler):
 def test_percent_is_a_share_of_the_time_or_of_sigma(pack, name):
     sampling = made(name)
     sigmas = comfy.samplers.calculate_sigmas(sampling, "karras", 8)
-    time = pack("nodes.times").ModelTime(sampling)
+    time = pack("nodes.run.times").ModelTime(sampling)
     assert (time.is_sigma, time.is_logarithm) == (name in FLOWS, name in LOGARITHMS)
     for deviation in (0.5, 1.0):
         policy = pack("tpm.policies").Constant(deviation, "percent")
@@ -125,7 +125,7 @@ def test_ratios_of_sigma(pack, name, form):
     """Against the class's own table; batches of 1, 2 and 3, since the host's own Cosmos takes only
     one number at a time."""
     sampling = made(name, form)
-    time = pack("nodes.times").ModelTime(sampling)
+    time = pack("nodes.run.times").ModelTime(sampling)
     ends = (time.lowest, time.highest)
     for batch in (1, 2, 3):
         u = torch.linspace(0.3, 0.8, batch) * (ends[1] - ends[0]) + ends[0]
@@ -151,7 +151,7 @@ def test_samples_in_batches(pack, families, kind):
     tiny = (model, *rest)
     for batch in (1, 2, 3):
         latent = rest[2].repeat(batch, 1, 1, 1)
-        attach, constant = pack("nodes.hook").attach, pack("tpm.policies").Constant
+        attach, constant = pack("nodes.run.hook").attach, pack("tpm.policies").Constant
         plain = sample_sigmas(tiny, model, sigmas, cfg=1.0, latent=latent)
         zero = sample_sigmas(tiny, attach(model, constant(0.0))[0], sigmas, cfg=1.0, latent=latent)
         assert torch.equal(plain, zero)
@@ -183,7 +183,7 @@ def table(pack) -> str:
     config = type("Config", (), {"sampling_settings": {}})()
     for kind in MODEL_TYPES:
         sampling = comfy.model_base.model_sampling(config, comfy.model_base.ModelType[kind])
-        time = pack("nodes.times").ModelTime(sampling)
+        time = pack("nodes.run.times").ModelTime(sampling)
         name = next(c.__name__ for c in type(sampling).__mro__[1:] if c.__name__ in TIMES)
         sigmas = comfy.samplers.calculate_sigmas(sampling, "karras", 10)
         cells = []
@@ -224,10 +224,10 @@ def test_batches_of_every_family(pack, tmp_path_factory, name):
     for batch in (1, 2, 3):
         latent = empty.repeat(batch, *[1] * (empty.ndim - 1))
         stock, _ = sample(tiny, steps=3, cfg=1.0, latent=latent)
-        zero = pack("nodes.hook").attach(tiny[0], PerSample(pack, [0.0] * batch))[0]
+        zero = pack("nodes.run.hook").attach(tiny[0], PerSample(pack, [0.0] * batch))[0]
         assert torch.equal(sample(tiny, zero, steps=3, cfg=1.0, latent=latent)[0], stock)
         policy = PerSample(pack, [0.4, 0.0, -0.4][:batch])
-        patched, trace = pack("nodes.hook").attach(tiny[0], policy)
+        patched, trace = pack("nodes.run.hook").attach(tiny[0], policy)
         out, _ = sample(tiny, patched, steps=3, cfg=1.0, latent=latent)
         assert torch.isfinite(out).all() and not torch.equal(out[0], stock[0])
         for step in trace.runs[-1].steps[1:]:

@@ -113,7 +113,7 @@ def column(trace, name: str) -> torch.Tensor:
 def same_run(pack, tiny, policy, wired=None, cfg=1.0, change=lambda k, d, omega: (d, omega)):
     """The hooked sampler against `by_hand`; returns the deviations and omegas of the trace."""
     sigmas = schedule(tiny[0], policy.meta.steps)
-    model, trace = pack("nodes.hook").attach(tiny[0], wired or policy)
+    model, trace = pack("nodes.run.hook").attach(tiny[0], wired or policy)
     out = sample_sigmas(tiny, model, sigmas, cfg=cfg)
     wanted = by_hand(tiny, policy, sigmas, cfg, change)
     got = out, column(trace, "deviation"), column(trace, "omega")
@@ -220,7 +220,7 @@ def test_every_sampler_asks_about_every_grid_point(pack, families, tmp_path, fam
     tiny = families[family]
     policy = planted(pack, tmp_path, tiny, family)
     asked = count_calls(policy.module)
-    model, trace = pack("nodes.hook").attach(tiny[0], policy)
+    model, trace = pack("nodes.run.hook").attach(tiny[0], policy)
     out, _ = sample(tiny, model, sampler=sampler, steps=STEPS)
     stock, _ = sample(tiny, sampler=sampler, steps=STEPS)
     assert torch.isfinite(out).all()
@@ -250,7 +250,7 @@ def test_the_module_is_given_the_state(pack, families, tmp_path, family):
     tiny = families[family]
     policy = planted(pack, tmp_path, tiny, family)
     asked = count_calls(policy.module)
-    model, trace = pack("nodes.hook").attach(tiny[0], policy)
+    model, trace = pack("nodes.run.hook").attach(tiny[0], policy)
     sample(tiny, model, steps=STEPS, cfg=2.0)
     steps = trace.runs[-1].steps
     for args in asked:
@@ -275,7 +275,7 @@ def test_each_image_has_the_deviation_of_its_own(pack, families, tmp_path, famil
     noise = comfy.sample.prepare_noise(latent, 5)
 
     def run(part):
-        model, trace = pack("nodes.hook").attach(tiny[0], policy)
+        model, trace = pack("nodes.run.hook").attach(tiny[0], policy)
         out, _ = sample(tiny, model, steps=STEPS, latent=latent[part], noise=noise[part])
         return out, column(trace, "deviation")
 
@@ -295,7 +295,7 @@ def test_an_untrained_tpm_is_stock(pack, families, tmp_path, family, sampler, ac
     policy = planted(pack, tmp_path, tiny, family, head=0.0, actions=actions)
     asked = count_calls(policy.module)
     out, _ = sample(
-        tiny, pack("nodes.hook").attach(tiny[0], policy)[0], sampler=sampler, steps=STEPS
+        tiny, pack("nodes.run.hook").attach(tiny[0], policy)[0], sampler=sampler, steps=STEPS
     )
     assert len(asked) == STEPS - 1
     assert torch.equal(out, sample(tiny, sampler=sampler, steps=STEPS)[0])
@@ -304,7 +304,7 @@ def test_an_untrained_tpm_is_stock(pack, families, tmp_path, family, sampler, ac
 def test_a_second_run_starts_anew(pack, families, tmp_path):
     tiny = families["flux"]
     policy = planted(pack, tmp_path, tiny, "flux")
-    model, trace = pack("nodes.hook").attach(tiny[0], policy)
+    model, trace = pack("nodes.run.hook").attach(tiny[0], policy)
     first, second = (sample(tiny, model, steps=STEPS)[0] for _ in range(2))
     assert torch.equal(first, second)
     assert trace.runs[0].steps == trace.runs[1].steps
@@ -317,7 +317,7 @@ def test_stages_of_one_schedule_have_the_decisions_of_the_single_run(pack, famil
     noise = comfy.sample.prepare_noise(tiny[3], 5)
 
     def run(part, latent, noise):
-        model, trace = pack("nodes.hook").attach(tiny[0], policy, 1.0, sigmas)
+        model, trace = pack("nodes.run.hook").attach(tiny[0], policy, 1.0, sigmas)
         out = sample_sigmas(tiny, model, part, latent=latent, noise=noise)
         return out, column(trace, "deviation")[:, 0]
 
@@ -334,7 +334,7 @@ def test_stages_of_one_schedule_have_the_decisions_of_the_single_run(pack, famil
 def refused(pack, tiny, policy, **more) -> str:
     """The message; and the model is as it was."""
     stock, _ = sample(tiny)
-    model, _ = pack("nodes.hook").attach(tiny[0], policy)
+    model, _ = pack("nodes.run.hook").attach(tiny[0], policy)
     with pytest.raises(ValueError) as caught:
         sample(tiny, model, **more)
     assert "process_timestep" not in vars(tiny[0].model)
@@ -372,7 +372,7 @@ def test_a_prompt_without_pooled_text_is_refused(pack, families, tmp_path):
 def test_another_grid_warns_once_a_run(pack, families, tmp_path, family, caplog):
     tiny = families[family]
     policy = planted(pack, tmp_path, tiny, family)
-    model, trace = pack("nodes.hook").attach(tiny[0], policy)
+    model, trace = pack("nodes.run.hook").attach(tiny[0], policy)
 
     def warnings(**kwargs) -> list[str]:
         caplog.clear()

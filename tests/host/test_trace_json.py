@@ -29,7 +29,7 @@ def content(trace) -> tuple[list[dict], str]:
 
 def test_a_batch_of_three_is_three_samples(pack, families):
     values = (0.1, 0.2, 0.6)
-    model, trace = pack("nodes.hook").attach(families["sd35"][0], PerSample(pack, values))
+    model, trace = pack("nodes.run.hook").attach(families["sd35"][0], PerSample(pack, values))
     sample(families["sd35"], model, batch=3)
     entries, kind = content(trace)
     assert kind == "deviation" and [e["step"] for e in entries] == [0, 1, 2]
@@ -44,7 +44,7 @@ def test_a_batch_of_three_is_three_samples(pack, families):
 def test_a_map_is_smallest_mean_and_largest_of_all_images(pack, families, quarter, batch):
     policy, region = pack("tpm.policies").Constant(0.4), pack("nodes.pixels.masking").Region
     region = region("mask", mask=quarter)
-    model, trace = pack("nodes.hook").attach(families["sd35"][0], policy, region=region)
+    model, trace = pack("nodes.run.hook").attach(families["sd35"][0], policy, region=region)
     sample(families["sd35"], model, batch=batch)
     entries, kind = content(trace)
     assert kind == "deviation"

@@ -50,7 +50,7 @@ def clips(pack, vectors):
 
 @pytest.fixture(scope="session")
 def words(pack):
-    return pack("nodes.words")
+    return pack("nodes.run.words")
 
 
 def conditioning(clip, text: str) -> torch.Tensor:

@@ -12,7 +12,7 @@ D = 0.4
 
 def attacher(pack, deviation: float):
     policy = pack("tpm.policies").Constant(deviation)
-    return lambda model: pack("nodes.hook").attach(model, policy)[0]
+    return lambda model: pack("nodes.run.hook").attach(model, policy)[0]
 
 
 @contextlib.contextmanager

@@ -14,20 +14,20 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 
-from ..report.trace import Trace
-from ..tpm.policies import Decision, Policy, Scaled, State
-from ..tpm.schedule import PERCENT_UNIT, grid_index
+from ...report.trace import Trace
+from ...tpm.policies import Decision, Policy, Scaled, State
+from ...tpm.schedule import PERCENT_UNIT, grid_index
+from ..pixels.families import family_of
+from ..pixels.masking import Region
+from ..pixels.run import PixelRun
+from ..pixels.scope import pixel_map
 from .asking import ask_next, grid_state, network_ran
 from .chain import Chain
-from .inputs import require_finite, require_picture
-from .pixels.families import family_of
-from .pixels.masking import Region
-from .pixels.run import PixelRun
-from .pixels.scope import pixel_map
+from .checks import require_finite, require_picture
 from .regional import like, listed, over, per_sample
-from .remarks import note
 from .state import RunState, current_prompt, open_run, open_step
 from .times import ModelTime, grid_times, require_descending, velocity_factor
+from .warnings import note
 
 KEY = "async_timestep"  # of the wrappers and of the run in transformer_options
 WRAPPERS = (WrappersMP.OUTER_SAMPLE, WrappersMP.PREDICT_NOISE, WrappersMP.APPLY_MODEL)

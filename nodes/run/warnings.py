@@ -6,9 +6,9 @@ import logging
 
 import torch
 
-from ..report.trace import Run
-from ..tpm.learned import TPMPolicy, family_warning, grid_warning
-from ..tpm.policies import Policy, Preset
+from ...report.trace import Run
+from ...tpm.learned import TPMPolicy, family_warning, grid_warning
+from ...tpm.policies import Policy, Preset
 from .notice import on_node
 
 

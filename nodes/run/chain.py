@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ..report.trace import Run
-from ..tpm.policies import Decision, Policy
+from ...report.trace import Run
+from ...tpm.policies import Decision, Policy
 
 SLACK = 1e-4  # of a sigma: two that differ by less are the same node
 

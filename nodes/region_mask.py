@@ -9,9 +9,10 @@ import torch
 from comfy_api.latest import io
 
 from .host import schema
-from .inputs import ALIASES, CATEGORY, require_finite
+from .inputs import ALIASES, CATEGORY
 from .pixels.masking import MODES, Region
-from .words import word_columns
+from .run.checks import require_finite
+from .run.words import word_columns
 
 RegionType = io.Custom("ASYNDM_REGION")
 

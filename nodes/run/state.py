@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 import torch
 from comfy_execution.utils import get_executing_context
 
-from ..report.trace import Run, Trace
-from ..tpm.policies import Decision, Policy, Still
+from ...report.trace import Run, Trace
+from ...tpm.policies import Decision, Policy, Still
+from ..pixels.masking import Region
+from ..pixels.run import PixelRun
 from .chain import Chain, step_warnings
 from .family import model_family
-from .pixels.masking import Region
-from .pixels.run import PixelRun
-from .remarks import note, source_of, warn, warnings_of
 from .times import ModelTime
+from .warnings import note, source_of, warn, warnings_of
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..tpm.policies import Decision
+from ...tpm.policies import Decision
 
 
 def per_sample(weight: torch.Tensor) -> torch.Tensor:

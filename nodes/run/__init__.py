@@ -1,0 +1,1 @@
+"""What acts inside one sampling run."""
