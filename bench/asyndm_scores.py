@@ -27,11 +27,11 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import to_tensor
 
-from async_timestep.training.config import RewardsConfig
+from async_timestep.training.evaluation.tables import digits, markdown, mean_error, paired
 from async_timestep.training.rewards import RewardError, load_rewards
 from async_timestep.training.rewards.weights import from_hub
-from async_timestep.training.run_folder import write_atomic
-from async_timestep.training.tables import digits, markdown, mean_error, paired
+from async_timestep.training.run.config import RewardsConfig
+from async_timestep.training.run.folder import write_atomic
 
 ROOT = Path(__file__).resolve().parents[1]
 

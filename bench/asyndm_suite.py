@@ -54,9 +54,9 @@ from async_timestep.bench.asyndm_scores import (
     unscored,
 )
 from async_timestep.scripts.comfy_server import ComfyServer
-from async_timestep.training.grids import write_grid
+from async_timestep.training.evaluation.grids import write_grid
 from async_timestep.training.rewards import RewardError
-from async_timestep.training.run_folder import write_atomic
+from async_timestep.training.run.folder import write_atomic
 
 GRID_SIDE = 256  # pixels of an image in a grid, at most
 

@@ -22,13 +22,13 @@ from torch.nn import functional as F
 
 from async_timestep.report.noise import LUMINANCE, noise_residual
 from async_timestep.tpm.policies import Constant
+from async_timestep.training.backbones.sampling import sample
 from async_timestep.training.backbones.tiny import TinyFlow
-from async_timestep.training.config import BackboneConfig, GRPOConfig
-from async_timestep.training.grpo import advantages
+from async_timestep.training.grpo.update import advantages
 from async_timestep.training.rewards import RewardSet
 from async_timestep.training.rewards.noise import NoiseReward
 from async_timestep.training.rewards.scene import SceneReward, ScorerReward
-from async_timestep.training.sampling import sample
+from async_timestep.training.run.config import BackboneConfig, GRPOConfig
 from async_timestep.training.tiny.scenes import TEXTURES, held_out_scenes, render, sample_scene
 
 PHOTOGRAPHS = "astronaut camera chelsea coffee immunohistochemistry rocket stereo_motorcycle brick"

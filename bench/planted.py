@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 
 from async_timestep.training.backbones import Conditioning
+from async_timestep.training.backbones.sampling import sample
 from async_timestep.training.backbones.tiny import TinyFlow
-from async_timestep.training.config import Config
-from async_timestep.training.distributed import World
-from async_timestep.training.parts import build
+from async_timestep.training.grpo.setup import build
+from async_timestep.training.grpo.trainer import train
 from async_timestep.training.rewards import RewardSet
-from async_timestep.training.sampling import sample
-from async_timestep.training.settings import parse
-from async_timestep.training.trainer import train
+from async_timestep.training.run.config import Config
+from async_timestep.training.run.distributed import World
+from async_timestep.training.run.settings import parse
 
 
 class WrongClock(TinyFlow):

@@ -1,0 +1,1 @@
+"""What AsynDM and the regional deviation share: masks, and rows of times."""

@@ -1,0 +1,1 @@
+"""What was applied, for people: traces, plots, pictures of masks, the noise meter."""

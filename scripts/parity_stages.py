@@ -41,7 +41,7 @@ def tensor(image: np.ndarray) -> torch.Tensor:
 
 
 def rewards_config(folder: Path, clip: str = ""):
-    from async_timestep.training.config import RewardsConfig
+    from async_timestep.training.run.config import RewardsConfig
 
     return RewardsConfig(
         backend="packages",

@@ -1,7 +1,7 @@
 """Commands as processes of their own, without the seconds (up to twenty) in which each of them
 would import torch and diffusers: one process has imported everything, and forks for each command.
 
-    process = Warm().start("train_command", ["--preset", "tiny"])   # as subprocess.Popen gives
+    process = Warm().start("grpo.command", ["--preset", "tiny"])   # as subprocess.Popen gives
 
 What is left out is only the interpreter's start; test_front.py and test_trainer.py have real ones.
 """
@@ -20,7 +20,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 TRAINING = "async_timestep.training."
-IMPORTED = ("train_command", "dry_run", "parts", "trainer", "train_log", "tiny.train_backbone")
+IMPORTED = ("grpo.command", "grpo.dry_run", "grpo.trainer", "grpo.train_log", "tiny.train_backbone")
 
 
 class Warm:

@@ -13,8 +13,8 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-from async_timestep.training.installed import require
-from async_timestep.training.stopping import stop
+from async_timestep.training.run.installed import require
+from async_timestep.training.run.stopping import stop
 
 PARTS = {"backbone": "train_backbone", "scorer": "train_scorer", "accuracy": "accuracy"}
 

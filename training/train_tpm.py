@@ -16,10 +16,10 @@ from __future__ import annotations
 
 import sys
 
-from async_timestep.training.installed import require
+from async_timestep.training.run.installed import require
 
 if __name__ == "__main__":
     require("train_tpm.py")  # before anything else is imported
-    from async_timestep.training.train_command import main
+    from async_timestep.training.grpo.command import main
 
     sys.exit(main(sys.argv[1:], __doc__))

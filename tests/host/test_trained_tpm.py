@@ -14,8 +14,8 @@ from async_timestep.scripts import graphs
 from async_timestep.tpm.checkpoint import load_tpm
 from async_timestep.tpm.learned import TPMPolicy
 from async_timestep.training.backbones import load_backbone
-from async_timestep.training.config import BackboneConfig
-from async_timestep.training.sampling import Trace, sample
+from async_timestep.training.backbones.sampling import Trace, sample
+from async_timestep.training.run.config import BackboneConfig
 
 FOLDER = Path(__file__).parents[2] / "training" / "tiny" / "tpm"
 PROMPT = "a purple star above a green circle on a light rough background"
@@ -69,8 +69,8 @@ def test_the_loader_offers_it(server):
 @pytest.mark.parametrize("name", NAMES)
 def test_it_was_made_by_the_committed_preset(name):
     """The settings of its run, kept beside it, are those of today's preset and its command."""
-    from async_timestep.training.prompts import load_prompts
-    from async_timestep.training.settings import as_dict, flat, parse
+    from async_timestep.training.data.prompts import load_prompts
+    from async_timestep.training.run.settings import as_dict, flat, parse
 
     _, meta = load_tpm(FOLDER / name)
     run = yaml.safe_load((FOLDER / name).with_suffix(".yaml").read_text())

@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
 from async_timestep.scripts.published_layout import hps_shapes, image_reward_shapes
-from async_timestep.training.config import RewardsConfig
+from async_timestep.training.run.config import RewardsConfig
 
 BERT = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz", "##a", "cat"]
 LETTERS = [*"abcdefghijklmnopqrstuvwxyz\"'&<>"]

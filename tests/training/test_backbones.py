@@ -13,7 +13,7 @@ from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 from tiny_pipelines import CLIP_G, CLIP_L, T5_WIDTH, write_pipelines
 
 from async_timestep.training.backbones import load_backbone
-from async_timestep.training.config import BackboneConfig
+from async_timestep.training.run.config import BackboneConfig
 
 CPU = torch.device("cpu")
 PROMPTS = ["a red circle", "two blue stars on a dark background"]

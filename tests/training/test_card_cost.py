@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from async_timestep.tpm.metadata import TPMMeta
 from async_timestep.tpm.network import TPMConfig
 from async_timestep.training.backbones import flux, sd35
-from async_timestep.training.card import model_card
-from async_timestep.training.config import Config
-from async_timestep.training.cost import PHASES, estimate, table
-from async_timestep.training.prompts import PromptList
-from async_timestep.training.settings import parse, to_yaml
+from async_timestep.training.data.prompts import PromptList
+from async_timestep.training.grpo.card import model_card
+from async_timestep.training.grpo.cost import PHASES, estimate, table
+from async_timestep.training.run.config import Config
+from async_timestep.training.run.settings import parse, to_yaml
 
 META = TPMMeta(
     network=TPMConfig(latent_channels=16, pooled_dim=2048),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from async_timestep.training.checkout import git_commit
+from async_timestep.training.run.checkout import git_commit
 
 needs_git = pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
 

@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
-from async_timestep.training import console
-from async_timestep.training.console import EVERY, Lines, Report, beat
-from async_timestep.training.distributed import World
-from async_timestep.training.parts import build
-from async_timestep.training.phase import heard, listeners, phase
-from async_timestep.training.settings import parse
-from async_timestep.training.trainer import train
+from async_timestep.training.grpo.setup import build
+from async_timestep.training.grpo.trainer import train
+from async_timestep.training.run import console
+from async_timestep.training.run.console import EVERY, Lines, Report, beat
+from async_timestep.training.run.distributed import World
+from async_timestep.training.run.phase import heard, listeners, phase
+from async_timestep.training.run.settings import parse
 
 SMALL = [
     "--preset=tiny", "--backbone.precision=fp32", "--grpo.group=4", "--grpo.minibatch=2",

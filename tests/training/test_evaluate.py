@@ -15,20 +15,28 @@ from safetensors.torch import load_file, save_file
 from async_timestep.tpm.checkpoint import TPMMeta, save_tpm
 from async_timestep.tpm.network import TimestepPredictionModule, TPMConfig
 from async_timestep.tpm.policies import Constant
-from async_timestep.training import evaluate_command, evaluation, measuring
-from async_timestep.training.console import Report
-from async_timestep.training.distributed import World
-from async_timestep.training.measuring import build, categories, keys
-from async_timestep.training.methods import Method, Options, methods, read_tpms
-from async_timestep.training.per_prompt import PerPrompt, Scores
-from async_timestep.training.rng import generator
-from async_timestep.training.selection import Selection
-from async_timestep.training.settings import parse
-from async_timestep.training.tables import Result, difference_table, mean_error, paired, paper_table
+from async_timestep.training.evaluation import command as evaluate_command
+from async_timestep.training.evaluation import paired as measuring
+from async_timestep.training.evaluation import study as evaluation
+from async_timestep.training.evaluation.methods import Method, Options, methods, read_tpms
+from async_timestep.training.evaluation.paired import build, categories, keys
+from async_timestep.training.evaluation.per_prompt import PerPrompt, Scores
+from async_timestep.training.evaluation.selection import Selection
+from async_timestep.training.evaluation.tables import (
+    Result,
+    difference_table,
+    mean_error,
+    paired,
+    paper_table,
+)
+from async_timestep.training.grpo.validation import Validation
+from async_timestep.training.run.console import Report
+from async_timestep.training.run.distributed import World
+from async_timestep.training.run.rng import generator
+from async_timestep.training.run.settings import parse
 from async_timestep.training.tiny.backbone import WEIGHTS, simple_sigmas
 from async_timestep.training.tiny.sampling import euler
 from async_timestep.training.tiny.text import POOLED
-from async_timestep.training.validation import Validation
 
 SMALL = [
     "--preset=tiny", "--backbone.precision=fp32", "--data.validation_prompts=4",

@@ -15,13 +15,13 @@ import torch
 import yaml
 
 from async_timestep.tpm.checkpoint import load_tpm
-from async_timestep.training.config import Config, as_used
-from async_timestep.training.distributed import World
-from async_timestep.training.parts import build
-from async_timestep.training.ranges import rule_of
-from async_timestep.training.run_folder import RunFolder
-from async_timestep.training.settings import as_dict, dotted, parse, to_yaml
-from async_timestep.training.trainer import EXPECTED, train
+from async_timestep.training.grpo.setup import build
+from async_timestep.training.grpo.trainer import EXPECTED, train
+from async_timestep.training.run.config import Config, as_used
+from async_timestep.training.run.distributed import World
+from async_timestep.training.run.folder import RunFolder
+from async_timestep.training.run.ranges import rule_of
+from async_timestep.training.run.settings import as_dict, dotted, parse, to_yaml
 
 NAMES = dotted(Config)
 FOREIGN = (0, 0.0, -1, -3, -0.5, math.nan, math.inf, -math.inf, 1e30, 10**12, 10**400, "", " ",
@@ -263,7 +263,7 @@ def test_a_device_that_is_not_there(wanted):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_cuda_without_one(tmp_path, capsys):
-    from async_timestep.training.train_command import main
+    from async_timestep.training.grpo.command import main
 
     assert main([*SMALL, "--device=cuda", "--out", str(tmp_path / "r")]) == 1
     *progress, error = capsys.readouterr().err.splitlines()
@@ -281,12 +281,12 @@ def test_cuda_without_one(tmp_path, capsys):
     ],
 )  # fmt: skip
 def test_out_of_memory_names_what_to_lower(error, tmp_path, capsys, monkeypatch):
-    from async_timestep.training import train_command
+    from async_timestep.training.grpo import command as train_command
 
     def full(*_):
         raise error
 
-    monkeypatch.setattr("async_timestep.training.trainer.train", full)
+    monkeypatch.setattr("async_timestep.training.grpo.trainer.train", full)
     assert train_command.main([*SMALL, "--out", str(tmp_path / "r")]) == 1
     text = capsys.readouterr().err.splitlines()[-1]  # a bar may stand above it
     assert text.startswith("train_tpm.py: Memory ran out") and text.endswith(".")
@@ -296,7 +296,7 @@ def test_out_of_memory_names_what_to_lower(error, tmp_path, capsys, monkeypatch)
 
 
 def test_the_cpu_allocator_speaks_as_it_is_read():
-    from async_timestep.training.memory import out_of_memory
+    from async_timestep.training.run.memory import out_of_memory
 
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60, dtype=torch.uint8)
@@ -304,12 +304,12 @@ def test_the_cpu_allocator_speaks_as_it_is_read():
 
 
 def test_a_fault_of_ours_keeps_its_traceback(tmp_path, monkeypatch):
-    from async_timestep.training import train_command
+    from async_timestep.training.grpo import command as train_command
 
     def wrong(*_):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr("async_timestep.training.trainer.train", wrong)
+    monkeypatch.setattr("async_timestep.training.grpo.trainer.train", wrong)
     with pytest.raises(RuntimeError, match="mat1"):
         train_command.main([*SMALL, "--out", str(tmp_path / "r")])
 
@@ -342,7 +342,7 @@ def test_a_reward_set_takes_one_image_or_more(batch):
 
 @pytest.mark.parametrize("price", ["nan", ".nan", ".inf", "-1", "", "free"])
 def test_a_price_that_is_none(price, tmp_path, capsys):
-    from async_timestep.training.train_command import main
+    from async_timestep.training.grpo.command import main
 
     more = ["--dry_run", f"--price_per_hour={price}", "--out", str(tmp_path / "r")]
     try:

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from async_timestep.training import choice, evaluate_command, installed, train_command
-from async_timestep.training.choice import names_a_model, preset_list, with_preset
-from async_timestep.training.settings import PRESETS, parse
+from async_timestep.training.evaluation import command as evaluate_command
+from async_timestep.training.grpo import command as train_command
+from async_timestep.training.run import choice, installed
+from async_timestep.training.run.choice import names_a_model, preset_list, with_preset
+from async_timestep.training.run.settings import PRESETS, parse
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = ("train_tpm.py", "evaluate.py", "prepare.py", "make_tiny.py")
@@ -112,7 +114,7 @@ def test_an_old_python_is_one_sentence(capsys):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_an_old_python_can_read_up_to_that_sentence(command):
     """Its syntax, and that only Python's own and what is meant for it is imported before."""
-    for name in (command, "async_timestep.py", "installed.py", "stopping.py"):
+    for name in (command, "async_timestep.py", "run/installed.py", "run/stopping.py"):
         text = (ROOT / "training" / name).read_text("utf-8")
         body = ast.parse(text, feature_version=(3, 8)).body
         for node in body:
@@ -120,7 +122,7 @@ def test_an_old_python_can_read_up_to_that_sentence(command):
                 assert ast.unparse(node.body[0]) == f"require('{command}')"
                 break
             if isinstance(node, ast.ImportFrom):
-                ours = node.module in ("async_timestep.training.installed", "stopping")
+                ours = node.module in ("async_timestep.training.run.installed", "stopping")
                 assert ours or node.module.split(".")[0] in sys.stdlib_module_names
             if isinstance(node, ast.Import):
                 assert {a.name for a in node.names} <= sys.stdlib_module_names
@@ -210,14 +212,14 @@ def test_no_arguments_train_the_embedded_model(tmp_path, warm):
     assert "Traceback" not in first.stderr
     assert (tmp_path / "runs" / "tiny" / "tpm_last.safetensors").exists()
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
-    again = warm.start("train_command", own, cwd=tmp_path)
+    again = warm.start("grpo.command", own, cwd=tmp_path)
     assert again.wait() == 1
     refusal = again.text().splitlines()[-1]
     assert "runs/tiny holds a run" in refusal
     go_on = refusal.rpartition(": ")[2]
     assert go_on == "python training/train_tpm.py --resume --out runs/tiny"
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
-    resumed = warm.start("train_command", ["--resume"], cwd=tmp_path)  # without --out
+    resumed = warm.start("grpo.command", ["--resume"], cwd=tmp_path)  # without --out
     assert resumed.wait() == 0, resumed.text()
     assert "Presets" not in resumed.text()
 

@@ -10,8 +10,8 @@ import scipy.stats
 import torch
 
 from async_timestep.tpm.network import TimestepPredictionModule, TPMConfig
-from async_timestep.training.config import GRPOConfig, PolicyConfig
-from async_timestep.training.grpo import (
+from async_timestep.training.grpo.rollout import Rollout, action_mask, log_probs
+from async_timestep.training.grpo.update import (
     TrainingStopped,
     advantages,
     divergence,
@@ -20,7 +20,7 @@ from async_timestep.training.grpo import (
     update,
     z_score,
 )
-from async_timestep.training.rollout import Rollout, action_mask, log_probs
+from async_timestep.training.run.config import GRPOConfig, PolicyConfig
 
 STRICT = GRPOConfig(kl_skip=0.0, log_ratio_clamp=0.0, advantage_clip=0.0)
 
@@ -164,7 +164,7 @@ def test_a_policy_that_did_not_draw_the_actions_is_caught(monkeypatch):
         calls.append(1)
         return value + 1e-3 * len(calls), raw
 
-    monkeypatch.setattr("async_timestep.training.grpo.log_probs", drifting)
+    monkeypatch.setattr("async_timestep.training.grpo.update.log_probs", drifting)
     optimizer = torch.optim.AdamW(module.parameters())
     with pytest.raises(TrainingStopped, match="expected exactly 1"):
         update(module, optimizer, states(4), torch.ones(1, 4), torch.ones(1, dtype=bool), config)

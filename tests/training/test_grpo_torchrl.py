@@ -11,8 +11,8 @@ from torchrl.modules import ProbabilisticActor
 from torchrl.objectives import ClipPPOLoss
 
 from async_timestep.tpm.network import log_prob, phi
-from async_timestep.training.config import GRPOConfig
-from async_timestep.training.grpo import surrogate
+from async_timestep.training.grpo.update import surrogate
+from async_timestep.training.run.config import GRPOConfig
 
 
 class Schedule(torch.distributions.Independent):

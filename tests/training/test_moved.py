@@ -11,16 +11,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from async_timestep.training import identity
-from async_timestep.training.config import Config, as_used
-from async_timestep.training.distributed import World
-from async_timestep.training.identity import difference, fingerprint, identities, place
-from async_timestep.training.parts import build
-from async_timestep.training.resume import refuse_other
-from async_timestep.training.run_folder import RunFolder, RunFolderError
-from async_timestep.training.settings import binding, config_sha256, parse, place_names
+from async_timestep.training.data import identity
+from async_timestep.training.data.identity import difference, fingerprint, identities, place
+from async_timestep.training.grpo.resume import refuse_other
+from async_timestep.training.grpo.setup import build
+from async_timestep.training.grpo.trainer import train
+from async_timestep.training.run.config import Config, as_used
+from async_timestep.training.run.distributed import World
+from async_timestep.training.run.folder import RunFolder, RunFolderError
+from async_timestep.training.run.settings import binding, config_sha256, parse, place_names
 from async_timestep.training.tiny.backbone import WEIGHTS
-from async_timestep.training.trainer import train
 
 SMALL = [
     "--preset=tiny", "--backbone.precision=fp32",
@@ -261,8 +261,8 @@ def test_what_is_not_scored_with_need_not_be_there(tmp_path):
 def test_the_caller_s_config_stays(what, capsys):
     from rich.progress import Progress
 
-    from async_timestep.training.dry_run import dry_run
-    from async_timestep.training.measuring import build as bench_of
+    from async_timestep.training.evaluation.paired import build as bench_of
+    from async_timestep.training.grpo.dry_run import dry_run
 
     config = parse([*SMALL, "--rewards.weights={scene: 1.0}"])[0]
     config.rewards.weights = {"scene": 1.0}  # without noise, which a run adds

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from async_timestep.training.config import GRPOConfig, RewardsConfig
-from async_timestep.training.grpo import advantages
+from async_timestep.training.grpo.update import advantages
 from async_timestep.training.rewards import RewardSet, load_rewards
 from async_timestep.training.rewards.noise import NoiseReward
+from async_timestep.training.run.config import GRPOConfig, RewardsConfig
 from async_timestep.training.tiny.scenes import held_out_scenes, render
 
 CPU = torch.device("cpu")

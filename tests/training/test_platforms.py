@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from async_timestep.training import dry_run, result
+from async_timestep.training.grpo import dry_run, result
 from async_timestep.training.rewards.packages import worker_address
 
 ROOT = Path(__file__).resolve().parents[2]

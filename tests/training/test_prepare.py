@@ -12,11 +12,11 @@ import huggingface_hub
 import pytest
 import torch
 
-from async_timestep.training import fetch
-from async_timestep.training.config import Config
-from async_timestep.training.needed_files import WHOLE, Need, is_here, needs, read_table
-from async_timestep.training.prompt_files import COCO_FILES, T2I_CATEGORIES
-from async_timestep.training.settings import PRESETS, parse
+from async_timestep.training.data import fetch
+from async_timestep.training.data.needed_files import WHOLE, Need, is_here, needs, read_table
+from async_timestep.training.data.prompt_files import COCO_FILES, T2I_CATEGORIES
+from async_timestep.training.run.config import Config
+from async_timestep.training.run.settings import PRESETS, parse
 
 PAPER = [
     path.stem for path in PRESETS.glob("*.yaml") if path.stem.startswith(("sd35_medium", "flux1"))

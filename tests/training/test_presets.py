@@ -8,10 +8,10 @@ import shlex
 import pytest
 import yaml
 
-from async_timestep.training import config as settings_module
-from async_timestep.training.config import Config
 from async_timestep.training.paper_runs import paper_runs, shown
-from async_timestep.training.settings import PRESETS, parse
+from async_timestep.training.run import config as settings_module
+from async_timestep.training.run.config import Config
+from async_timestep.training.run.settings import PRESETS, parse
 
 OVERLAYS = ("paper_strict", "leave_one_out", "joint", "follow_time")
 NAMES = sorted(path.stem for path in PRESETS.glob("*.yaml"))

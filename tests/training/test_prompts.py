@@ -14,15 +14,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from async_timestep.training.config import DataConfig
-from async_timestep.training.prompt_files import (
+from async_timestep.training.data.prompt_files import (
     T2I_CATEGORIES,
     Prompt,
     PromptError,
     read_coco,
     read_prompts,
 )
-from async_timestep.training.prompts import PromptList, load_prompts, training_order, write_list
+from async_timestep.training.data.prompts import (
+    PromptList,
+    load_prompts,
+    training_order,
+    write_list,
+)
+from async_timestep.training.run.config import DataConfig
 from async_timestep.training.tiny.scenes import TEXTURES, parse_caption
 
 HASHES = {
@@ -336,7 +341,7 @@ def test_a_written_list_reads_back(tmp_path):
 
 
 def test_the_sample_prompts_can_be_trained_on():
-    from async_timestep.training.prompts import __file__ as here
+    from async_timestep.training.data.prompts import __file__ as here
 
     sample = str(here).replace("prompts.py", "data/sample_prompts.txt")
     config = DataConfig(set="file", train=sample, validation_prompts=8)

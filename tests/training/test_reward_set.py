@@ -13,8 +13,8 @@ import plain_rewards as plain
 import pytest
 import torch
 
-from async_timestep.training.config import RewardsConfig
 from async_timestep.training.rewards import PAPER, RewardError, RewardSet, load_rewards, own_reward
+from async_timestep.training.run.config import RewardsConfig
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")

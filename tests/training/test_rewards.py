@@ -15,10 +15,10 @@ from torchvision import transforms
 from transformers import CLIPModel
 
 from async_timestep.scripts.published_layout import hps_shapes, image_reward_shapes
-from async_timestep.training.config import RewardsConfig
 from async_timestep.training.rewards import PAPER, own_reward
 from async_timestep.training.rewards.hps import clean
 from async_timestep.training.rewards.images import padded_as_float, resized_as_pil
+from async_timestep.training.run.config import RewardsConfig
 
 CPU = torch.device("cpu")
 PROMPTS = ["a cat", "z", "Cat q b " * 20]

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from async_timestep.training import run_folder, train_command
-from async_timestep.training.run_folder import RunFolder, RunFolderError, check_place, write_atomic
+from async_timestep.training.grpo import command as train_command
+from async_timestep.training.run import folder as run_folder
+from async_timestep.training.run.folder import RunFolder, RunFolderError, check_place, write_atomic
 
 SMALL = [
     "--preset=tiny", "--backbone.precision=fp32", "--grpo.lr=1e-3", "--grpo.group=4",
@@ -81,7 +82,7 @@ def test_a_file_in_the_place_of_the_folder_is_refused_before_the_model_is_loaded
     tmp_path, capsys, monkeypatch, below
 ):
     monkeypatch.setattr(
-        "async_timestep.training.parts.load_backbone", lambda *a: pytest.fail("loaded")
+        "async_timestep.training.grpo.setup.load_backbone", lambda *a: pytest.fail("loaded")
     )
     file = tmp_path / "mine"
     file.write_text("work")

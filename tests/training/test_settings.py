@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from async_timestep.training.config import Config
-from async_timestep.training.settings import (
+from async_timestep.training.run.config import Config
+from async_timestep.training.run.settings import (
     as_dict,
     binding,
     config_sha256,

@@ -9,8 +9,8 @@ from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 from async_timestep.tpm.policies import Constant
 from async_timestep.tpm.schedule import conditioning_time
 from async_timestep.training.backbones import Conditioning
-from async_timestep.training.sampling import Euler, sample
-from async_timestep.training.solvers import SOLVERS
+from async_timestep.training.backbones.sampling import Euler, sample
+from async_timestep.training.backbones.solvers import SOLVERS
 from async_timestep.training.tiny.backbone import simple_sigmas
 
 HIGHER = ("dpmpp_2m", "unipc")

@@ -18,21 +18,21 @@ import torch
 
 from async_timestep.tpm.checkpoint import load_tpm
 from async_timestep.tpm.learned import grid_warning
-from async_timestep.training.distributed import World, gather, give_up, shard
-from async_timestep.training.grpo import TrainingStopped
-from async_timestep.training.parts import build
-from async_timestep.training.result import announcement
+from async_timestep.training.grpo.result import announcement
+from async_timestep.training.grpo.setup import build
+from async_timestep.training.grpo.trainer import steps_of, train
+from async_timestep.training.grpo.update import TrainingStopped
+from async_timestep.training.grpo.validation import Validation
 from async_timestep.training.rewards import RewardSet
-from async_timestep.training.run_folder import RunFolder, RunFolderError
-from async_timestep.training.settings import parse
-from async_timestep.training.trainer import steps_of, train
-from async_timestep.training.validation import Validation
+from async_timestep.training.run.distributed import World, gather, give_up, shard
+from async_timestep.training.run.folder import RunFolder, RunFolderError
+from async_timestep.training.run.settings import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 spec = importlib.util.spec_from_file_location("kills", ROOT / "bench" / "kill_and_resume.py")
 kills = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(kills)
-TRAIN = "train_command"
+TRAIN = "grpo.command"
 
 
 def settings(*more: str, iterations: int = 4):
@@ -282,7 +282,7 @@ def test_a_rank_that_dies_ends_the_run_with_its_reason(tmp_path):
     script.write_text(
         "import sys\n"
         f"sys.path.insert(0, {str(ROOT / 'training')!r})\n"
-        "from async_timestep.training import train_command, trainer\n"
+        "from async_timestep.training.grpo import command, trainer\n"
         "from async_timestep.training.rewards import RewardError\n"
         "inner = trainer.one_iteration\n"
         "def one_iteration(parts, i):\n"
@@ -290,7 +290,7 @@ def test_a_rank_that_dies_ends_the_run_with_its_reason(tmp_path):
         "        raise RewardError('The reward hps failed: its file is gone.')\n"
         "    return inner(parts, i)\n"
         "trainer.one_iteration = one_iteration\n"
-        "sys.exit(train_command.main(sys.argv[1:]))\n"
+        "sys.exit(command.main(sys.argv[1:]))\n"
     )
     code, text = on_ranks([str(script), *kills.arguments(tmp_path / "r", 4, resume=False)])
     assert code != 0
@@ -351,8 +351,8 @@ def test_dry_run_prints_costs_and_writes_nothing(tmp_path, warm):
 
 
 def test_tensorboard_by_flag_or_a_sentence(tmp_path):
-    from async_timestep.training.console import Report
-    from async_timestep.training.train_log import TrainLog
+    from async_timestep.training.grpo.train_log import TrainLog
+    from async_timestep.training.run.console import Report
 
     config = settings("--log.tensorboard=true")
     record = {"iteration": 1, "kl": 0.5, "deviation": [0.1], "rewards": {"scene": [[1.0, 3.0]]}}

@@ -1,4 +1,4 @@
-"""The import rules of the layout: who may import whom."""
+"""The rooms of the house: which may import which, and what stands on their floors."""
 
 from __future__ import annotations
 
@@ -9,8 +9,29 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-OURS = {"tpm", "asyndm", "maps", "report", "nodes", "training"}
 HOST = {"comfy", "comfy_api", "comfy_extras", "comfy_execution", "folder_paths", "latent_preview"}
+MAY = {  # a room is a folder: its files may import its own, and these
+    "tpm": "",
+    "asyndm": "",
+    "maps": "",
+    "report": "",
+    "nodes/pixels": "maps",
+    "nodes/run": "nodes/pixels tpm asyndm report",
+    "nodes": "nodes/run nodes/pixels tpm report",
+    "training/run": "",
+    "training/tiny": "tpm report",
+    "training/data": "training/run training/tiny",
+    "training/backbones": "training/run training/tiny tpm",
+    "training/rewards": "training/run training/tiny report",
+    "training/evaluation": "training/run training/data training/backbones training/rewards tpm",
+    "training/grpo": "training/run training/data training/backbones training/rewards "
+    "training/evaluation tpm",
+    "training": "",
+}
+OURS = {room.split("/")[0] for room in MAY}
+# What a user types, what is started with a Python of its own, and the package's own name.
+COMMANDS = {"train_tpm.py", "evaluate.py", "prepare.py", "make_tiny.py"}
+ALONE = {"paper_runs.py", "reward_worker.py", "async_timestep.py"}
 FOREIGN = {  # folders of other projects, and of the tests that scripts share files with
     "scripts/in_process.py": 1,
     "scripts/make_errors.py": 1,
@@ -18,58 +39,76 @@ FOREIGN = {  # folders of other projects, and of the tests that scripts share fi
     "bench/beside.py": 1,
     "bench/official_side.py": 2,
 }
-COMMANDS = {"train_tpm.py", "evaluate.py", "prepare.py", "make_tiny.py"}  # of training/
-MAY = {
-    "tpm": set(),
-    "asyndm": set(),
-    "maps": set(),
-    "report": set(),
-    "nodes": {"tpm", "asyndm", "maps", "report"},
-    "training": {"tpm", "report"},
-}
 
 
-def imports(path: Path, top: str) -> list[tuple[str, bool]]:
-    """(top-level package, whether it is one of ours) of every import in a file."""
+def files_of(room: str) -> list[Path]:
+    return sorted((ROOT / room).glob("*.py"))
+
+
+def imports(path: Path) -> list[tuple[int, tuple[str, ...]]]:
+    """(level, module) of every import in a file; a relative one as a path from the checkout."""
     found = []
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
-            found += [(alias.name.split(".")[0], False) for alias in node.names]
+            found += [(0, tuple(alias.name.split("."))) for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.level == 0:
-            found.append((node.module.split(".")[0], False))
+            found.append((0, tuple(node.module.split("."))))
         elif isinstance(node, ast.ImportFrom):
-            parts = [*path.relative_to(ROOT).parent.parts][
-                : len(path.relative_to(ROOT).parts) - node.level
-            ]
-            module = parts + (node.module or "").split(".")
-            found.append((module[0], True))
-    return [(name, ours or (name in OURS and name != top)) for name, ours in found]
+            package = path.relative_to(ROOT).parent.parts
+            base = package[: len(package) - node.level + 1]
+            names = node.module.split(".") if node.module else []
+            if names:
+                found.append((node.level, (*base, *names)))
+            else:  # from . import module
+                found += [(node.level, (*base, alias.name)) for alias in node.names]
+    return found
 
 
-@pytest.mark.parametrize("top", sorted(MAY))
-def test_import_rules(top):
-    files = sorted((ROOT / top).rglob("*.py"))
+def room_of(module: tuple[str, ...]) -> str:
+    """The room that a module lies in, or is."""
+    whole, above = "/".join(module), "/".join(module[:-1])
+    return whole if whole in MAY else above
+
+
+def test_every_folder_is_a_room():
+    folders = {
+        p.parent.relative_to(ROOT).as_posix() for top in OURS for p in (ROOT / top).rglob("*.py")
+    }
+    assert folders == set(MAY)
+    assert not {path.name for path in files_of("training")} - COMMANDS - ALONE - {"__init__.py"}
+
+
+@pytest.mark.parametrize("room", sorted(MAY))
+def test_arrows(room):
+    """All between rooms is relative, so that there is one copy of every module, whoever loads the
+    package and under whatever name; the commands alone say the package's name."""
+    files = files_of(room)
     assert files
+    seen = set()
     for path in files:
-        for name, ours in imports(path, top):
-            where = path.relative_to(ROOT)
-            if top != "nodes":
-                assert name not in HOST, f"{where} imports {name}"
-            if top == "nodes" and name == "nodes" and not ours:
-                continue  # ComfyUI's own module of that name
-            if ours and name != top and not (top == "nodes" and name == "nodes"):
-                assert name in MAY[top], f"{where} imports {name}"
+        where = path.relative_to(ROOT).as_posix()
+        for level, module in imports(path):
+            if level:
+                seen.add(room_of(module))
+                assert room_of(module) in {room, *MAY[room].split()}, f"{where} imports {module}"
+            elif room == "training" and path.name in COMMANDS:
+                assert module[0] in {"async_timestep", *sys.stdlib_module_names}, where
+            else:
+                comfyui = room.startswith("nodes") and (module[0] in HOST or module == ("nodes",))
+                assert comfyui or module[0] not in OURS | HOST | {"async_timestep"}, (
+                    f"{where} imports {'.'.join(module)}"
+                )
+    assert set(MAY[room].split()) <= seen, "an arrow that nobody uses"
 
 
-@pytest.mark.parametrize("top", sorted(MAY))
-def test_rooms_import_each_other_relatively(top):
-    """So there is one copy of every module, whoever loads the package and under whatever name."""
-    for path in (ROOT / top).rglob("*.py"):
-        if top == "training" and path.name in COMMANDS and path.parent.name == top:
-            continue
-        absolute = {name for name, ours in imports(path, top) if not ours}
-        wrong = (absolute & (OURS | {"async_timestep"})) - ({"nodes"} if top == "nodes" else set())
-        assert not wrong, f"{path.relative_to(ROOT)} imports {wrong}"
+def test_nothing_goes_round():
+    """The rooms can be put in an order in which each imports only earlier ones."""
+    left = {room: set(may.split()) for room, may in MAY.items()}
+    while left:
+        ground = [room for room, may in left.items() if not may & left.keys()]
+        assert ground, left
+        for room in ground:
+            del left[room]
 
 
 def test_nothing_but_a_tree_is_put_on_the_path():
@@ -82,13 +121,13 @@ def test_nothing_but_a_tree_is_put_on_the_path():
             assert edits <= FOREIGN.get(path.relative_to(ROOT).as_posix(), 0), path
 
 
-def test_only_nodes_needs_more_than_torch():
+@pytest.mark.parametrize("room", ["tpm", "asyndm", "maps", "report"])
+def test_only_nodes_needs_more_than_torch(room):
     """What the nodes stand on lives on what every ComfyUI has."""
     allowed = {"torch", "safetensors", "numpy", "PIL"} | sys.stdlib_module_names
-    for top in ("tpm", "asyndm", "maps", "report"):
-        for path in (ROOT / top).rglob("*.py"):
-            for name, ours in imports(path, top):
-                assert ours or name in allowed, f"{path.relative_to(ROOT)} imports {name}"
+    for path in files_of(room):
+        for level, module in imports(path):
+            assert level or module[0] in allowed, f"{path.relative_to(ROOT)} imports {module}"
 
 
 def test_the_root_only_points_to_the_nodes_and_their_pages():

@@ -12,8 +12,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..config import BackboneConfig
-from ..phase import phase
+from ..run.config import BackboneConfig
+from ..run.phase import phase
 
 
 @dataclass(frozen=True)

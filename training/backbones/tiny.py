@@ -7,14 +7,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..config import BackboneConfig
-from ..distributed import first_line
-from ..tiny.backbone import WEIGHTS, TinyBackbone, simple_sigmas
+from ..run.config import BackboneConfig
+from ..run.distributed import first_line
+from ..tiny.backbone import FILES, WEIGHTS, TinyBackbone, simple_sigmas
 from ..tiny.text import POOLED
 from ..tiny.vae import CHANNELS, PATCH
 from . import Conditioning
 
-FILES = ("transformer.safetensors", "text.safetensors", "vae.safetensors")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 

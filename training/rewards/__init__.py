@@ -14,8 +14,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..config import RewardsConfig
-from ..phase import phase
+from ..run.config import RewardsConfig
+from ..run.phase import phase
 
 PAPER = ("image_reward", "hps", "clip", "pick")  # Eq. 16
 SCENE = "scene"  # the exact judge of training/tiny; scene_iou, scene_clean, ... are its parts

@@ -20,7 +20,7 @@ import transformers
 from torch import Tensor
 from transformers import CLIPModel, CLIPTokenizer
 
-from ..config import RewardsConfig
+from ..run.config import RewardsConfig
 from .images import to_pil
 from .weights import check_vocabulary, from_hub, frozen
 

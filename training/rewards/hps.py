@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from transformers import CLIPConfig, CLIPModel
 
-from ..config import RewardsConfig
+from ..run.config import RewardsConfig
 from .clip import cosines, load_tokenizer, token_ids
 from .images import padded_as_float
 from .weights import StateFile, frozen, published_file

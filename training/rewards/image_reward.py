@@ -25,7 +25,7 @@ from transformers import (
     BlipVisionModel,
 )
 
-from ..config import RewardsConfig
+from ..run.config import RewardsConfig
 from .images import resized_as_pil
 from .weights import DTYPES, StateFile, check_vocabulary, from_hub, frozen, published_file
 

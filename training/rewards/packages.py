@@ -22,7 +22,7 @@ from pathlib import Path, PurePath
 import torch
 from torch import Tensor
 
-from ..config import RewardsConfig
+from ..run.config import RewardsConfig
 from . import RewardError
 from .images import to_uint8
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..config import RewardsConfig
+from ..run.config import RewardsConfig
 from .clip import ImageProcessor, cosines, load_clip, load_tokenizer, token_ids
 from .images import to_pil
 from .weights import from_hub, frozen

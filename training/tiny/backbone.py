@@ -20,6 +20,7 @@ from .text import POOLED, WIDTH, TextTable
 from .vae import CHANNELS, PATCH, LinearVAE
 
 WEIGHTS = Path(__file__).parent / "weights"
+FILES = ("transformer.safetensors", "text.safetensors", "vae.safetensors")
 LAYERS = 3  # ComfyUI needs layers == heads == hidden / 64
 SHIFT = 3.0  # flow time shift t' = s t / (1 + (s - 1) t), the default of SD3 in ComfyUI
 

@@ -1,0 +1,1 @@
+"""Prompts, and the files that a run reads."""

@@ -1,0 +1,1 @@
+"""Paired measurements: methods against D = 0 on the same prompts and noises."""

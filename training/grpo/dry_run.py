@@ -1,0 +1,39 @@
+"""`--dry_run`: everything is loaded, one small rollout is made, nothing is written."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import torch
+
+from .cost import estimate, table
+from .result import device_memory
+from .setup import Parts
+from .trainer import one_iteration, steps_of
+
+IMAGES = 2  # of the small rollout, on each rank
+
+
+def dry_run(parts: Parts, price_per_hour: float) -> None:
+    """Prints memory, seconds per phase, hours for training and evaluation, and the cost. A first
+    rollout warms the kernels up, the second is measured."""
+    small = copy.deepcopy(parts.config)
+    small.grpo.group = small.grpo.minibatch = IMAGES * parts.world.size
+    small.grpo.prompts = 1
+    trial = replace(parts, config=small)
+    one_iteration(trial, 0)
+    record = one_iteration(trial, 0)
+    if not parts.world.main:
+        return
+    steps = steps_of(small, 0)
+    found = estimate(parts.config, record["seconds"], IMAGES, steps, parts.world.size)
+    print(table(found, price_per_hour))
+    print(f"peak memory: {peak(parts.device)}")
+
+
+def peak(device: torch.device) -> str:
+    memory = device_memory(device)
+    if memory is None:
+        return f"not known on this system, which has no psutil ({device})"
+    return f"{memory:.2f} GiB on {device}"

@@ -1,0 +1,159 @@
+"""A rollout: the frozen model runs to the end while the TPM draws its actions (Algorithm 2).
+
+What the update needs is kept: the states that the TPM saw, and what it drew.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from ...tpm.learned import decision_of_action
+from ...tpm.network import ACTIONS, TimestepPredictionModule, log_prob, sample
+from ...tpm.policies import Decision, Evaluation, Policy, State, synchronous
+from ..backbones import Backbone, Conditioning
+from ..backbones.sampling import sample as run_sampler
+from ..run.config import PolicyConfig
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """B trajectories of N decisions with A actions each, one row an image.
+
+    x, v: (B, N, C, h, w) float32 of grid points 0..N-1; t, t_star: (B, N); pooled: (B, P); r:
+    (B, N, A) the actions; raw: (B, N, A, 2) the policy that drew them. steps: K. mask: (N, A), 0
+    where an action cannot change the image.
+    """
+
+    x: Tensor
+    v: Tensor
+    t: Tensor
+    t_star: Tensor
+    pooled: Tensor
+    r: Tensor
+    raw: Tensor
+    mask: Tensor
+    steps: int
+
+    def rows(self, index: Tensor) -> Rollout:
+        """Some of the trajectories."""
+        return Rollout(**{**self.parts(lambda part: part[index])})
+
+    def parts(self, change) -> dict:
+        """Every per-trajectory tensor changed by a function; mask and steps as they are."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        kept = ("mask", "steps")
+        return {name: v if name in kept else change(v) for name, v in values.items()}
+
+
+class Actor(Policy):
+    """Draws from the TPM's Beta policy and remembers what it saw; one generator an image."""
+
+    learned, label = True, "TPM, drawn"
+
+    def __init__(
+        self,
+        module: TimestepPredictionModule,
+        config: PolicyConfig,
+        generators: list[torch.Generator],
+    ):
+        self.module, self.config, self.generators = module, config, generators
+        self.seen: list[tuple[Evaluation, Tensor, Tensor]] = []
+        self.seconds = 0.0
+
+    @torch.no_grad()
+    def decide(self, state: State) -> Decision:
+        evaluation = state.evaluation
+        if evaluation is None:
+            return synchronous(state)
+        settle(evaluation.x.device)
+        start = time.perf_counter()
+        raw = self.module(
+            evaluation.x,
+            evaluation.v,
+            evaluation.x0,
+            evaluation.pooled,
+            evaluation.t,
+            evaluation.t_star,
+            state.k,
+            state.steps,
+        )
+        r = torch.stack([sample(row, g) for row, g in zip(raw, self.generators, strict=True)])
+        self.seen.append((evaluation, raw, r))
+        settle(evaluation.x.device)
+        self.seconds += time.perf_counter() - start
+        config = self.config
+        return decision_of_action(
+            r, state, config.actions, config.deviation_bound, config.omega_range
+        )
+
+
+def settle(device: torch.device) -> None:
+    """Waits for the device, so that a clock read next means something."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def rollout(
+    backbone: Backbone,
+    actor: Actor,
+    conditioning: Conditioning,
+    noise: Tensor,
+    sigmas: Tensor,
+    twins: int = 1,
+) -> tuple[Tensor, Rollout]:
+    """Latents (B, C, h, w) at the end of the grid (K + 1,), and the trajectories behind them."""
+    config = actor.config
+    terminal = config.include_terminal_action
+    latents = run_sampler(
+        backbone, conditioning, noise, sigmas, actor, twins=twins, terminal=terminal
+    )
+    evaluations, raw, r = zip(*actor.seen, strict=True)
+
+    def stacked(name: str) -> Tensor:
+        return torch.stack([getattr(e, name) for e in evaluations], dim=1)
+
+    return latents, Rollout(
+        x=stacked("x"),
+        v=stacked("v"),
+        t=stacked("t"),
+        t_star=stacked("t_star"),
+        pooled=conditioning.pooled,
+        r=torch.stack(r, dim=1),
+        raw=torch.stack(raw, dim=1),
+        mask=action_mask(config, sigmas).to(noise.device),
+        steps=len(sigmas) - 1,
+    )
+
+
+def action_mask(config: PolicyConfig, sigmas: Tensor) -> Tensor:
+    """(N, A): 0 for omega on the last step of a grid that ends at 0, where it is 1 by definition,
+    unless the terminal action, which has no effect either, is asked for too."""
+    decisions = len(sigmas) - 2 + config.include_terminal_action
+    mask = torch.ones(decisions, ACTIONS[config.actions])
+    omega = config.actions in ("omega", "both")
+    if omega and not config.include_terminal_action and sigmas[-1] == 0:
+        mask[-1, -1] = 0
+    return mask
+
+
+def log_probs(module: TimestepPredictionModule, states: Rollout) -> tuple[Tensor, Tensor]:
+    """log pi of the drawn actions under the module's present policy: (B, N, A) and raw values
+    (B, N, A, 2). One forward pass over all B * N states."""
+    batch, decisions = states.t.shape
+    x, v, t = (part.flatten(0, 1) for part in (states.x, states.v, states.t))
+    k = torch.arange(1, decisions + 1, device=t.device).repeat(batch)
+    raw = module(
+        x,
+        v,
+        x - t.view(-1, 1, 1, 1) * v,
+        states.pooled.repeat_interleave(decisions, dim=0),
+        t,
+        states.t_star.flatten(0, 1),
+        k,
+        states.steps,
+    ).unflatten(0, (batch, decisions))
+    return log_prob(raw, states.r) * states.mask, raw

@@ -1,0 +1,119 @@
+"""What a run is made of, loaded and put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from ...tpm.network import TimestepPredictionModule, TPMConfig
+from ..backbones import Backbone, load_backbone
+from ..data.identity import identities
+from ..data.prompts import PromptList, load_prompts, training_order
+from ..rewards import RewardSet, load_rewards
+from ..run import distributed
+from ..run.config import Config, as_used
+from ..run.distributed import World
+from ..run.phase import phase
+from ..run.rng import number
+from .validation import Validation
+
+
+@dataclass
+class Parts:
+    """Everything that a run is made of."""
+
+    config: Config
+    world: World
+    device: torch.device
+    backbone: Backbone
+    rewards: RewardSet
+    prompts: PromptList
+    validation: Validation
+    module: TimestepPredictionModule
+    optimizer: torch.optim.Optimizer
+    order: Callable[[int], str]  # i-th prompt of the training -> its text
+    places: dict[str, dict]  # setting -> what lies there (identity.py), on rank 0
+
+
+def build(
+    config: Config,
+    world: World,
+    backbone: Backbone | None = None,
+    rewards: RewardSet | None = None,
+) -> Parts:
+    """Loads what the settings name; the caller's Config stays as it is. Raises ValueError, OSError
+    or RuntimeError of one sentence."""
+    config = as_used(config)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    device = distributed.device_of(world, config.device)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    phase("reading the prompts")
+    prompts = load_prompts(config.data, "train")
+    held_out = load_prompts(config.data, "validation")
+    check_held_out(config, len(held_out))
+    distributed.shard(world, config.grpo.prompts, config.grpo.group)  # refuses early
+    rewards = rewards or load_rewards(config.rewards, device)
+    backbone = backbone or load_backbone(config.backbone, device, config.text_encoders == "offload")
+    places = identities(config) if world.main else {}
+    policy = config.policy
+    network = TPMConfig(
+        latent_channels=backbone.latent_channels,
+        pooled_dim=backbone.pooled_dim,
+        pooled_split=tuple(backbone.pooled_split),
+        width=policy.width,
+        layers=policy.layers,
+        heads=policy.heads,
+        patch=policy.patch,
+        registers=policy.registers,
+        raw_cap=policy.raw_cap,
+        global_conditioning=policy.global_conditioning,
+        actions=policy.actions,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(number(config.seed, "start"))
+        module = TimestepPredictionModule(network).to(device)
+    optimizer = torch.optim.AdamW(
+        module.parameters(),
+        lr=config.grpo.lr,
+        betas=tuple(config.grpo.betas),
+        eps=config.grpo.eps,
+        weight_decay=config.grpo.weight_decay,
+    )
+    validation = Validation(config, backbone, rewards, held_out)
+    order = training_order(prompts, config.seed)
+    return Parts(
+        config,
+        world,
+        device,
+        backbone,
+        rewards,
+        prompts,
+        validation,
+        module,
+        optimizer,
+        order,
+        places,
+    )
+
+
+def check_held_out(config: Config, count: int) -> None:
+    """Raises ValueError where the validation prompts are too few for what is made of them: a
+    validation divides by their spread, a sample grid shows them."""
+    log, data = config.log, config.data
+    told = f"data.validation_prompts is {data.validation_prompts}"
+    if data.validation:
+        told += f" and data.validation {data.validation}, which gives {count}"
+    if log.validate_every and count < 2:
+        raise ValueError(
+            f"{told}, but log.validate_every is {log.validate_every} and a validation needs 2 "
+            "prompts or more (half of a file is kept for evaluation); give it more, or set "
+            "log.validate_every to 0 for a run without validation."
+        )
+    if log.samples_every and log.samples and not count:
+        raise ValueError(
+            f"{told}, but log.samples_every is {log.samples_every} and a sample grid shows "
+            "validation prompts; give it one, or set log.samples_every to 0."
+        )

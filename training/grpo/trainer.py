@@ -1,0 +1,252 @@
+"""The training run: draw prompts, roll out, score, update, write down. See train_tpm.py.
+
+    parts = build(config, World())
+    train(parts, folder, resume=False, log=print)
+
+An iteration depends on the settings and its own number alone (rng.py), so a resumed run is the run
+that was never stopped.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+
+import torch
+from torch import Tensor
+
+from ...tpm.network import concentrations, entropy
+from ..rewards import RewardError
+from ..run import distributed
+from ..run.config import Config
+from ..run.folder import RunFolder, RunFolderError
+from ..run.phase import phase
+from ..run.rng import generator, number
+from .result import untrained, write_files
+from .resume import checkpoint, restore
+from .rollout import Actor, Rollout, rollout
+from .setup import Parts
+from .update import TrainingStopped, advantages, update
+
+# what ends a run with its own sentence; anything else is a fault of ours and keeps its traceback
+EXPECTED = (ValueError, OSError, RewardError, TrainingStopped, RunFolderError)
+EXPECTED += (distributed.RankLost,)
+
+
+def steps_of(config: Config, iteration: int) -> int:
+    """K of an iteration: the one that is set, or one drawn from the list."""
+    if isinstance(config.steps, int):
+        return config.steps
+    return config.steps[number(config.seed, "steps", iteration) % len(config.steps)]
+
+
+@contextmanager
+def clock(seconds: dict[str, float], name: str, device: torch.device) -> Iterator[None]:
+    """Adds the wall time of a block, and of the device's work in it."""
+    phase(name)
+    start = time.perf_counter()
+    yield
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
+
+
+def one_iteration(parts: Parts, iteration: int) -> dict:
+    """One iteration: rollout of this rank's share, scores, advantages, optimizer steps on rank 0.
+    Returns the line of metrics.jsonl. Raises RewardError and TrainingStopped."""
+    config, world = parts.config, parts.world
+    grpo, seconds = config.grpo, {}
+    steps = steps_of(config, iteration)
+    texts = [parts.order(iteration * grpo.prompts + p) for p in range(grpo.prompts)]
+    own = distributed.shard(world, grpo.prompts, grpo.group)
+    with clock(seconds, "encode", parts.device):
+        conditioning = parts.backbone.encode(texts).rows([i // grpo.group for i in own])
+    noise = initial_noise(parts, iteration, own)
+    sigmas = parts.backbone.sigmas(steps)
+    draws = [generator(config.seed, "action", iteration, i) for i in own]
+    twins = grpo.group // world.size if grpo.noise == "shared" else 1
+    with clock(seconds, "rollout", parts.device):
+        actor = Actor(parts.module, config.policy, draws)
+        latents, states = rollout(parts.backbone, actor, conditioning, noise, sigmas, twins)
+    seconds["tpm"] = actor.seconds
+    seconds["denoise"] = seconds.pop("rollout") - actor.seconds
+    with clock(seconds, "decode", parts.device):
+        images = parts.backbone.decode(latents)
+    with clock(seconds, "score", parts.device):
+        scores = parts.rewards(images, list(conditioning.prompts))
+    with clock(seconds, "update", parts.device):
+        scores = {
+            name: distributed.gather(world, values.to(parts.device), grpo.prompts)
+            .cpu()
+            .view(grpo.prompts, grpo.group)
+            for name, values in scores.items()
+        }
+        states = gathered(parts, states)
+        set_rate(parts, iteration)
+        result = None
+        if world.main:
+            advantage, alive = advantages(scores, config.rewards.weights, grpo)
+            result = update(parts.module, parts.optimizer, states, advantage, alive, grpo)
+        distributed.broadcast(world, parts.module)
+    if result is None:
+        return {}
+    return {
+        "iteration": iteration + 1,
+        "steps": steps,
+        "prompts": texts,
+        "lr": parts.optimizer.param_groups[0]["lr"],
+        "rewards": {name: values.tolist() for name, values in scores.items()},
+        **policy_record(config, states),
+        **asdict(result),
+        "idle": result.idle,
+        "seconds": {name: round(value, 4) for name, value in seconds.items()},
+    }
+
+
+def initial_noise(parts: Parts, iteration: int, own: list[int]) -> Tensor:
+    """One latent an image, or one a prompt where the group shares it."""
+    seed, grpo = parts.config.seed, parts.config.grpo
+    shared = grpo.noise == "shared"
+    names = [i // grpo.group * grpo.group if shared else i for i in own]
+    return parts.backbone.noise([generator(seed, "noise", iteration, name) for name in names])
+
+
+def gathered(parts: Parts, states: Rollout) -> Rollout:
+    """The trajectories of all ranks, in the order prompt * group + image."""
+    prompts = parts.config.grpo.prompts
+    return Rollout(
+        **states.parts(lambda part: distributed.gather(parts.world, part, prompts)),
+    )
+
+
+def set_rate(parts: Parts, iteration: int) -> None:
+    grpo = parts.config.grpo
+    left = 1 - iteration / parts.config.iterations if grpo.lr_schedule == "linear" else 1.0
+    for group in parts.optimizer.param_groups:
+        group["lr"] = grpo.lr * max(left, 0.0)
+
+
+def policy_record(config: Config, states: Rollout) -> dict:
+    """What the policy did, by decision: mean and std of the drawn values, mean alpha and beta."""
+    raw, r = states.raw.cpu(), states.r.cpu()
+    alpha, beta = concentrations(raw)
+    record = {
+        "alpha": alpha.mean(0).tolist(),
+        "beta": beta.mean(0).tolist(),
+        "entropy": float(entropy(raw).mean()),
+    }
+    if config.policy.actions != "omega":
+        deviation = (r[..., 0] - 0.5) * 2 * config.policy.deviation_bound
+        record["deviation"] = deviation.mean(0).tolist()
+        record["deviation_std"] = deviation.std(0).tolist()
+    if config.policy.actions in ("omega", "both"):
+        low, high = config.policy.omega_range
+        record["omega"] = (low + r[..., -1] * (high - low)).mean(0).tolist()
+    return record
+
+
+class Stop:
+    """SIGTERM and SIGINT end the run after the iteration that is under way, with a checkpoint."""
+
+    def __init__(self) -> None:
+        self.reason = ""
+        for name in ("SIGTERM", "SIGINT"):
+            signal.signal(getattr(signal, name), lambda *_, name=name: self.ask(name))
+
+    def ask(self, reason: str) -> None:
+        if self.reason == "SIGINT" and reason == "SIGINT":
+            raise KeyboardInterrupt  # the second time it is meant
+        self.reason = reason
+
+
+def train(
+    parts: Parts, folder: RunFolder | None, resume: bool, log: Callable[[str, dict], None]
+) -> str:
+    """Runs until the last iteration, max_hours or a signal; returns why it ended ("" = done).
+
+    folder: rank 0's run folder, already created. log(kind, record) is told of "start", "iteration",
+    "validation" and "checkpoint" as they happen.
+    """
+    config, world = parts.config, parts.world
+    first, best, spent = restore(parts, folder, resume)
+    stop, start = Stop(), time.monotonic()
+    idle = [] if folder is None else idle_at_the_end(folder.records("metrics.jsonl"))
+    done = first
+    log("start", {"iteration": first})
+    for iteration in range(first, config.iterations):
+        if due(config.log.validate_every, iteration) or iteration == 0:
+            best = judge(parts, folder, iteration, best, log)
+        record = one_iteration(parts, iteration)
+        done = iteration + 1
+        spent_now = spent + time.monotonic() - start
+        if folder is not None:
+            folder.append("metrics.jsonl", record)
+            log("iteration", record)
+            idle = [*idle, record["idle"]] if record["idle"] else []
+            if due(config.log.samples_every, done):
+                phase("sample grid")
+                path = folder.samples / f"{done:06d}.png"
+                parts.validation.write_grid(path, parts.module, folder.advice())
+        if config.max_hours and spent_now > config.max_hours * 3600:
+            stop.ask(f"max_hours {config.max_hours:g}")
+        stuck = len(idle) >= config.grpo.patience > 0
+        reason, stuck = distributed.share(world, (stop.reason, stuck and idle_sentence(idle)))
+        if folder is not None and (reason or stuck or due(config.log.checkpoint_every, done)):
+            checkpoint(parts, folder, done, best, spent_now)
+            log("checkpoint", {"iteration": done})
+        if stuck:
+            raise TrainingStopped(stuck)
+        if reason:
+            return str(reason)
+    best = judge(parts, folder, done, best, log)
+    if folder is not None:
+        checkpoint(parts, folder, done, best, spent + time.monotonic() - start)
+    if untrained(parts.module):
+        raise TrainingStopped(
+            f"After {done} iterations the TPM is what it was at the start, D = 0 everywhere, and "
+            f"no tpm.safetensors was written{': ' + idle[-1] if idle else ''}."
+        )
+    if folder is not None:
+        write_files(folder, config, parts.backbone, parts.prompts, parts.module, done, best)
+    return ""
+
+
+def idle_at_the_end(records: list[dict]) -> list[str]:
+    """Why the last iterations in a row changed nothing: a resumed run counts on."""
+    reasons: list[str] = []
+    for record in records:
+        why = record.get("idle", "")
+        reasons = [*reasons, why] if why else []
+    return reasons
+
+
+def idle_sentence(idle: list[str]) -> str:
+    return (
+        f"The last {len(idle)} iterations changed nothing: {idle[-1]}; a checkpoint was written, "
+        "--resume with a larger grpo.patience (0 is no limit) goes on all the same."
+    )
+
+
+def due(every: int, done: int) -> bool:
+    return bool(every) and done > 0 and done % every == 0
+
+
+def judge(parts: Parts, folder: RunFolder | None, done: int, best: dict, log) -> dict:
+    """Validates, and remembers the module that was best. The same on every rank."""
+    if not parts.config.log.validate_every:
+        return best
+    if best.get("validated", -1) >= done:
+        return best
+    result = parts.validation.run(parts.world, parts.module)
+    record = {"iteration": done, **result}
+    if folder is not None:
+        folder.append("validation.jsonl", record)
+        log("validation", record)
+    best = {**best, "validated": done, "baseline": parts.validation.baseline}
+    if "score" not in best or result["objective"] > best["score"]:
+        weights = {k: v.detach().cpu().clone() for k, v in parts.module.state_dict().items()}
+        best |= {"score": result["objective"], "iteration": done, "weights": weights}
+    return best

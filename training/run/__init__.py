@@ -1,0 +1,1 @@
+"""What every command of the trainer needs: settings, the run folder, the console, ranks, seeds."""

@@ -1,0 +1,243 @@
+"""From the command line to a Config and back: presets, overlays, dotted overrides.
+
+    config, rest = parse(["--preset", "tiny", "--grpo.lr", "3e-4"])
+
+The preset is the base, every --config file is laid over it, the command line comes last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import difflib
+import hashlib
+import json
+import re
+import sys
+import typing
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
+
+from .config import Config
+from .ranges import rule_of
+from .stopping import stop
+
+PRESETS = Path(__file__).parents[1] / "presets"
+# what may differ when a run is resumed: nothing that changes the mathematics
+FREE = ("max_hours", "device", "threads", "text_encoders", "log", "rewards.batch")
+FREE += ("rewards.address", "backbone.batch", "backbone.decode_batch", "backbone.compile")
+FREE += ("grpo.patience",)
+# where something lies: what it is counts, not where
+PLACES = ("data.folder", "data.train", "data.validation", "backbone.path", "rewards.clip_model")
+PLACES += ("rewards.image_reward_path", "rewards.image_reward_tokenizer", "rewards.hps_path")
+PLACES += ("rewards.hps_tokenizer", "rewards.pick_path", "rewards.pick_processor")
+
+
+class HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Types and defaults beside every setting, the description as it is written."""
+
+
+def parse(
+    arguments: list[str] | None = None,
+    prog: str = "train_tpm.py",
+    description: str = "",
+    more: Callable[[argparse.ArgumentParser], None] | None = None,
+    base: Path | None = None,
+) -> tuple[Config, argparse.Namespace]:
+    """The resolved Config and the other options that `more` adds to the parser.
+
+    base: a YAML file in the preset's place, when no preset is named. Exits with one sentence and
+    code 2 on anything that is not understood.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--preset")
+    first.add_argument("--config", action="append", default=[])
+    known, _ = first.parse_known_args(arguments)
+    names = sorted(
+        path.stem for path in PRESETS.glob("*.yaml") if "name" in backbone_of(path)
+    )  # the others are overlays
+    files = []
+    if known.preset is not None:
+        if known.preset not in names:
+            stop(prog, f"--preset is {known.preset!r}, expected one of {', '.join(names)}.")
+        files = [PRESETS / f"{known.preset}.yaml"]
+    elif base is not None:
+        files = [base]
+    for path in [*files, *map(Path, known.config)]:
+        if wrong := wrong_file(path):
+            stop(prog, wrong)
+    parser = ArgumentParser(
+        prog=prog,
+        description=description,
+        exit_on_error=False,
+        default_config_files=[str(path) for path in files],
+        formatter_class=HelpFormatter,
+    )
+    parser.add_argument("--preset", help=f"one of {', '.join(names)}")
+    parser.add_argument("--config", action="config", help="YAML file laid over the preset")
+    if more:
+        more(parser)
+    parser.add_class_arguments(Config)
+    try:
+        namespace = parser.parse_args(arguments)
+        made = parser.instantiate(namespace)
+        config = Config(**{name: getattr(made, name) for name in field_names(Config)})
+    except Exception as error:  # argparse, jsonargparse and yaml each have their own
+        stop(prog, readable(str(error)))
+    rest = {k: v for k, v in vars(namespace).items() if k not in field_names(Config)}
+    return config, argparse.Namespace(**rest)
+
+
+def backbone_of(path: Path) -> dict:
+    return (yaml.safe_load(path.read_text("utf-8")) or {}).get("backbone") or {}
+
+
+def wrong_file(path: Path) -> str:
+    """What is wrong with a file of settings before any of them is looked at, or "". A key that is
+    named twice would lose its first half without a word."""
+    if not path.is_file():
+        return f"{path} is no file, expected settings in YAML; check the path of --config."
+    try:
+        root = yaml.compose(path.read_text("utf-8"), yaml.SafeLoader)
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        return f"{path}{line} is not YAML, expected settings like `grpo: {{lr: 1.0e-5}}`."
+    if not isinstance(root, yaml.MappingNode):
+        return f"{path} holds no settings by name, expected lines like `iterations: 100`."
+    sections = {name.split(".")[0] for name in dotted(Config) if "." in name}
+    nodes = [("", root)]
+    for prefix, node in nodes:
+        seen = set()
+        for key, value in node.value:
+            name, line = f"{prefix}{key.value}", key.start_mark.line + 1
+            if name in seen:
+                return f"{path} line {line} names {name} a second time, expected it once."
+            if name in sections and not isinstance(value, yaml.MappingNode):
+                given = value.value if isinstance(value, yaml.ScalarNode) else "a list"
+                return (
+                    f"{path} line {line}: {name} is {given or 'empty'}, expected its settings by "
+                    f"name, like `{name}: {{NAME: VALUE}}`."
+                )
+            seen.add(name)
+            nodes += [(f"{name}.", value)] if isinstance(value, yaml.MappingNode) else []
+    return ""
+
+
+def readable(message: str) -> str:
+    """A parser's complaint in one sentence: what a setting may be by its own rule, the nearest name
+    where there is no such setting."""
+    line = " ".join(message.split())
+    value = r"(?:Got value:|Given value:|Unable to load) ?(.*)"
+    wrong = re.match(rf'Parser key "([\w.]+)"[^:]*: .*{value}', line)
+    if wrong and (expected := expected_of(wrong[1])):
+        value = re.sub(r"^config \"(.*)\"$", r"\1", wrong[2].rstrip("."))
+        return f"{wrong[1]} is {value or 'empty'}, expected {expected}."
+    kind = re.search(r"Expected an? <class '(\w+)'>", line)
+    if wrong and kind:  # an option beside the settings
+        expected = {"float": "a number", "int": "a whole number"}.get(kind[1], f"a {kind[1]}")
+        value = wrong[2].rstrip(".")
+        return f"--{wrong[1]} is {value or 'empty'}, expected {expected}."
+    found = re.search(r"unrecognized arguments: --([\w.]+)", line)
+    inner = re.search(r"Group '([\w.]+)' does not accept (?:option|nested key) '([\w.]+)'", line)
+    name = found[1] if found else f"{inner[1]}.{inner[2]}" if inner else ""
+    if not name:
+        return line if line.endswith(".") else line + "."
+    every = dotted(Config)
+    leaf = name.split(".")[-1]
+    near = difflib.get_close_matches(name, every, 1, 0.6)
+    near = [n for n in every if n.split(".")[-1] == leaf] or near
+    hint = f"did you mean {near[0]}?" if near else "--help lists all."
+    return f"The setting {name} does not exist; {hint}"
+
+
+def expected_of(name: str) -> str:
+    """What a setting may be, for a sentence; "" for one that is not of Config."""
+    cls: type = Config
+    *sections, leaf = name.split(".")
+    if sections[:2] == ["rewards", "weights"]:
+        return f"a number for the weight of {leaf}"
+    for section in sections:
+        kinds = typing.get_type_hints(cls)
+        if not dataclasses.is_dataclass(cls := kinds.get(section, str)):
+            return ""
+    if leaf not in field_names(cls):
+        return ""
+    rule = rule_of(cls, leaf)
+    return rule.expected if rule else f"its settings, each by a name of its own like {name}.NAME"
+
+
+def field_names(cls: type) -> list[str]:
+    return [field.name for field in dataclasses.fields(cls)]
+
+
+def dotted(cls: type, prefix: str = "") -> list[str]:
+    """Every setting's full name: grpo.lr, steps, ..."""
+    names = []
+    for field in dataclasses.fields(cls):
+        factory = field.default_factory
+        if isinstance(factory, type) and dataclasses.is_dataclass(factory):
+            names += dotted(factory, f"{prefix}{field.name}.")
+        else:
+            names.append(prefix + field.name)
+    return names
+
+
+def as_dict(config: Config) -> dict:
+    """Plain values: tuples become lists, as YAML has them."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def to_yaml(config: Config) -> str:
+    return yaml.safe_dump(as_dict(config), sort_keys=False)
+
+
+def flat(values: dict, prefix: str = "") -> dict[str, object]:
+    """Nested settings with dotted names; rewards.weights stays one value."""
+    result: dict[str, object] = {}
+    for name, value in values.items():
+        if isinstance(value, dict) and prefix + name != "rewards.weights":
+            result |= flat(value, f"{prefix}{name}.")
+        else:
+            result[prefix + name] = value
+    return result
+
+
+def canonical(values: dict[str, object]) -> dict[str, object]:
+    """Dotted settings as far as they change the mathematics, each in one form: a checkpoint of an
+    older trainer has what was written, a new one what config.py makes of it."""
+    free = FREE + PLACES
+    out = {k for k in values if any(k == f or k.startswith(f + ".") for f in free)}
+    own = {k: v for k, v in values.items() if k not in out}
+    weights = own["rewards.weights"]
+    # a noise of weight 0 is on record in every run, named or not
+    own["rewards.weights"] = {k: float(v) for k, v in weights.items() if v or k != "noise"}
+    if isinstance(own["steps"], list) and len(own["steps"]) == 1:
+        own["steps"] = own["steps"][0]
+    return own
+
+
+def binding(config: Config) -> dict[str, object]:
+    """The settings that a resumed run must share with the one before; what lies at the places that
+    they name is compared by identity.py and by the prompts' own hash."""
+    values = canonical(flat(as_dict(config)))
+    if config.grpo.lr_schedule == "constant":
+        values.pop("iterations")  # a longer run begins like a shorter one
+    return values
+
+
+def place_names(config: Config) -> dict[str, object]:
+    """Where the weights lie."""
+    values = flat(as_dict(config))
+    return {name: values[name] for name in PLACES if not name.startswith("data.")}
+
+
+def config_sha256(config: Config) -> str:
+    """Of the binding settings and the hub ids; a local place is left out, it says nothing."""
+    hub = {name: "" if Path(str(w)).exists() else w for name, w in place_names(config).items()}
+    text = json.dumps({**binding(config), **hub}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
