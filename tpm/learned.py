@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
+from .conditioning import deviation_of_action
 from .metadata import TPMMeta
 from .network import TimestepPredictionModule, mode
 from .policies import Decision, Evaluation, Policy, State, synchronous
-from .schedule import deviation_of_action
 
 GRID_TOLERANCE = 1e-3  # relative; schedulers of different programs agree to about 1e-6
 GRID_OF_FAMILY = {  # what gives the training grid in ComfyUI

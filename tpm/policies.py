@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from .schedule import PERCENT_UNIT
+from .conditioning import PERCENT_UNIT
 
 PRESETS = {  # family -> (deviation, where it comes from)
     "flux1_dev": (0.5, "paper: 10 steps, 512 px"),

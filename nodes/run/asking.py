@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import torch
 
+from ...tpm.conditioning import grid_index
 from ...tpm.policies import Evaluation, State
-from ...tpm.schedule import grid_index
 
 
 def grid_state(run, sampling, k: int, sigma: float, batch: int, evaluation=None) -> State:

@@ -15,8 +15,8 @@ from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 
 from ...report.trace import Trace
+from ...tpm.conditioning import PERCENT_UNIT, grid_index
 from ...tpm.policies import Decision, Policy, Scaled, State
-from ...tpm.schedule import PERCENT_UNIT, grid_index
 from ..pixels.families import family_of
 from ..pixels.masking import Region
 from ..pixels.run import PixelRun

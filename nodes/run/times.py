@@ -11,8 +11,8 @@ import torch
 
 from comfy.model_sampling import ModelSamplingCosmosRFlow
 
+from ...tpm.conditioning import FLOW_TIME_MIN, conditioning_time
 from ...tpm.policies import Decision
-from ...tpm.schedule import FLOW_TIME_MIN, conditioning_time
 
 PROBES = (0.1, 0.25, 0.5, 0.9)  # sigmas that show whether a time is sigma times a constant
 

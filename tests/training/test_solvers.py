@@ -6,8 +6,8 @@ import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 
+from async_timestep.tpm.conditioning import conditioning_time
 from async_timestep.tpm.policies import Constant
-from async_timestep.tpm.schedule import conditioning_time
 from async_timestep.training.backbones import Conditioning
 from async_timestep.training.backbones.sampling import Euler, sample
 from async_timestep.training.backbones.solvers import SOLVERS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -99,6 +100,18 @@ def test_arrows(room):
                     f"{where} imports {'.'.join(module)}"
                 )
     assert set(MAY[room].split()) <= seen, "an arrow that nobody uses"
+
+
+def test_the_page_of_the_house_says_the_same():
+    page = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines()]
+    told = {row[0].strip("`"): row[2] for row in rows if len(row) == 3 and "`" in row[0]}
+    told.pop("", None)
+    assert {room: re.findall("`([^`]+)`", told[room]) for room in MAY} == {
+        room: may.split() for room, may in MAY.items()
+    }
+    for link in re.findall(r"\]\(([^)#]+)\)", page):
+        assert (ROOT / "docs" / link).exists(), link
 
 
 def test_nothing_goes_round():

@@ -15,8 +15,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ...tpm.conditioning import FLOW_TIME_MIN, conditioning_time
 from ...tpm.policies import Constant, Decision, Evaluation, Policy, State
-from ...tpm.schedule import FLOW_TIME_MIN, conditioning_time
 from . import Backbone, Conditioning
 
 

@@ -4,7 +4,7 @@
     latents = euler(backbone, captions, noise, sigmas, guidance=3, deviation=0.5)
     images = backbone.vae.decode(latents)
 
-It shares tpm.schedule with the nodes, so that what is measured here is what a user runs.
+It shares tpm.conditioning with the nodes, so that what is measured here is what a user runs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import torch
 
-from ...tpm.schedule import FLOW_TIME_MIN, PERCENT_UNIT, conditioning_time
+from ...tpm.conditioning import FLOW_TIME_MIN, PERCENT_UNIT, conditioning_time
 from .backbone import TinyBackbone
 
 
