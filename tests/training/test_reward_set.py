@@ -107,7 +107,7 @@ def worker(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-c", SERVER, address],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": "."},
+        env={**os.environ, "PYTHONPATH": str(ROOT / "training")},
         stdout=subprocess.PIPE,
         text=True,
     )
