@@ -30,10 +30,10 @@ from .inputs import (
     PRESET_NAMES,
     Deviation,
     deviation_input,
-    require_finite,
     scale_input,
     window_inputs,
 )
+from .run.checks import require_finite
 
 DEVIATION_TIP = "The detail at each step: connect it to an Async Timestep or a scale node."
 

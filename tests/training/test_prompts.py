@@ -343,7 +343,7 @@ def test_a_written_list_reads_back(tmp_path):
 def test_the_sample_prompts_can_be_trained_on():
     from async_timestep.training.data.prompts import __file__ as here
 
-    sample = str(here).replace("prompts.py", "data/sample_prompts.txt")
+    sample = str(here).replace("prompts.py", "sample_prompts.txt")
     config = DataConfig(set="file", train=sample, validation_prompts=8)
     train, check = (load_prompts(config, split) for split in ("train", "validation"))
     assert len(train) == 56 and len(check) == 8
