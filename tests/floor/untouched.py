@@ -76,8 +76,9 @@ def use_pack() -> list[str]:
     """A deviation, one in a region by words, and AsynDM. Returns what is left on the model."""
     import comfy.sample
 
-    hook, demo, region = (sys.modules[f"pack.nodes.{n}"] for n in ("hook", "demo", "region"))
-    policies, asyndm = sys.modules["pack.tpm.policies"], sys.modules["pack.nodes.asyndm"]
+    names = ("run.hook", "demo", "region_mask", "run.asyndm")
+    hook, demo, region, asyndm = (sys.modules[f"pack.nodes.{name}"] for name in names)
+    policies = sys.modules["pack.tpm.policies"]
     model, clip = demo.load_demo_model(), demo.load_demo_clip()
     text = "a red circle above a blue star on a dark rough background"
     positive, negative = (clip.encode_from_tokens_scheduled(clip.tokenize(t)) for t in (text, ""))
