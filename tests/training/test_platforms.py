@@ -24,7 +24,8 @@ CPU = torch.device("cpu")
 
 
 def files() -> list[Path]:
-    return [*(ROOT / "training").rglob("*.py"), *(ROOT / "tpm").rglob("*.py")]
+    rooms = ("training", "tpm", "report")
+    return [path for room in rooms for path in (ROOT / room).rglob("*.py")]
 
 
 def guarded(tree: ast.AST) -> set[int]:
