@@ -22,10 +22,9 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = [
-    "--preset=tiny", "--backbone.precision=fp32", "--grpo.lr=1e-3", "--grpo.group=4",
-    "--grpo.minibatch=2", "--grpo.prompts=1", "--steps=[2,3]",
-    "--data.validation_prompts=4", "--log.validate_every=5", "--log.checkpoint_every=1",
-    "--log.samples_every=7", "--log.samples=1", "--threads=1",
+    "--preset=tiny", "--grpo.lr=1e-3", "--grpo.group=4", "--grpo.minibatch=2", "--grpo.prompts=1",
+    "--steps=[2,3]", "--data.validation_prompts=4", "--log.validate_every=5",
+    "--log.checkpoint_every=1", "--log.samples_every=7", "--log.samples=1", "--threads=1",
 ]  # fmt: skip
 Start = Callable[[list[str]], subprocess.Popen]  # of the trainer, with these arguments
 

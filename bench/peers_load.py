@@ -98,7 +98,7 @@ def wide() -> Setup:
 
 def flux(folder: Path) -> Setup:
     """A Flux of two blocks of each kind; `folder` keeps its file."""
-    sys.path.append(str(ROOT / "tests" / "host"))
+    sys.path.insert(0, str(ROOT / "tests" / "host"))
     from tiny_families import load_family
 
     return Setup("Tiny Flux, random weights", *load_family("flux", folder), 1.0)

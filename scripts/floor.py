@@ -35,7 +35,7 @@ LEFT_OUT = {  # pytest ids, or their beginnings
 def command(python, arguments: list[str]) -> list[str]:
     """pytest on both cores, one server a worker."""
     left_out = [part for test in LEFT_OUT for part in ("--deselect", test)]
-    workers = ["-n", "2", "--dist", "loadfile"]
+    workers = ["-n", "2", "--dist", "worksteal"]
     return [str(python), "-m", "pytest", *TESTS, *workers, *left_out, *arguments]
 
 

@@ -1,7 +1,9 @@
 """ComfyUI in this process.
 
-import_comfy("cpu")
-hook = pack("nodes.run.hook")     # a module of ours, beside it
+    import_comfy("cpu")
+    hook = pack("nodes.run.hook")     # a module of ours, beside it
+
+The tree of ComfyUI is the only folder that is put on the path.
 """
 
 from __future__ import annotations

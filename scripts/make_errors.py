@@ -30,6 +30,7 @@ def filled(line: str, answers: dict[str, tuple[str, str]]) -> str:
 
 def main() -> int:
     ensure_host(TEST)
+    sys.path.insert(0, str(ROOT / "tests" / "host"))
     from mistake_files import write
     from mistakes import MISTAKES, seen
 

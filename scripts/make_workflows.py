@@ -14,6 +14,7 @@ import io
 import json
 import math
 import shutil
+import sys
 import tempfile
 import uuid
 from pathlib import Path
@@ -131,6 +132,7 @@ def thumbnail(pictures: list, plots: list, compared: bool):
 
 def run_large(server, name: str) -> dict:
     """The outputs of a large model's graph on its stand-ins."""
+    sys.path.insert(0, str(ROOT / "tests" / "host"))
     import conftest  # noqa: F401  ComfyUI in this process
     import stand_ins
 

@@ -27,6 +27,7 @@ class Warm:
     """The process that forks: started at the first test that needs it."""
 
     def __init__(self):
+        self.folder = tempfile.TemporaryDirectory()
         self.server = subprocess.Popen(
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             env={**os.environ, "PYTHONPATH": str(ROOT / "training")},
@@ -35,22 +36,26 @@ class Warm:
     def ask(self, **question) -> int | None:
         self.server.stdin.write(json.dumps(question) + "\n")
         self.server.stdin.flush()
-        return json.loads(self.server.stdout.readline())
+        answer = self.server.stdout.readline()
+        if not answer:
+            raise RuntimeError("the process that forks has ended; its own words are on stderr")
+        return json.loads(answer)
 
     def start(self, module: str, arguments: list[str], cwd: Path = ROOT, **environment) -> Forked:
         """main() of a module of training/ with these arguments; the output is kept."""
-        with tempfile.NamedTemporaryFile(delete=False) as output:
-            pass
+        handle, output = tempfile.mkstemp(dir=self.folder.name)
+        os.close(handle)
         pid = self.ask(
             module=module, arguments=[str(a) for a in arguments], cwd=str(cwd),
-            environment=environment, output=output.name,
+            environment=environment, output=output,
         )  # fmt: skip
-        return Forked(self, pid, Path(output.name))
+        return Forked(self, pid, Path(output))
 
     def close(self) -> None:
         self.server.stdin.close()
         self.server.wait()
         self.server.stdout.close()
+        self.folder.cleanup()
 
 
 class Forked:

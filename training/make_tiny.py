@@ -18,11 +18,17 @@ from async_timestep.training.run.stopping import stop
 
 PARTS = {"backbone": "train_backbone", "scorer": "train_scorer", "accuracy": "accuracy"}
 
-if __name__ == "__main__":
-    require("make_tiny.py")  # before anything else is imported
-    part, sys.argv[1:] = (sys.argv[1:] or [""])[0], sys.argv[2:]
+
+def main() -> None:
+    part = sys.argv.pop(1) if len(sys.argv) > 1 else ""
     if part in ("-h", "--help"):
-        sys.exit(print(__doc__))
+        print(__doc__)
+        return
     if part not in PARTS:
         stop("make_tiny.py", f"the first word is {part!r}, expected {' or '.join(PARTS)}.")
     import_module(f"async_timestep.training.tiny.{PARTS[part]}").main()
+
+
+if __name__ == "__main__":
+    require("make_tiny.py")  # before anything else is imported
+    main()

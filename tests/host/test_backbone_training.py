@@ -41,7 +41,7 @@ def test_smoke_training_survives_a_kill(tmp_path, warm):
     assert [line["step"] for line in went_on] == list(range(before["step"] + LINE, STEPS + 1, LINE))
     assert all(line["minutes"] >= round(before["spent"] / 60, 2) for line in went_on)
     losses = [line["loss"] for line in log]  # each of one batch of 16, so not falling evenly
-    assert min(losses) < 0.85 * losses[0], losses  # 0.81: the same steps on every machine
+    assert min(losses) < 0.9 * losses[0], losses  # 0.81 here: the same steps on every machine
     assert not saved.exists()
 
     network = TinyBackbone(tmp_path).network

@@ -130,6 +130,15 @@ def test_an_old_python_can_read_up_to_that_sentence(command):
             assert name != command, "require is never called"
 
 
+def test_the_embedded_model_s_parts_are_found_by_their_first_word(warm, tmp_path):
+    done = warm.start("make_tiny", ["scorer", "--help"], cwd=tmp_path)
+    assert done.wait() == 0 and "--minutes" in done.text()
+    for words, code in ((["--help"], 0), ([], 2), (["encoder"], 2)):
+        told = warm.start("make_tiny", words, cwd=tmp_path)
+        assert told.wait() == code
+        assert ("backbone or scorer or accuracy" in told.text()) == (code == 2), told.text()
+
+
 # --- no preset
 
 
