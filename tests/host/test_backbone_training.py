@@ -13,11 +13,12 @@ import comfy.sd
 from async_timestep.training.tiny.backbone import TinyBackbone
 
 SCRIPT = "tiny.train_backbone"
-STEPS, LINE = 6, 1  # few: where a processor has no bfloat16 one step of Muon takes six seconds
+STEPS, LINE = 6, 1
 
 
 def arguments(out: Path, save_seconds: int) -> list:
     length = ["--steps", STEPS, "--log_steps", LINE, "--save_seconds", save_seconds]
+    length += ["--ns_steps", 1]  # five take five seconds where a processor has no bfloat16
     return ["--out", out, *length, "--batch", 16, "--lr", 0.3, "--no_bf16", "--threads", 1]
 
 

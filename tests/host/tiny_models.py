@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 SD15 = {
     "image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 320,
     "num_res_blocks": [1],
-    "channel_mult": [1], "transformer_depth": [1], "transformer_depth_output": [1, 1],
+    "channel_mult": [1], "transformer_depth": [1], "transformer_depth_output": [0, 0],
     "transformer_depth_middle": -2, "num_heads": 8, "use_spatial_transformer": True,
     "context_dim": 768,
 }  # fmt: skip

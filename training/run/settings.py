@@ -16,6 +16,7 @@ import re
 import sys
 import typing
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import yaml
@@ -57,31 +58,19 @@ def parse(
     first.add_argument("--preset")
     first.add_argument("--config", action="append", default=[])
     known, _ = first.parse_known_args(arguments)
-    names = sorted(
-        path.stem for path in PRESETS.glob("*.yaml") if "name" in backbone_of(path)
-    )  # the others are overlays
     files = []
     if known.preset is not None:
-        if known.preset not in names:
-            stop(prog, f"--preset is {known.preset!r}, expected one of {', '.join(names)}.")
+        if known.preset not in preset_names():
+            names = ", ".join(preset_names())
+            stop(prog, f"--preset is {known.preset!r}, expected one of {names}.")
         files = [PRESETS / f"{known.preset}.yaml"]
     elif base is not None:
         files = [base]
     for path in [*files, *map(Path, known.config)]:
         if wrong := wrong_file(path):
             stop(prog, wrong)
-    parser = ArgumentParser(
-        prog=prog,
-        description=description,
-        exit_on_error=False,
-        default_config_files=[str(path) for path in files],
-        formatter_class=HelpFormatter,
-    )
-    parser.add_argument("--preset", help=f"one of {', '.join(names)}")
-    parser.add_argument("--config", action="config", help="YAML file laid over the preset")
-    if more:
-        more(parser)
-    parser.add_class_arguments(Config)
+    parser = parser_of(prog, description, more)
+    parser.default_config_files = [str(path) for path in files]
     try:
         namespace = parser.parse_args(arguments)
         made = parser.instantiate(namespace)
@@ -90,6 +79,26 @@ def parse(
         stop(prog, readable(str(error)))
     rest = {k: v for k, v in vars(namespace).items() if k not in field_names(Config)}
     return config, argparse.Namespace(**rest)
+
+
+@cache
+def parser_of(prog: str, description: str, more: Callable | None) -> ArgumentParser:
+    """The parser of a command: all settings, and the options that `more` adds."""
+    parser = ArgumentParser(
+        prog=prog, description=description, exit_on_error=False, formatter_class=HelpFormatter
+    )
+    parser.add_argument("--preset", help=f"one of {', '.join(preset_names())}")
+    parser.add_argument("--config", action="config", help="YAML file laid over the preset")
+    if more:
+        more(parser)
+    parser.add_class_arguments(Config)
+    return parser
+
+
+@cache
+def preset_names() -> list[str]:
+    """The files of training/presets that name a backbone; the others are overlays."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml") if "name" in backbone_of(path))
 
 
 def backbone_of(path: Path) -> dict:

@@ -130,6 +130,7 @@ def train(
     compiled: bool = False,
     save_seconds: float = 120,
     log_steps: int = 25,
+    ns_steps: int = 5,
 ) -> float:
     """Trains for `minutes` of wall time in all (earlier parts of an interrupted run count), or for
     `steps` where that is not 0. Returns the last mean loss.
@@ -151,7 +152,9 @@ def train(
     average = copy.deepcopy(network).requires_grad_(False)
     matrices, rest = split_parameters(network)
     optimizers = [
-        torch.optim.Muon(matrices, lr=lr, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.Muon(
+            matrices, lr=lr, weight_decay=0.0, adjust_lr_fn="match_rms_adamw", ns_steps=ns_steps
+        ),
         torch.optim.AdamW(rest, lr=lr, betas=(0.9, 0.99), weight_decay=0.0),
     ]
     step, spent, saved = 0, 0.0, out / "checkpoint.pt"
@@ -256,6 +259,12 @@ def main() -> None:
         default=25,
         help="between lines of the log; each may be a checkpoint",
     )
+    parser.add_argument(
+        "--ns_steps",
+        type=int,
+        default=5,
+        help="Newton-Schulz steps of Muon: bfloat16, slow on a CPU without it",
+    )
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 = all")
     args = parser.parse_args()
     if args.threads:
@@ -271,5 +280,6 @@ def main() -> None:
         args.compile,
         args.save_seconds,
         args.log_steps,
+        args.ns_steps,
     )
     print(f"Done: last loss {loss:.4f}; weights in {args.out}.")
