@@ -8,10 +8,9 @@ from nodes import common_ksampler
 
 from ..report.trace import Trace
 from .host import schema
-from .inputs import CATEGORY, trace_output
+from .inputs import CATEGORY, RegionType, latent_and_trace, trace_output
 from .pixels.families import family_of
 from .pixels.masking import Region
-from .region_mask import RegionType
 from .run.asyndm import SAMPLERS, asyndm_sampler
 from .sampler import denoise_input, sampler_inputs
 
@@ -129,10 +128,7 @@ class AsynDMKSampler(io.ComfyNode):
                 strength,
                 eta,
             ],
-            outputs=[
-                io.Latent.Output(tooltip="The sampled image, for a VAE Decode."),
-                trace_output(),
-            ],
+            outputs=latent_and_trace(),
         )
 
     @classmethod

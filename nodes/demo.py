@@ -192,10 +192,9 @@ class AsyncTimestepDemoLoader(io.ComfyNode):
             display_name="Demo Model Loader",
             category=CATEGORY,
             search_aliases=["tiny model", "test model", "demo", "async timestep"],
-            description="A tiny trained text-to-image model that comes with the pack and "
-            "samples in "
-            "seconds on a CPU. Prompt it like: two red circles above a blue star on a dark rough "
-            "background. Use a 128 x 128 SD3 latent, cfg 3 and the scheduler simple.",
+            description="A tiny trained text-to-image model that comes with the pack and samples "
+            "in seconds on a CPU. Prompt it like: two red circles above a blue star on a dark "
+            "rough background. Use a 128 x 128 SD3 latent, cfg 3 and the scheduler simple.",
             inputs=[],
             outputs=[
                 io.Model.Output(tooltip="The demo network (SD3 type)."),

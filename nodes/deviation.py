@@ -124,9 +124,8 @@ class AsyncTimestepDeviation(io.ComfyNode):
                     min=-1.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="More detail above 0, a smoother image below; 0 is the stock "
-                    "result. Read "
-                    "only with the preset custom.",
+                    tooltip="More detail above 0, a smoother image below; 0 is the stock result. "
+                    "Read only with the preset custom.",
                 ),
                 *window_inputs(),
                 io.Combo.Input(
@@ -228,9 +227,8 @@ class AsyncTimestepTPMLoader(io.ComfyNode):
             display_name="TPM Loader",
             category=CATEGORY,
             search_aliases=[*ALIASES, "timestep prediction module"],
-            description="Loads a trained timestep prediction module, which chooses the "
-            "deviation for "
-            "each image at each step. Files go to models/tpm; train one with "
+            description="Loads a trained timestep prediction module, which chooses the deviation "
+            "for each image at each step. Files go to models/tpm; train one with "
             "training/train_tpm.py.",
             inputs=[
                 io.Combo.Input(

@@ -19,6 +19,7 @@ ALIASES = [
 PRESET_NAMES = ["auto", *PRESETS, "custom"]
 
 Deviation = io.Custom("ASYNC_DEVIATION")
+RegionType = io.Custom("ASYNDM_REGION")
 TraceType = io.Custom("ASYNC_TRACE")
 
 
@@ -29,8 +30,7 @@ def preset_input() -> io.Combo.Input:
         default="auto",
         tooltip="How much detail the model adds: auto picks the paper's value for the loaded model "
         "(Flux.1-dev +0.5, SD3.5-medium +0.2) and a careful +0.25, marked untuned, for every "
-        "other. "
-        "A connected deviation replaces it; custom needs one.",
+        "other. A connected deviation replaces it; custom needs one.",
     )
 
 
@@ -53,6 +53,29 @@ def deviation_input(optional: bool = True) -> io.Custom.Input:
         tooltip="What decides the detail at each step: a Deviation node or a TPM Loader, with any "
         "number of scale nodes behind it. Replaces the preset.",
     )
+
+
+def mask_input() -> io.Mask.Input:
+    return io.Mask.Input(
+        "mask",
+        optional=True,
+        tooltip="Adds the detail only where the mask is white; grey gives a part of it. Any size, "
+        "it is fitted to the latent.",
+    )
+
+
+def region_input() -> io.Custom.Input:
+    return RegionType.Input(
+        "region",
+        optional=True,
+        tooltip="Adds the detail only where an AsynDM Region Mask says: by words of the prompt, or "
+        "a mask. Each pixel is told its own time, in the same one pass of the model.",
+    )
+
+
+def effect_inputs() -> list:
+    """How much detail and where, as the patch and both KSamplers ask for it."""
+    return [preset_input(), scale_input(), deviation_input(), mask_input(), region_input()]
 
 
 def window_inputs() -> list:
@@ -83,6 +106,11 @@ def trace_output() -> io.Custom.Output:
         display_name="trace",
         tooltip="Shows what was really applied at each step: connect it to Async Timestep Plot.",
     )
+
+
+def latent_and_trace() -> list:
+    """The outputs of every KSampler."""
+    return [io.Latent.Output(tooltip="The sampled image, for a VAE Decode."), trace_output()]
 
 
 def chosen_policy(preset: str, deviation: Policy | None) -> Policy:

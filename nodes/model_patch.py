@@ -5,16 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from .host import schema
-from .inputs import (
-    ALIASES,
-    CATEGORY,
-    chosen_policy,
-    deviation_input,
-    preset_input,
-    scale_input,
-    trace_output,
-)
-from .region_mask import mask_input, region_input, region_of
+from .inputs import ALIASES, CATEGORY, chosen_policy, effect_inputs, trace_output
+from .region_mask import region_of
 from .run.hook import attach
 
 
@@ -26,16 +18,11 @@ class AsyncTimestepModel(io.ComfyNode):
             display_name="Async Timestep (model patch)",
             category=CATEGORY,
             search_aliases=[*ALIASES, "regional detail", "model patch"],
-            description="Adds detail in the same number of steps: tells the model that it is "
-            "later in "
-            "the schedule than the sampler is. Put it between the loader and any sampler.",
+            description="Adds detail in the same number of steps: tells the model that it is later "
+            "in the schedule than the sampler is. Put it between the loader and any sampler.",
             inputs=[
                 io.Model.Input("model", tooltip="The model that will add more detail."),
-                preset_input(),
-                scale_input(),
-                deviation_input(),
-                mask_input(),
-                region_input(),
+                *effect_inputs(),
                 io.Sigmas.Input(
                     "sigmas",
                     optional=True,

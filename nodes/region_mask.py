@@ -9,12 +9,10 @@ import torch
 from comfy_api.latest import io
 
 from .host import schema
-from .inputs import ALIASES, CATEGORY
+from .inputs import ALIASES, CATEGORY, RegionType
 from .pixels.masking import MODES, Region
 from .run.checks import require_finite
 from .run.words import word_columns
-
-RegionType = io.Custom("ASYNDM_REGION")
 
 
 def region_mask(
@@ -71,24 +69,6 @@ def word_factors(words: str) -> dict[str, float]:
         if word.strip():
             factors[word.strip()] = number
     return factors
-
-
-def region_input() -> io.Custom.Input:
-    return RegionType.Input(
-        "region",
-        optional=True,
-        tooltip="Adds the detail only where an AsynDM Region Mask says: by words of the prompt, or "
-        "a mask. Each pixel is told its own time, in the same one pass of the model.",
-    )
-
-
-def mask_input() -> io.Mask.Input:
-    return io.Mask.Input(
-        "mask",
-        optional=True,
-        tooltip="Adds the detail only where the mask is white; grey gives a part of it. Any size, "
-        "it is fitted to the latent.",
-    )
 
 
 def region_of(mask: torch.Tensor | None, region: Region | None) -> Region | None:

@@ -12,17 +12,9 @@ from nodes import common_ksampler
 from ..report.trace import Trace
 from ..tpm.policies import Policy
 from .host import schema
-from .inputs import (
-    ALIASES,
-    CATEGORY,
-    chosen_policy,
-    deviation_input,
-    preset_input,
-    scale_input,
-    trace_output,
-)
+from .inputs import ALIASES, CATEGORY, chosen_policy, effect_inputs, latent_and_trace
 from .pixels.masking import Region
-from .region_mask import mask_input, region_input, region_of
+from .region_mask import region_of
 from .run.hook import attach
 
 
@@ -136,23 +128,15 @@ class AsyncTimestepKSampler(io.ComfyNode):
             display_name="Async Timestep KSampler",
             category=CATEGORY,
             search_aliases=[*ALIASES, "regional detail", "ksampler"],
-            description="KSampler that adds detail in the same number of steps: the model is "
-            "told a "
-            "cleaner time than the sampler integrates with.",
+            description="KSampler that adds detail in the same number of steps: the model is told "
+            "a cleaner time than the sampler integrates with.",
             inputs=[
                 io.Model.Input("model", tooltip="The model that will add more detail."),
                 *sampler_inputs("seed"),
                 denoise_input(),
-                preset_input(),
-                scale_input(),
-                deviation_input(),
-                mask_input(),
-                region_input(),
+                *effect_inputs(),
             ],
-            outputs=[
-                io.Latent.Output(tooltip="The sampled image, for a VAE Decode."),
-                trace_output(),
-            ],
+            outputs=latent_and_trace(),
         )
 
     @classmethod
@@ -176,9 +160,8 @@ class AsyncTimestepKSamplerAdvanced(io.ComfyNode):
             display_name="Async Timestep KSampler (Advanced)",
             category=CATEGORY,
             search_aliases=[*ALIASES, "regional detail", "ksampler advanced"],
-            description="KSampler (Advanced) that adds detail in the same number of steps. "
-            "Stages of "
-            "one schedule get the same t* as a single run.",
+            description="KSampler (Advanced) that adds detail in the same number of steps. Stages "
+            "of one schedule get the same t* as a single run.",
             inputs=[
                 io.Model.Input("model", tooltip="The model that will add more detail."),
                 io.Combo.Input(
@@ -210,16 +193,9 @@ class AsyncTimestepKSamplerAdvanced(io.ComfyNode):
                     tooltip="Disabled gives a finished image; enabled a still noisy latent, for a "
                     "next stage.",
                 ),
-                preset_input(),
-                scale_input(),
-                deviation_input(),
-                mask_input(),
-                region_input(),
+                *effect_inputs(),
             ],
-            outputs=[
-                io.Latent.Output(tooltip="The sampled image, for a VAE Decode."),
-                trace_output(),
-            ],
+            outputs=latent_and_trace(),
         )
 
     @classmethod
