@@ -25,7 +25,6 @@ from async_timestep.training.data.prompts import (
     PromptList,
     load_prompts,
     training_order,
-    write_list,
 )
 from async_timestep.training.run.config import DataConfig
 from async_timestep.training.tiny.scenes import TEXTURES, parse_caption
@@ -327,17 +326,6 @@ def test_the_order_is_the_seed_s():
     assert orders[0] == orders[1] != orders[2]
     with pytest.raises(PromptError, match="holds no prompt"):
         training_order(PromptList((), (), "x"), 0)
-
-
-def test_a_written_list_reads_back(tmp_path):
-    prompts = PromptList(("a red café", "two birds"), ("", ""), "x")
-    path = tmp_path / "prompts.txt"
-    path.write_text("old")
-    write_list(path, prompts)
-    assert tuple(p.text for p in read_prompts(str(path))) == prompts.texts
-    assert (tmp_path / "prompts.txt.sha256").read_text().strip() == prompts.sha256
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["prompts.txt", "prompts.txt.sha256"]
-    assert hashlib.sha256(path.read_bytes()[:-1]).hexdigest() == prompts.sha256
 
 
 def test_the_sample_prompts_can_be_trained_on():

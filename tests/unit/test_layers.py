@@ -20,7 +20,7 @@ MAY = {  # a room is a folder: its files may import its own, and these
     "nodes/run": "nodes/pixels tpm asyndm report",
     "nodes": "nodes/run nodes/pixels tpm report",
     "training/run": "",
-    "training/tiny": "tpm report",
+    "training/tiny": "training/run tpm report",
     "training/data": "training/run training/tiny",
     "training/backbones": "training/run training/tiny tpm",
     "training/rewards": "training/run training/tiny report",

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from async_timestep.training.tiny.accuracy import picture, table
+from async_timestep.training.tiny.find import NAMES, find_objects
 from async_timestep.training.tiny.scenes import (
     COLOURS,
     SHAPES,
@@ -18,7 +19,7 @@ from async_timestep.training.tiny.scenes import (
     render,
     sample_scene,
 )
-from async_timestep.training.tiny.score import ROUGH_REAL, parse_image, score_images
+from async_timestep.training.tiny.score import ROUGH_REAL, score_images
 from async_timestep.training.tiny.scorer import SceneScorer, ScorerNetwork
 from async_timestep.training.tiny.train_scorer import export, wrong_scenes
 from async_timestep.training.tiny.vae import LinearVAE, fit_vae
@@ -132,6 +133,27 @@ def test_relation_is_judged_apart_from_the_rest():
     scores = score_images(render([other], torch.Generator().manual_seed(5))[0], [scene.caption])
     assert (scores["relation"], scores["attributes"], scores["count"]) == (0, 1, 1)
     assert scores["strict"] == 0
+
+
+def parse_image(image: torch.Tensor) -> list[dict]:
+    """What is seen in one image (3, 64, 64) in [0, 1], largest first: colour, shape, iou, x, y,
+    radius (pixels)."""
+    objects = find_objects(image[None])
+    found = []
+    for row in objects.area.argsort(descending=True).tolist():
+        shape, colour = int(objects.shape[row]), int(objects.colour[row])
+        x, y, radius = objects.place[row, shape].tolist()
+        found.append(
+            {
+                "colour": NAMES[colour] if colour >= 0 else "none",
+                "shape": SHAPES[shape],
+                "iou": float(objects.iou[row, shape]),
+                "x": x,
+                "y": y,
+                "radius": radius,
+            }
+        )
+    return found
 
 
 def test_parse_image_names_what_it_sees():

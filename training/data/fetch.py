@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import sys
 import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from ..run.atomic import whole_file
 from ..run.choice import names_a_model, preset_list
 from ..run.console import Report
 from ..run.settings import parse
@@ -114,23 +114,21 @@ def from_web(need: Need) -> None:
 
     made = [p for p in (need.at.parent, *need.at.parent.parents) if not p.exists()]
     need.at.parent.mkdir(parents=True, exist_ok=True)
-    temporary = need.at.with_name(f".{need.at.name}.{os.getpid()}.tmp")
     try:
-        if need.inside:
-            # the archive stays until its last file is out, so that it is fetched once
-            archive = need.at.parent / need.url.rsplit("/", 1)[-1]
-            if not (archive.is_file() and zipfile.is_zipfile(archive)):
-                torch.hub.download_url_to_file(need.url, str(archive), progress=False)
-            with zipfile.ZipFile(archive) as packed:
-                temporary.write_bytes(packed.read(need.inside))
-        else:
-            torch.hub.download_url_to_file(need.url, str(temporary), progress=False)
-        found = hashlib.sha256(temporary.read_bytes()).hexdigest()
-        if need.sha256 and found != need.sha256:
-            raise ValueError(f"its sha256 is {found[:12]}..., expected {need.sha256[:12]}...")
-        os.replace(temporary, need.at)
+        with whole_file(need.at) as temporary:
+            if need.inside:
+                # the archive stays until its last file is out, so that it is fetched once
+                archive = need.at.parent / need.url.rsplit("/", 1)[-1]
+                if not (archive.is_file() and zipfile.is_zipfile(archive)):
+                    torch.hub.download_url_to_file(need.url, str(archive), progress=False)
+                with zipfile.ZipFile(archive) as packed:
+                    temporary.write_bytes(packed.read(need.inside))
+            else:
+                torch.hub.download_url_to_file(need.url, str(temporary), progress=False)
+            found = hashlib.sha256(temporary.read_bytes()).hexdigest()
+            if need.sha256 and found != need.sha256:
+                raise ValueError(f"its sha256 is {found[:12]}..., expected {need.sha256[:12]}...")
     finally:
-        temporary.unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # nothing came: no empty folders
             for folder in made:
                 folder.rmdir()

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import os
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -272,20 +271,3 @@ def training_order(prompts: PromptList, seed: int) -> Callable[[int], str]:
         return prompts.texts[rows(epoch)[at]]
 
     return prompt_of
-
-
-def write_list(path: Path, prompts: PromptList) -> None:
-    """The texts, one a line, and their hash beside them in <path>.sha256; whole files or none.
-
-    The hash is `prompts.sha256`: of the lines without the last line's end.
-    """
-    for target, text in (
-        (path, "".join(f"{line}\n" for line in prompts.texts)),
-        (path.with_name(path.name + ".sha256"), f"{prompts.sha256}\n"),
-    ):
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-        try:
-            temporary.write_bytes(text.encode())
-            os.replace(temporary, target)
-        finally:
-            temporary.unlink(missing_ok=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from ..run.atomic import whole_file
 from .methods import BASELINE, Method
 from .tables import NOISE, Result, baseline_of, ordered, paired
 
@@ -33,9 +34,8 @@ def canvas(columns: int, rows: int = 1):
 
 
 def save(figure, path: Path) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    figure.savefig(temporary, format="png")
-    temporary.replace(path)
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, format="png")
 
 
 def plot_gamma(path: Path, results: list[Result]) -> bool:

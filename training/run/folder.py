@@ -20,6 +20,8 @@ from pathlib import Path
 
 import torch
 
+from .atomic import whole_file
+
 LATEST = "latest"
 # what a run writes before its first checkpoint, and nothing else: a pattern for each place
 STARTED = {
@@ -40,21 +42,14 @@ class RunFolderError(RuntimeError):
 
 def write_atomic(path: Path, data: bytes, advice: str = AGAIN) -> None:
     """All of it or nothing, on the disk when this returns. Raises RunFolderError on a full disk."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with whole_file(path) as temporary:
+            temporary.write_bytes(data)
     except OSError as error:
         raise RunFolderError(
             f"{path} could not be written ({error.strerror or error}, {len(data)} bytes were "
             f"needed); {advice}"
         ) from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def check_place(path: Path) -> None:

@@ -30,27 +30,6 @@ TONE_REACH = 0.25  # error of a rough background's mean colour that makes it wor
 _BACKDROPS = {(tone, texture): backdrop(tone, texture) for tone in TONES for texture in TEXTURES}
 
 
-def parse_image(image: torch.Tensor) -> list[dict]:
-    """What is seen in one image (3, 64, 64) in [0, 1], largest first: colour, shape, iou, x, y,
-    radius (pixels)."""
-    objects = find_objects(image[None])
-    found = []
-    for row in objects.area.argsort(descending=True).tolist():
-        shape, colour = int(objects.shape[row]), int(objects.colour[row])
-        x, y, radius = objects.place[row, shape].tolist()
-        found.append(
-            {
-                "colour": NAMES[colour] if colour >= 0 else "none",
-                "shape": SHAPES[shape],
-                "iou": float(objects.iou[row, shape]),
-                "x": x,
-                "y": y,
-                "radius": radius,
-            }
-        )
-    return found
-
-
 def _match(colours: list[int], ious: list[list[float]], scene: Scene) -> list[int]:
     """Which piece fills each slot (-1: none): of the asked colour, largest sum of IoU with the
     asked shapes."""

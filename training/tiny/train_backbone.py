@@ -19,7 +19,6 @@ import copy
 import hashlib
 import json
 import math
-import os
 import time
 from pathlib import Path
 from statistics import mean
@@ -27,6 +26,7 @@ from statistics import mean
 import torch
 from safetensors.torch import save_file
 
+from ..run.atomic import whole_file
 from .backbone import new_transformer, shifted
 from .scenes import render, sample_scene
 from .text import TextTable, make_table
@@ -106,12 +106,9 @@ def export(network: torch.nn.Module, out: Path, metadata: dict[str, str]) -> Non
     atomically.
     """
     tensors = {name: value.half().contiguous() for name, value in network.state_dict().items()}
-    save_file(
-        tensors,
-        out / "transformer.tmp",
-        metadata={"format": "async-timestep-tiny-transformer", **metadata},
-    )
-    os.replace(out / "transformer.tmp", out / "transformer.safetensors")
+    about = {"format": "async-timestep-tiny-transformer", **metadata}
+    with whole_file(out / "transformer.safetensors") as temporary:
+        save_file(tensors, temporary, metadata=about)
     lines = [
         f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}"
         for path in sorted(out.glob("*.safetensors"))
@@ -200,18 +197,16 @@ def train(
                 log.write(json.dumps(line) + "\n")
         if step % log_steps == 0 and time.monotonic() - last > save_seconds:
             last = time.monotonic()
-            torch.save(
-                {
-                    "network": network.state_dict(),
-                    "average": average.state_dict(),
-                    "step": step,
-                    "spent": spent,
-                    "optimizers": [o.state_dict() for o in optimizers],
-                    "rng": rng.get_state(),
-                },
-                out / "checkpoint.tmp",
-            )
-            os.replace(out / "checkpoint.tmp", saved)
+            state = {
+                "network": network.state_dict(),
+                "average": average.state_dict(),
+                "step": step,
+                "spent": spent,
+                "optimizers": [o.state_dict() for o in optimizers],
+                "rng": rng.get_state(),
+            }
+            with whole_file(saved) as temporary:
+                torch.save(state, temporary)
             export(average, out, {"steps": str(step), "seed": str(seed)})
     export(
         average,

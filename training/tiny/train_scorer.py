@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
+from ..run.atomic import whole_file
 from .backbone import WEIGHTS
 from .scenes import COLOURS, RELATIONS, SHAPES, TEXTURES, TONES, Scene, render, sample_scene
 from .scorer import FORMAT, ScorerNetwork, caption_ids
@@ -128,8 +128,8 @@ def export(network: ScorerNetwork, out: Path, metadata: dict[str, str]) -> None:
     tensors = {
         name: value.detach().half().contiguous() for name, value in network.state_dict().items()
     }
-    save_file(tensors, out / "scorer.tmp", metadata={"format": FORMAT, **metadata})
-    os.replace(out / "scorer.tmp", out / "scorer.safetensors")
+    with whole_file(out / "scorer.safetensors") as temporary:
+        save_file(tensors, temporary, metadata={"format": FORMAT, **metadata})
 
 
 def train(
