@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
+from async_timestep.report.sheets import sheet
 from async_timestep.training.tiny.scenes import TEXTURES, Scene
 from async_timestep.training.tiny.score import score_images
 
-CELL, MARGIN, LABEL = 192, 6, 260
+CELL = 192
 
 
 def read_images(server, output: dict) -> list[Image.Image]:
@@ -23,32 +24,9 @@ def read_images(server, output: dict) -> list[Image.Image]:
 def save_grid(
     rows: list[list[Image.Image]], columns: list[str], captions: list[str], path: Path
 ) -> None:
-    """A sheet of images: `columns` above (one for all, or one each), `captions` on the left."""
-    left = LABEL if any(captions) else MARGIN
-    width = left + max(len(row) for row in rows) * (CELL + MARGIN)
-    sheet = Image.new("RGB", (width, 34 + len(rows) * (CELL + MARGIN)), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(size=17)
-    for k, text in enumerate(columns):
-        draw.text((left + k * (CELL + MARGIN), 8), text, "black", font)
-    for r, (row, caption) in enumerate(zip(rows, captions, strict=True)):
-        top = 34 + r * (CELL + MARGIN)
-        for line, text in enumerate(wrapped(caption, font, left - 2 * MARGIN)):
-            draw.text((MARGIN, top + 40 + 22 * line), text, "black", font)
-        for k, image in enumerate(row):
-            sheet.paste(
-                image.resize((CELL, CELL), Image.NEAREST), (left + k * (CELL + MARGIN), top)
-            )
-    sheet.save(path)
-
-
-def wrapped(text: str, font: ImageFont.ImageFont, width: float) -> list[str]:
-    lines: list[str] = []
-    for word in text.split():
-        if lines and font.getlength(f"{lines[-1]} {word}") <= width:
-            lines[-1] += f" {word}"
-        else:
-            lines.append(word)
-    return lines
+    """A sheet: `columns` above (a text for all pictures, or for each), `captions` below."""
+    sides = [[p.resize((CELL, CELL), Image.Resampling.NEAREST) for p in row] for row in rows]
+    sheet(sides, above=[columns], below=captions).save(path)
 
 
 def score(images: list[Image.Image], scenes: list[Scene]) -> dict[str, torch.Tensor]:

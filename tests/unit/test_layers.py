@@ -24,7 +24,8 @@ MAY = {  # a room is a folder: its files may import its own, and these
     "training/data": "training/run training/tiny",
     "training/backbones": "training/run training/tiny tpm",
     "training/rewards": "training/run training/tiny report",
-    "training/evaluation": "training/run training/data training/backbones training/rewards tpm",
+    "training/evaluation": "training/run training/data training/backbones training/rewards "
+    "tpm report",
     "training/grpo": "training/run training/data training/backbones training/rewards "
     "training/evaluation tpm",
     "training": "",

@@ -39,7 +39,7 @@ def save(figure, path: Path) -> None:
 
 
 def plot_gamma(path: Path, results: list[Result]) -> bool:
-    """One K: a panel a metric, its mean against gamma, one line a TPM; gamma 0 is the baseline.
+    """One K: a panel per metric, its mean against gamma, one line per TPM; gamma 0 is the baseline.
     Bars are standard errors of the paired difference. False: no TPM to plot."""
     base = baseline_of(results, results[0].steps)
     names = ordered(base.scores.metrics)

@@ -7,14 +7,13 @@ of it.
 from __future__ import annotations
 
 import argparse
-import textwrap
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from tqdm import tqdm
 
+from ...report.sheets import enlarged, picture_of, sheet
 from .backbone import WEIGHTS, TinyBackbone, simple_sigmas
 from .sampling import generate
 from .scenes import KINDS, TEXTURES, Scene, held_out_scenes
@@ -27,19 +26,12 @@ def picture(
     images: torch.Tensor, captions: list[str], columns: int = 8, zoom: int = 2
 ) -> Image.Image:
     """A grid of (B, 3, H, W) images with their captions below."""
-    cell, text = images.shape[-1] * zoom, 46
-    rows = -(-len(images) // columns)
-    sheet = Image.new("RGB", (columns * (cell + 8), rows * (cell + text)), "white")
-    draw = ImageDraw.Draw(sheet)
-    for i, (image, caption) in enumerate(zip(images, captions, strict=True)):
-        x, y = (i % columns) * (cell + 8) + 4, (i // columns) * (cell + text)
-        array = (image.movedim(0, -1).clamp(0, 1) * 255).round().numpy().astype(np.uint8)
-        sheet.paste(Image.fromarray(array).resize((cell, cell), Image.NEAREST), (x, y))
-        lines = textwrap.wrap(caption.removesuffix(" background"), 25)[:4]
-        draw.multiline_text(
-            (x, y + cell + 1), "\n".join(lines), fill="black", font_size=10, spacing=1
-        )
-    return sheet
+    pictures = [enlarged(picture_of(image), zoom) for image in images]
+    texts = [caption.removesuffix(" background") for caption in captions]
+    starts = range(0, len(pictures), columns)
+    return sheet(
+        [pictures[i : i + columns] for i in starts], below=[texts[i : i + columns] for i in starts]
+    )
 
 
 def table(scores: dict[str, torch.Tensor], scenes: list[Scene]) -> str:
