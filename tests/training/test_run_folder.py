@@ -255,6 +255,7 @@ def test_only_the_trainer_s_own_temporary_files_are_cleared(tmp_path):
     folder.create(False)
     folder.save({"iteration": 1})
     mine = [tmp_path / ".notes.tmp", tmp_path / "samples" / ".a.tmp", tmp_path / "sub" / ".1.2.tmp"]
+    mine += [tmp_path / ".notes.txt.7.tmp", tmp_path / "samples" / ".cover.png.7.tmp"]
     own = [tmp_path / ".config.yaml.77.tmp", tmp_path / "checkpoints" / ".000002.pt.1234.tmp"]
     (tmp_path / "sub").mkdir()
     for path in mine + own:

@@ -21,6 +21,8 @@ from pathlib import Path
 import torch
 
 from .atomic import whole_file
+from .content import CONTENT, content_sha256, is_whole
+from .lock import LOCK, holder, locked
 
 LATEST = "latest"
 # what a run writes before its first checkpoint, and nothing else: a pattern for each place
@@ -31,7 +33,11 @@ STARTED = {
     "checkpoints": r"",
     "tensorboard": r"events\.out\.tfevents\..*",
 }
-TEMPORARY = r"\..+\.(\d+|png)\.tmp"
+# what `whole_file` leaves beside a file of ours when the process is killed
+TEMPORARY = (
+    r"\.(config\.yaml|prompts\.txt|(metrics|validation)\.jsonl|README\.md|latest|\d{6}\.(pt|png)"
+    r"|tpm(_last)?\.safetensors)\.\d+\.tmp"
+)
 RESUME = "the last checkpoint is whole: make room and go on with --resume."
 AGAIN = "make room and give the same command again."
 
@@ -107,6 +113,26 @@ class RunFolder:
             ) from None
         return said
 
+    @contextlib.contextmanager
+    def only_here(self) -> Iterator[None]:
+        """As long as this lasts no other process trains in the folder. Raises RunFolderError where
+        one does."""
+        new = not self.path.exists()
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = self.path / LOCK
+        try:
+            with locked(lock) as free:
+                if not free:
+                    raise RunFolderError(
+                        f"{self.path} is in use: {holder(lock)} trains there; wait for it, or "
+                        "choose another --out."
+                    )
+                yield
+        finally:
+            with contextlib.suppress(OSError):
+                if new:
+                    self.path.rmdir()  # where nothing was made in it
+
     def saved(self) -> list[Path]:
         """The checkpoints, oldest first; whole even where a full disk left no pointer to one."""
         return sorted(self.checkpoints.glob("[0-9]*.pt"))
@@ -116,7 +142,7 @@ class RunFolder:
         for place, pattern in STARTED.items():
             folder = self.path / place
             for entry in sorted(folder.iterdir()) if folder.is_dir() else ():
-                if not re.fullmatch(f"{pattern}|{TEMPORARY}", entry.name):
+                if not re.fullmatch(f"{pattern}|{TEMPORARY}|{re.escape(LOCK)}", entry.name):
                     return entry.relative_to(self.path).as_posix()
         return ""
 
@@ -124,7 +150,7 @@ class RunFolder:
         """Moves what an aborted start left into a folder of its own: it may have been looked at, or
         changed by hand."""
         there = self.path.iterdir() if self.path.is_dir() else ()
-        left = [entry for entry in there if not entry.name.startswith("aborted_")]
+        left = [e for e in there if not e.name.startswith("aborted_") and e.name != LOCK]
         if not any(p.is_file() or any(p.iterdir()) for p in left):
             return ""
         numbers = [int(p.name.removeprefix("aborted_")) for p in self.path.glob("aborted_*")]
@@ -150,9 +176,9 @@ class RunFolder:
         )
 
     def save(self, state: dict) -> Path:
-        """Writes checkpoints/<iteration>.pt, then the pointer, then drops the oldest."""
+        """Writes checkpoints/<iteration>.pt, then the pointer to it, then drops the oldest."""
         buffer = io.BytesIO()
-        torch.save(state, buffer)
+        torch.save({**state, CONTENT: content_sha256(state)}, buffer)
         path = self.checkpoints / f"{state['iteration']:06d}.pt"
         write_atomic(path, buffer.getvalue(), self.advice())
         write_atomic(self.checkpoints / LATEST, path.name.encode(), self.advice())
@@ -162,18 +188,25 @@ class RunFolder:
         return path
 
     def load(self) -> dict:
-        """The newest checkpoint. Raises RunFolderError where it cannot be read."""
+        """The newest checkpoint. Raises RunFolderError where it cannot be read or is damaged, and
+        names the newest one that is whole."""
         pointer = self.checkpoints / LATEST
         path = self.saved()[-1]
         if pointer.exists():
-            path = self.checkpoints / pointer.read_text("utf-8").strip()
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # pickle, zip and torch each raise their own
-            raise RunFolderError(
-                f"{path} cannot be read ({type(error).__name__}), expected a checkpoint of this "
-                f"trainer; write the name of an older one into {self.checkpoints / LATEST}."
-            ) from None
+            path = self.checkpoints / pointer.read_text("utf-8", "replace").strip()
+        state, wrong = read_checkpoint(path)
+        if not wrong:
+            return state
+        others = (p.name for p in reversed(self.saved()) if p != path and not read_checkpoint(p)[1])
+        whole = next(others, "")
+        raise RunFolderError(
+            f"{path} {wrong}, expected a checkpoint of this trainer; "
+            + (
+                f"{whole} is whole: write that name into {pointer} and go on from there."
+                if whole
+                else "no other one is whole: start again in another --out."
+            )
+        )
 
     def text(self, name: str, text: str) -> None:
         write_atomic(self.path / name, text.encode(), self.advice())
@@ -199,20 +232,60 @@ class RunFolder:
         return RESUME if self.saved() else AGAIN
 
     def records(self, name: str) -> list[dict]:
-        """The whole lines of a .jsonl file; a half one at the end of a killed run is left out."""
-        path = self.path / name
-        found = []
-        for line in path.read_text("utf-8").splitlines() if path.exists() else ():
-            try:
-                found.append(json.loads(line))
-            except ValueError:
-                break
-        return found
+        """The records of a .jsonl file; a line that is none is left out."""
+        return [record for record in self.lines(name) if record]
 
-    def truncate(self, name: str, iteration: int) -> None:
-        """Keeps what was recorded up to an iteration: what comes after is made again."""
-        kept = [r for r in self.records(name) if r["iteration"] <= iteration]
+    def lines(self, name: str) -> list[dict]:
+        """A record per line, an empty one where the line is none."""
+        path = self.path / name
+        text = path.read_text("utf-8", "replace") if path.exists() else ""
+        return [record_of(line) for line in text.split("\n")[: text.count("\n")]]
+
+    def truncate(self, name: str, iteration: int) -> str:
+        """Keeps what was recorded up to an iteration: what comes after is made again. Where a line
+        is no record, the file as it was stays beside it; returns a sentence that says so, or ""."""
+        found = self.lines(name)  # half a line at the end of a killed run is none
+        said = ""
+        if not all(found):
+            aside = self.set_aside(name)
+            said = (
+                f"{self.path / name} has {found.count({})} lines that cannot be read; they are "
+                f"left out, and the file as it was is {aside}."
+            )
+        kept = [r for r in found if r and r["iteration"] <= iteration]
         self.text(name, "".join(json.dumps(record) + "\n" for record in kept))
+        return said
+
+    def set_aside(self, name: str) -> Path:
+        """A copy of a damaged file under a name that is free."""
+        number = 1
+        while (aside := self.path / f"{name}.damaged_{number}").exists():
+            number += 1
+        with self.writing(aside.name), whole_file(aside) as temporary:
+            temporary.write_bytes((self.path / name).read_bytes())
+        return aside
+
+
+def record_of(line: str) -> dict:
+    """A line's record: an object with the iteration that it is of. Empty where it is none."""
+    with contextlib.suppress(ValueError, RecursionError):
+        record = json.loads(line)
+        if isinstance(record, dict) and isinstance(record.get("iteration"), int):
+            return record
+    return {}
+
+
+def read_checkpoint(path: Path) -> tuple[dict, str]:
+    """A checkpoint's content, and what is wrong with it, or ""."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # pickle, zip and torch each raise their own
+        return {}, f"cannot be read ({type(error).__name__})"
+    if not isinstance(state, dict) or not isinstance(state.get("iteration"), int):
+        return {}, "holds something else"
+    if not is_whole(state):
+        return {}, "is damaged: its content is not what was written"
+    return state, ""
 
 
 def command(out: Path, how: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import difflib
+import glob
 import hashlib
 import json
 import re
@@ -70,7 +71,8 @@ def parse(
         if wrong := wrong_file(path):
             stop(prog, wrong)
     parser = parser_of(prog, description, more)
-    parser.default_config_files = [str(path) for path in files]
+    # jsonargparse takes these for patterns, and a pattern without a file for nothing
+    parser.default_config_files = [glob.escape(str(path.absolute())) for path in files]
     try:
         namespace = parser.parse_args(arguments)
         made = parser.instantiate(namespace)

@@ -1,0 +1,224 @@
+"""A run folder that was damaged or touched: said in a sentence, and nothing in it is lost."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from async_timestep.training.grpo import command as train_command
+from async_timestep.training.run.content import CONTENT, content_sha256, is_whole
+from async_timestep.training.run.folder import RunFolder, RunFolderError
+from async_timestep.training.run.settings import parse
+
+ROOT = Path(__file__).resolve().parents[2]
+SMALL = [
+    "--preset=tiny", "--backbone.precision=fp32", "--grpo.lr=1e-3", "--grpo.group=4",
+    "--grpo.minibatch=2", "--grpo.prompts=1", "--steps=2", "--data.validation_prompts=4",
+    "--log.samples_every=0", "--log.samples=0", "--log.best=false", "--log.checkpoint_every=1",
+    "--threads=1", "--iterations=3", "--grpo.lr_schedule=constant",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A run of three iterations with two checkpoints."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    assert train_command.main([*SMALL, "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture
+def run(finished, tmp_path) -> Path:
+    return Path(shutil.copytree(finished, tmp_path / "run"))
+
+
+def resume(out: Path, capsys, *more: str) -> tuple[int, str]:
+    """(exit code, the last line on stderr)."""
+    capsys.readouterr()
+    try:
+        code = train_command.main(["--resume", "--out", str(out), *more])
+    except SystemExit as stopped:
+        code = stopped.code
+    return code, capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def places_of_tensors(path: Path) -> list[tuple[int, int]]:
+    """(start, length) in the file of every tensor's values."""
+    found = []
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            if "/data/" in entry.filename and entry.file_size:
+                with open(path, "rb") as file:
+                    file.seek(entry.header_offset + 26)
+                    name, extra = (int.from_bytes(file.read(2), "little") for _ in range(2))
+                found.append((entry.header_offset + 30 + name + extra, entry.file_size))
+    return found
+
+
+# --- checkpoints
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 0.75, 1.0])
+def test_a_flipped_bit_is_found_and_the_newest_whole_checkpoint_named(run, capsys, share):
+    path = run / "checkpoints" / "000003.pt"
+    places = places_of_tensors(path)
+    start, length = places[round(share * (len(places) - 1))]
+    data = bytearray(path.read_bytes())
+    data[start + length // 2] ^= 4
+    path.write_bytes(data)
+    assert torch.load(path, weights_only=True)["iteration"] == 3, "torch itself does not mind"
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    code, sentence = resume(run, capsys)
+    assert code == 1 and "000003.pt is damaged" in sentence and "000002.pt is whole" in sentence
+    assert before == {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
+    (run / "checkpoints" / "latest").write_text("000002.pt")  # as the sentence says
+    assert resume(run, capsys)[0] == 0
+
+
+@pytest.mark.parametrize("gone", ["optimizer", "module", "best", "iteration"])
+def test_a_checkpoint_that_lacks_something_is_refused(run, capsys, gone):
+    path = run / "checkpoints" / "000003.pt"
+    state = torch.load(path, weights_only=True)
+    del state[gone]
+    torch.save(state, path)
+    code, sentence = resume(run, capsys)
+    assert code == 1 and "000003.pt" in sentence and "000002.pt is whole" in sentence
+
+
+def test_where_no_checkpoint_is_whole_nothing_is_promised(run, capsys):
+    for path in (run / "checkpoints").glob("*.pt"):
+        path.write_bytes(path.read_bytes()[:500])
+    code, sentence = resume(run, capsys)
+    assert code == 1 and "no other one is whole" in sentence and "another --out" in sentence
+
+
+def test_a_checkpoint_of_an_older_trainer_has_no_hash(tmp_path):
+    state = {"iteration": 1, "value": torch.rand(3)}
+    assert is_whole(state) and is_whole({**state, CONTENT: content_sha256(state)})
+    folder = RunFolder(tmp_path)
+    folder.create(False)
+    torch.save(state, folder.checkpoints / "000001.pt")
+    assert torch.equal(folder.load()["value"], state["value"])
+
+
+def test_the_hash_is_of_names_types_shapes_and_values():
+    state = {"a": torch.zeros(2, 3), "b": [1, 2.5, None, True, "x"], "c": {"d": torch.ones(())}}
+    others = [
+        {**state, "a": torch.zeros(3, 2)}, {**state, "a": torch.zeros(2, 3, dtype=torch.float64)},
+        {**state, "b": [1, 2.5, None, 1, "x"]}, {**state, "b": [1, 2.5, None, True]},
+        {**state, "c": {"e": torch.ones(())}}, {**state, "c": {}}, {**state, "e": 1},
+        {**state, "a": torch.zeros(2, 3, dtype=torch.bfloat16)},
+    ]  # fmt: skip
+    hashes = [content_sha256(s) for s in (state, *others)]
+    assert len(set(hashes)) == len(hashes)
+    copy = {"a": torch.zeros(3, 2).T, "b": list(state["b"]), "c": {"d": torch.ones(())}}
+    assert content_sha256(copy) == hashes[0]
+
+
+# --- records
+
+
+@pytest.mark.parametrize("line", ["", "{", "[1]", '{"kl": 1}', '{"iteration": "2"}', "\ufffd"])
+def test_a_broken_line_costs_no_other_line(run, capsys, caplog, line):
+    path = run / "metrics.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], line, *lines[1:]]) + "\n")
+    touched = path.read_bytes()
+    assert resume(run, capsys)[0] == 0
+    assert path.read_text().splitlines() == lines
+    assert (run / "metrics.jsonl.damaged_1").read_bytes() == touched
+    assert "1 lines that cannot be read" in caplog.text and "damaged_1" in caplog.text
+    assert resume(run, capsys)[0] == 0  # mended: nothing is set aside any more
+    assert not (run / "metrics.jsonl.damaged_2").exists()
+
+
+def test_half_a_line_at_the_end_is_what_a_kill_leaves(run, capsys, caplog):
+    path = run / "metrics.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(lines) + '\n{"iteration": 4, "k')
+    assert resume(run, capsys)[0] == 0
+    assert path.read_text().splitlines() == lines
+    assert "cannot be read" not in caplog.text and not list(run.glob("*.damaged_*"))
+
+
+# --- settings
+
+
+@pytest.mark.parametrize("name", ["a[1]", "a*b", "~x", "with blank", "ü"])
+def test_a_run_brings_its_own_settings_whatever_it_is_called(finished, tmp_path, name):
+    out = Path(shutil.copytree(finished, tmp_path / name))
+    base = train_command.settings_of_run(["--resume", "--out", str(out)])
+    config = parse(["--resume"], more=train_command.options, base=base)[0]
+    assert config.iterations == 3 and config.grpo.group == 4 and config.grpo.lr == 1e-3
+
+
+@pytest.mark.parametrize("damage", ["gone", "a folder", "empty"])
+def test_without_its_settings_a_run_is_not_gone_on_with(run, capsys, damage):
+    """A default preset would take their place, with other rewards and files."""
+    (run / "config.yaml").unlink()
+    if damage == "a folder":
+        (run / "config.yaml").mkdir()
+    elif damage == "empty":
+        (run / "config.yaml").write_text("")
+    code, sentence = resume(run, capsys)
+    assert code == 2 and "config.yaml" in sentence and "settings" in sentence
+    if damage == "gone":
+        assert resume(run, capsys, *SMALL)[0] == 0  # given as they were
+
+
+# --- two at once
+
+
+def test_two_trainers_do_not_share_a_folder(run, capsys):
+    with RunFolder(run).only_here():
+        code, sentence = resume(run, capsys)
+        assert code == 1 and f"{run} is in use: process " in sentence
+    assert resume(run, capsys)[0] == 0
+    assert not (run / ".lock").exists()
+
+
+def test_a_killed_trainer_leaves_no_lock_behind(run, capsys):
+    code = (
+        f"import sys, time; sys.path.insert(0, {str(ROOT / 'training')!r})\n"
+        "from async_timestep.training.run.lock import locked\n"
+        "from pathlib import Path\n"
+        "with locked(Path(sys.argv[1])) as free:\n"
+        "    print(free, flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    lock = run / ".lock"
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, lock],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert other.stdout.readline() == "True\n"
+    with (
+        pytest.raises(RunFolderError, match=f"process {other.pid} on "),
+        RunFolder(run).only_here(),
+    ):
+        pass
+    other.send_signal(signal.SIGKILL)
+    other.wait()
+    assert lock.exists()
+    assert resume(run, capsys)[0] == 0 and not lock.exists()
+
+
+def test_a_start_beside_a_start_moves_nothing_aside(tmp_path, capsys):
+    """The first has no checkpoint yet, so its files look like those of an aborted start."""
+    out = tmp_path / "run"
+    with RunFolder(out).only_here():
+        RunFolder(out).create(False)
+        (out / "config.yaml").write_text("of the first\n")
+        capsys.readouterr()
+        assert train_command.main([*SMALL, "--out", str(out)]) == 1
+        assert "is in use" in capsys.readouterr().err
+        assert (out / "config.yaml").read_text() == "of the first\n"
+
+    assert not list(out.glob("aborted_*"))
