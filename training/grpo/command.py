@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import sys
 from pathlib import Path
 
-from ..run.choice import TINY, with_preset
+from ..run.choice import TINY, names_a_model, with_preset
 from ..run.config import Config
 from ..run.console import Report
 from ..run.installed import require_for
 from ..run.settings import parse, to_yaml
-from ..run.stopping import Stopped
+from ..run.stopping import Stopped, stop
 
 
 def options(parser) -> None:
@@ -80,13 +81,15 @@ def run(config: Config, rest: argparse.Namespace, out: Path, report: Report) -> 
         if folder is not None:
             folder.check(rest.resume)  # nothing is made before all that is asked for is there
         parts = build(config, world)
-        if folder is not None:
-            if said := folder.create(rest.resume):
-                report.say(said)
-            if not rest.resume:
-                folder.text("config.yaml", to_yaml(parts.config))
-                folder.text("prompts.txt", "\n".join(parts.prompts.texts) + "\n")
-        with shown:
+        with contextlib.ExitStack() as stack:
+            if folder is not None:
+                stack.enter_context(folder.only_here())
+                if said := folder.create(rest.resume):
+                    report.say(said)
+                if not rest.resume:
+                    folder.text("config.yaml", to_yaml(parts.config))
+                    folder.text("prompts.txt", "\n".join(parts.prompts.texts) + "\n")
+            stack.enter_context(shown)
             reason = train(parts, folder, rest.resume, shown.log)
         if world.main:
             stopped = f"Stopped by {reason}; go on with: {go_on}"
@@ -118,5 +121,13 @@ def settings_of_run(arguments: list[str]) -> Path | None:
         return None
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--out", nargs="?", default=f"runs/{TINY}")
-    config = Path(parser.parse_known_args(arguments)[0].out or "") / "config.yaml"
-    return config if config.exists() else None
+    out = Path(parser.parse_known_args(arguments)[0].out or "")
+    config = out / "config.yaml"
+    checkpoints = list(out.glob("checkpoints/*.pt"))
+    if checkpoints and not config.is_file() and not names_a_model(arguments):
+        stop(
+            "train_tpm.py",
+            f"--resume finds no {config}, expected the settings of the run; put it back, or give "
+            "them as they were (--preset, --config, ...).",
+        )
+    return config if config.is_file() else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..data.identity import difference
 from ..run import distributed
 from ..run.folder import RunFolder, RunFolderError
@@ -26,18 +28,23 @@ def checkpoint(parts: Parts, folder: RunFolder, done: int, best: dict, spent: fl
     )
 
 
-def restore(parts: Parts, folder: RunFolder | None, resume: bool) -> tuple[int, dict, float]:
+def restore(
+    parts: Parts, folder: RunFolder | None, resume: bool, log: Callable[[str, dict], None]
+) -> tuple[int, dict, float]:
     """(iterations done, best, seconds spent), with the module and optimizer set on every rank.
-    Raises RunFolderError where the checkpoint is of other settings or prompts."""
+    log is told by "said" what of the folder could not be read. Raises RunFolderError where the
+    checkpoint is of other settings or prompts."""
     if not resume:
         return 0, {}, 0.0
     state = folder.load() if folder is not None else None
     if folder is not None:
         refuse_other(state, parts)
-        folder.truncate("metrics.jsonl", state["iteration"])
+        said = [folder.truncate("metrics.jsonl", state["iteration"])]
         # a validation comes after the checkpoint of its iteration: what that does not know of is
         # made again
-        folder.truncate("validation.jsonl", state["best"].get("validated", -1))
+        said += [folder.truncate("validation.jsonl", state["best"].get("validated", -1))]
+        for sentence in filter(None, said):
+            log("said", {"text": sentence})
     state = distributed.share(parts.world, state)
     parts.module.load_state_dict(state["module"])
     parts.optimizer.load_state_dict(state["optimizer"])

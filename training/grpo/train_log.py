@@ -33,6 +33,8 @@ class TrainLog:
 
     def log(self, kind: str, record: dict) -> None:
         """One event of trainer.train."""
+        if kind == "said":
+            self.report.say(record["text"])
         if kind == "start":
             self.report.begin("training", self.config.iterations, record["iteration"])
         if kind == "iteration":

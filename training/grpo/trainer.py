@@ -168,10 +168,10 @@ def train(
     """Runs until the last iteration, max_hours or a signal; returns why it ended ("" = done).
 
     folder: rank 0's run folder, already created. log(kind, record) is told of "start", "iteration",
-    "validation" and "checkpoint" as they happen.
+    "validation" and "checkpoint" as they happen, and by "said" of a sentence for the user.
     """
     config, world = parts.config, parts.world
-    first, best, spent = restore(parts, folder, resume)
+    first, best, spent = restore(parts, folder, resume, log)
     stop, start = Stop(), time.monotonic()
     idle = [] if folder is None else idle_at_the_end(folder.records("metrics.jsonl"))
     done = first
