@@ -72,7 +72,7 @@ def places_of_tensors(path: Path) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 0.75, 1.0])
-def test_a_flipped_bit_is_found_and_the_newest_whole_checkpoint_named(run, capsys, share):
+def test_a_flipped_bit_is_found_and_the_newest_whole_checkpoint_named(run, share):
     path = run / "checkpoints" / "000003.pt"
     places = places_of_tensors(path)
     start, length = places[round(share * (len(places) - 1))]
@@ -80,29 +80,36 @@ def test_a_flipped_bit_is_found_and_the_newest_whole_checkpoint_named(run, capsy
     data[start + length // 2] ^= 4
     path.write_bytes(data)
     assert torch.load(path, weights_only=True)["iteration"] == 3, "torch itself does not mind"
+    with pytest.raises(RunFolderError, match="000003.pt is damaged.*000002.pt is whole"):
+        RunFolder(run).load()
+
+
+def test_a_refused_run_is_left_as_it_was_and_goes_on_as_the_sentence_says(run, capsys):
+    path = run / "checkpoints" / "000003.pt"
+    path.write_bytes(path.read_bytes()[:500])
     before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
     code, sentence = resume(run, capsys)
-    assert code == 1 and "000003.pt is damaged" in sentence and "000002.pt is whole" in sentence
+    assert code == 1 and "000003.pt cannot be read" in sentence and "000002.pt is whole" in sentence
     assert before == {p: p.read_bytes() for p in run.rglob("*") if p.is_file()}
-    (run / "checkpoints" / "latest").write_text("000002.pt")  # as the sentence says
+    (run / "checkpoints" / "latest").write_text("000002.pt")
     assert resume(run, capsys)[0] == 0
 
 
 @pytest.mark.parametrize("gone", ["optimizer", "module", "best", "iteration"])
-def test_a_checkpoint_that_lacks_something_is_refused(run, capsys, gone):
+def test_a_checkpoint_that_lacks_something_is_refused(run, gone):
     path = run / "checkpoints" / "000003.pt"
     state = torch.load(path, weights_only=True)
     del state[gone]
     torch.save(state, path)
-    code, sentence = resume(run, capsys)
-    assert code == 1 and "000003.pt" in sentence and "000002.pt is whole" in sentence
+    with pytest.raises(RunFolderError, match="000003.pt .*000002.pt is whole"):
+        RunFolder(run).load()
 
 
-def test_where_no_checkpoint_is_whole_nothing_is_promised(run, capsys):
+def test_where_no_checkpoint_is_whole_nothing_is_promised(run):
     for path in (run / "checkpoints").glob("*.pt"):
         path.write_bytes(path.read_bytes()[:500])
-    code, sentence = resume(run, capsys)
-    assert code == 1 and "no other one is whole" in sentence and "another --out" in sentence
+    with pytest.raises(RunFolderError, match="no other one is whole.*another --out"):
+        RunFolder(run).load()
 
 
 def test_a_checkpoint_of_an_older_trainer_has_no_hash(tmp_path):
@@ -132,17 +139,26 @@ def test_the_hash_is_of_names_types_shapes_and_values():
 
 
 @pytest.mark.parametrize("line", ["", "{", "[1]", '{"kl": 1}', '{"iteration": "2"}', "\ufffd"])
-def test_a_broken_line_costs_no_other_line(run, capsys, line):
+def test_a_broken_line_costs_no_other_line(run, line):
     path = run / "metrics.jsonl"
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], line, *lines[1:]]) + "\n")
     touched = path.read_bytes()
-    code, text = resumed(run, capsys)
-    assert code == 0 and path.read_text().splitlines() == lines
+    said = RunFolder(run).truncate("metrics.jsonl", 3)
+    assert path.read_text().splitlines() == lines
     assert (run / "metrics.jsonl.damaged_1").read_bytes() == touched
-    assert "1 lines that cannot be read" in text and "metrics.jsonl.damaged_1" in text
-    assert resume(run, capsys)[0] == 0  # mended: nothing is set aside any more
+    assert "1 lines that cannot be read" in said and "metrics.jsonl.damaged_1" in said
+    assert RunFolder(run).truncate("metrics.jsonl", 3) == ""  # mended: nothing is set aside
     assert not (run / "metrics.jsonl.damaged_2").exists()
+
+
+def test_what_could_not_be_read_is_said_where_the_run_goes_on(run, capsys):
+    path = run / "metrics.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], "{", *lines[1:]]) + "\n")
+    code, text = resumed(run, capsys)
+    assert code == 0 and "metrics.jsonl.damaged_1" in text
+    assert path.read_text().splitlines() == lines
 
 
 def test_half_a_line_at_the_end_is_what_a_kill_leaves(run, capsys):
