@@ -140,6 +140,13 @@ def load_file(config: DataConfig, split: str) -> PromptList:
                   short(config.validation))  # fmt: skip
 
 
+@functools.cache  # a second of work, and several measurements in one process ask for the same
+def training_scenes(seed: int) -> PromptList:
+    rng = torch.Generator().manual_seed(seed)
+    scenes = [sample_scene(rng, held_out=False) for _ in range(SCENES)]
+    return listed([Prompt(s.caption, s.kind) for s in scenes], "scenes, training combinations")
+
+
 def load_scenes(config: DataConfig, split: str) -> PromptList:
     """The embedded model's grammar: nothing is read.
 
@@ -149,9 +156,7 @@ def load_scenes(config: DataConfig, split: str) -> PromptList:
     laboratory's mix also has single objects and counts, which have no held-out combinations.)
     """
     if split == "train":
-        rng = torch.Generator().manual_seed(config.seed)
-        scenes = [sample_scene(rng, held_out=False) for _ in range(SCENES)]
-        return listed([Prompt(s.caption, s.kind) for s in scenes], "scenes, training combinations")
+        return training_scenes(config.seed)
     check = held_out_scenes(config.validation_prompts, config.seed + 1, compositions_only=True)
     if split == "validation":
         return listed([Prompt(s.caption, s.kind) for s in check], "scenes, held-out combinations")
