@@ -12,7 +12,7 @@ import torch
 from comfy.ldm.flux.layers import ModulationOut, timestep_embedding
 
 from ...maps.time_rows import Rows
-from .hooks import Length, Vectors, as_per_token, per_token, token_grid
+from .hooks import Length, Replaced, Vectors, as_per_token, per_token, token_grid
 
 CHROMA_TIME = 16  # channels of the time in the approximator's input
 CHROMA_ROWS = 16  # rows that go through the approximator together
@@ -137,17 +137,6 @@ def install_chroma(network, rows: Rows, size) -> list:
         index, parts = places.in_output(), zip(own, other, strict=True)
         return tuple(as_per_token(per_token(a, b, index)) for a, b in parts)
 
-    network.get_modulations = get_modulations
     lengths = [places.image.of_output(network.img_in), places.text.of_output(network.txt_in)]
     approximator = network.distilled_guidance_layer.register_forward_hook(approximate)
-    return [Restore(network, "get_modulations"), *lengths, approximator]
-
-
-class Restore:
-    """Takes an attribute off an instance, so that the class's own shows again."""
-
-    def __init__(self, owner, name: str):
-        self.owner, self.name = owner, name
-
-    def remove(self) -> None:
-        vars(self.owner).pop(self.name, None)
+    return [Replaced(network, "get_modulations", get_modulations), *lengths, approximator]

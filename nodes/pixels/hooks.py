@@ -9,6 +9,7 @@ tokens at that time keep the network's bits.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -131,3 +132,31 @@ class Length:
             self.tokens = args[0].shape[1]
 
         return module.register_forward_pre_hook(hook)
+
+
+class Replaced:
+    """An attribute of an instance with another value, until `remove`: what stood on the instance
+    before, another pack's say, comes back; where nothing did, the class's own shows again."""
+
+    MISSING = object()
+
+    def __init__(self, owner, name: str, value):
+        self.owner, self.name = owner, name
+        self.before = vars(owner).get(name, self.MISSING)
+        setattr(owner, name, value)
+
+    def remove(self) -> None:
+        if self.before is self.MISSING:
+            delattr(self.owner, self.name)
+        else:
+            setattr(self.owner, self.name, self.before)
+
+
+@contextmanager
+def swapped(owner, name: str, value):
+    """`Replaced` for the length of a `with`, whatever happens inside."""
+    replaced = Replaced(owner, name, value)
+    try:
+        yield
+    finally:
+        replaced.remove()

@@ -17,6 +17,7 @@ from comfy.samplers import add_area_dims
 
 from ...maps.time_rows import Rows, chunks, distinct
 from .families import family_of, uncompiled
+from .hooks import swapped
 from .video import token_times
 
 Box = tuple[slice, ...]
@@ -164,20 +165,6 @@ def pixelwise(original: Callable[..., torch.Tensor], sigma: torch.Tensor):
         return out.view(shape).movedim(-1, 1).contiguous()
 
     return over_pixels
-
-
-@contextmanager
-def swapped(owner, name: str, value):
-    """An attribute of the instance for a while; what stood on the instance before comes back."""
-    kept = vars(owner).get(name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        if kept is None:
-            delattr(owner, name)
-        else:
-            setattr(owner, name, kept)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from ...report.trace import Trace
 from ...tpm.conditioning import PERCENT_UNIT, grid_index
 from ...tpm.policies import Decision, Policy, Scaled, State
 from ..pixels.families import family_of
+from ..pixels.hooks import swapped
 from ..pixels.masking import Region
 from ..pixels.run import PixelRun
 from ..pixels.scope import pixel_map
@@ -228,19 +229,12 @@ def apply_model(
     window = transformer_options.get("context_window")
     if getattr(window, "dim", None) == 0:  # the host cuts the batch into windows: so must u*
         u_star = window.get_tensor(u_star, dim=0)
-    kept = vars(base).get("process_timestep")  # another pack may have put one on the instance
 
     def process_timestep(timestep, **extra):
         return original(tile(u_star, timestep), **extra)
 
-    base.process_timestep = process_timestep
-    try:
+    with swapped(base, "process_timestep", process_timestep):
         return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
-    finally:
-        if kept is None:
-            del base.process_timestep
-        else:
-            base.process_timestep = kept
 
 
 def tile(u_star: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
