@@ -119,7 +119,7 @@ def variants(case: Case) -> dict:
     """name -> (model, sampler)."""
     import comfy.samplers
 
-    masking, nodes = pack("nodes.pixels.masking"), pack("nodes.run.asyndm")
+    masking, nodes = pack("nodes.run.region"), pack("nodes.run.asyndm")
     hard = torch.zeros(1, *case.latent.shape[2:])
     edge = hard.shape[1] // 4
     hard[:, edge:-edge, edge:-edge] = 1

@@ -10,8 +10,8 @@ from comfy_api.latest import io
 
 from .host import schema
 from .inputs import ALIASES, CATEGORY
-from .pixels.masking import MODES, Region
 from .run.checks import require_finite
+from .run.region import MODES, Region
 from .run.words import word_columns
 
 RegionType = io.Custom("ASYNDM_REGION")

@@ -21,9 +21,9 @@ from .inputs import (
     scale_input,
     trace_output,
 )
-from .pixels.masking import Region
 from .region_mask import mask_input, region_input, region_of
 from .run.hook import attach
+from .run.region import Region
 
 
 def full_schedule(

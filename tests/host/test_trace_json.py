@@ -42,7 +42,7 @@ def test_a_batch_of_three_is_three_samples(pack, families):
 
 @pytest.mark.parametrize("batch", [1, 2, 3])
 def test_a_map_is_smallest_mean_and_largest_of_all_images(pack, families, quarter, batch):
-    policy, region = pack("tpm.policies").Constant(0.4), pack("nodes.pixels.masking").Region
+    policy, region = pack("tpm.policies").Constant(0.4), pack("nodes.run.region").Region
     region = region("mask", mask=quarter)
     model, trace = pack("nodes.run.hook").attach(families["sd35"][0], policy, region=region)
     sample(families["sd35"], model, batch=batch)
