@@ -61,7 +61,7 @@ def watch_streams(network, places: Sequences) -> list:
 
 
 def modulate(vectors: Vectors, module, index) -> torch.utils.hooks.RemovableHandle:
-    """Hook on a Modulation: shift, scale and gate a token."""
+    """Hook on a Modulation: shift, scale and gate per token."""
 
     def hook(module, args, out):
         extra = module.forward(vectors.of(args[0]))
@@ -71,9 +71,10 @@ def modulate(vectors: Vectors, module, index) -> torch.utils.hooks.RemovableHand
     return module.register_forward_hook(hook)
 
 
-def gathered(own: ModulationOut, extra: ModulationOut, index: torch.Tensor) -> ModulationOut:
-    parts = {n: per_token(getattr(own, n), getattr(extra, n), index) for n in vars(own)}
-    return replace(own, **parts)
+def gathered(base: ModulationOut, extra: ModulationOut, index: torch.Tensor) -> ModulationOut:
+    """Shift, scale and gate per token, as `per_token`."""
+    parts = {n: per_token(getattr(base, n), getattr(extra, n), index) for n in vars(base)}
+    return replace(base, **parts)
 
 
 def install(network, rows: Rows, size, time_factor=1000.0, references_first=False) -> list:
@@ -126,15 +127,15 @@ def install_chroma(network, rows: Rows, size) -> list:
     original = network.get_modulations
 
     def get_modulations(tensor, block_type, *, idx=0):
-        own, other = (original(t, block_type, idx=idx) for t in (tensor, extra[0]))
+        base, other = (original(t, block_type, idx=idx) for t in (tensor, extra[0]))
         if block_type == "double_txt":
-            return own
+            return base
         if block_type == "single":
-            return gathered(own, other, places.in_joint())
+            return gathered(base, other, places.in_joint())
         if block_type == "double_img":
             index = places.in_image()
-            return tuple(gathered(a, b, index) for a, b in zip(own, other, strict=True))
-        index, parts = places.in_output(), zip(own, other, strict=True)
+            return tuple(gathered(a, b, index) for a, b in zip(base, other, strict=True))
+        index, parts = places.in_output(), zip(base, other, strict=True)
         return tuple(as_per_token(per_token(a, b, index)) for a, b in parts)
 
     lengths = [places.image.of_output(network.img_in), places.text.of_output(network.txt_in)]

@@ -149,14 +149,14 @@ def refuse_references(extra: dict) -> None:
 
 
 def levels(stack: ExitStack, sampling, sigma: torch.Tensor) -> None:
-    """Input scaling and denoised with a noise level a pixel: every pixel as a sample of its own."""
+    """Input scaling and denoised with one noise level per pixel, each as a sample of its own."""
     for name in ("calculate_input", "calculate_denoised"):
         stack.enter_context(swapped(sampling, name, pixelwise(getattr(sampling, name), sigma)))
 
 
 def pixelwise(original: Callable[..., torch.Tensor], sigma: torch.Tensor):
     """`original(sigma (n,), tensors (n, C))` over the pixels of (B, C, ...). The sampling's own
-    functions know one level a sample, so the pixels become samples."""
+    functions know one level per sample, so the pixels become samples."""
 
     def over_pixels(_, *tensors):
         flat = [t.movedim(1, -1).reshape(-1, t.shape[1]) for t in tensors]

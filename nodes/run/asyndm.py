@@ -107,6 +107,7 @@ def stock(settings: AsynDM, model, x, sigmas, **args) -> torch.Tensor:
 
 
 def eta_of(settings: AsynDM) -> float:
+    """How much of the noise that a step removes is drawn anew."""
     return {"euler": 0.0, "ddim": settings.eta, "euler_ancestral": 1.0}[settings.sampler]
 
 
@@ -114,7 +115,7 @@ def eta_of(settings: AsynDM) -> float:
 def sample(settings: AsynDM, trace: Trace, model, x, sigmas, extra_args, callback, disable):
     """The sampler function: x (B, C, ...) at sigmas[0] to x at sigmas[-1]; sigmas (N+1,)."""
     require_picture(x)
-    args = {"callback": callback, "disable": disable}
+    args = {"extra_args": extra_args, "callback": callback, "disable": disable}
     guider = model.inner_model
     last = meeting_node(sigmas)
     family = model_family(guider.model_patcher)
@@ -122,28 +123,28 @@ def sample(settings: AsynDM, trace: Trace, model, x, sigmas, extra_args, callbac
     add_run(trace, record)
     if settings.strength == 0:
         record.source = "strength 0 is the stock sampler"
-        return stock(settings, model, x, sigmas, extra_args=extra_args, **args)
+        return stock(settings, model, x, sigmas, **args)
     if last < 2:
         warn(record, "AsynDM needs 3 steps or more: all pixels meet before the last one")
-        return stock(settings, model, x, sigmas, extra_args=extra_args, **args)
+        return stock(settings, model, x, sigmas, **args)
     require_descending(sigmas.detach().float().cpu())
     refuse_patch(extra_args)
     with RegionTracker(settings.region, record) as tracker:
         tracker.fit(guider, x.shape, x.device, extra_args.get("denoise_mask"))
         if tracker.does_nothing:
-            return stock(settings, model, x, sigmas, extra_args=extra_args, **args)
+            return stock(settings, model, x, sigmas, **args)
         plain = partial(evaluated, tracker, None, model)
         plain.inner_model = guider  # which the stock samplers ask for the model's sampling
-        tracker.first_pass(
-            lambda: stock(settings, plain, x.clone(), sigmas, extra_args=extra_args, **args)
-        )
-        return asynchronous(settings, tracker, model, x, sigmas, last, extra_args, **args)
+        tracker.first_pass(lambda: stock(settings, plain, x.clone(), sigmas, **args))
+        return asynchronous(settings, tracker, model, x, sigmas, last, **args)
 
 
 def asynchronous(
     settings, tracker: RegionTracker, model, x, sigmas, last, extra_args, callback, disable
 ):
-    """Lag d, level s = sigma(i - d), one step to s' = sigma(i + 1 - d'), at every grid point i."""
+    """Lag d, level s = sigma(i - d), one step to s' = sigma(i + 1 - d'), at every grid point i.
+
+    Lag and levels: (B, 1, ...); x: (B, C, ...). last: the node where all pixels meet."""
     time = ModelTime(model.inner_model.inner_model.model_sampling)
     space, ones = time.space, x.new_ones(len(x))
     noise = noise_of(settings, time, x, extra_args)
@@ -168,9 +169,9 @@ def asynchronous(
     return x
 
 
-def evaluated(tracker: RegionTracker, pixels, model, x, sigma, model_options={}, **extra_args):  # noqa: B006
-    """denoised of one evaluation of `model`, inside of the region's tracker."""
-    with tracker.evaluation(pixels, model_options) as options:
+def evaluated(tracker: RegionTracker, pixels, model, x, sigma, model_options=None, **extra_args):
+    """denoised (B, C, ...) of one evaluation of `model`, inside of the region's tracker."""
+    with tracker.evaluation(pixels, model_options or {}) as options:
         return model(x, sigma, model_options=options, **extra_args)
 
 
@@ -210,6 +211,7 @@ def write(record: Run, i: int, sigma, u, times, lag, s) -> None:
 
 
 def refuse_patch(extra_args: dict) -> None:
+    """Raises ValueError on a model that the hook is on: one time for a pixel, not two."""
     options = extra_args.get("model_options", {}).get("transformer_options", {})
     if HOOK_KEY in options:
         raise ValueError(

@@ -152,13 +152,12 @@ def apply_model(
 
 
 def tile(u_star: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-    """u* (B,) repeated over the chunks (cond, uncond, areas ...) that ComfyUI put into one
-    batch.
-    """
+    """u* (B,) repeated over the chunks (cond, uncond, areas ...) that ComfyUI put into one batch.
+    Raises ValueError on a batch that is none of whole chunks, unless all times are one."""
     chunks, rest = divmod(len(timestep), len(u_star))
     if rest == 0:
-        told = u_star.to(timestep)
-        return told if chunks == 1 else told.repeat(chunks)
+        times = u_star.to(timestep)
+        return times if chunks == 1 else times.repeat(chunks)
     if bool((u_star == u_star[0]).all()):
         return u_star[:1].to(timestep).expand(len(timestep))
     raise ValueError(

@@ -121,14 +121,14 @@ class RunState:
     def evaluate(self, step: Step, network: Callable, model_options: dict) -> torch.Tensor:
         """denoised (B, C, ...) of `network(model_options)`, which is told u*: one time per sample
         by `hook.apply_model`, a map by the region's tracker."""
-        told, pixels = None if step.ratio is None else step.u_star, None
-        if told is not None and told.ndim > 1:
-            told, pixels = None, pixel_map(self.region.network, step.u_star[:, 0], step.u)
+        u_star, pixels = None if step.ratio is None else step.u_star, None
+        if u_star is not None and u_star.ndim > 1:
+            u_star, pixels = None, pixel_map(self.region.network, step.u_star[:, 0], step.u)
         evaluation = nullcontext(model_options)
         if self.region is not None:
             evaluation = self.region.evaluation(pixels, model_options)
         self.network_called = False
-        with swapped(self, "u_star", told), evaluation as options:
+        with swapped(self, "u_star", u_star), evaluation as options:
             return network(options)
 
     def record(self, step: Step) -> None:
@@ -172,13 +172,13 @@ class RunState:
             return
         # the policy's own t*, which a region may have told to a part of the pixels only
         u_star = self.conditioning_time(k, step.u, step.decision)
-        told_sigma = step.sigma.float() * self.time.sigma_ratio(step.u, u_star)
+        sigma_star = step.sigma.float() * self.time.sigma_ratio(step.u, u_star)
         evaluation = Evaluation(
             x=x,
             v=(x - denoised) / step.sigma.view(-1, *[1] * (x.ndim - 1)),
             x0=denoised,
             t=self.time.flow_time(step.sigma.float()),
-            t_star=self.time.flow_time(told_sigma),
+            t_star=self.time.flow_time(sigma_star),
             pooled=pooled_text(guider),
         )
         state = self.state_at(k + 1, nodes[k + 1], len(x), evaluation)
