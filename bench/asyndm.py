@@ -119,14 +119,14 @@ def variants(case: Case) -> dict:
     """name -> (model, sampler)."""
     import comfy.samplers
 
-    masking, nodes = pack("nodes.pixels.masking"), pack("nodes.run.asyndm")
+    regions, nodes = pack("nodes.run.region"), pack("nodes.run.asyndm")
     hard = torch.zeros(1, *case.latent.shape[2:])
     edge = hard.shape[1] // 4
     hard[:, edge:-edge, edge:-edge] = 1
     soft = torch.rand(hard.shape, generator=torch.Generator().manual_seed(1))
-    mask, grey = masking.Region("mask", mask=hard), masking.Region("mask", mask=soft)
-    words = masking.Region("words", columns={"a": [2], "b": [4, 5]}, strengths=(1.0, 1.0))
-    static = masking.Region("words", columns={"a": [2]}, strengths=(1.0,), static=True)
+    mask, grey = regions.Region("mask", mask=hard), regions.Region("mask", mask=soft)
+    words = regions.Region("words", columns={"a": [2], "b": [4, 5]}, strengths=(1.0, 1.0))
+    static = regions.Region("words", columns={"a": [2]}, strengths=(1.0,), static=True)
     euler = comfy.samplers.sampler_object("euler")
     out = {"stock": (case.model, euler), "stock again": (case.model, euler)}
     for name, region in (("mask", mask), ("soft mask", grey), ("words", words), ("static", static)):

@@ -80,7 +80,7 @@ class Laboratory:
 
             return comfy.samplers.sampler_object("euler"), None
         kind, strength, more = METHODS[method]
-        region = pack("nodes.pixels.masking").Region
+        region = pack("nodes.run.region").Region
         if kind == "object":
             where = region("mask", mask=self.plain_objects[steps][rows])
         elif kind == "all":

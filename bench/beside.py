@@ -58,7 +58,7 @@ def run_all(combo) -> Answers:
 
     euler, setup = comfy.samplers.sampler_object("euler"), combo.setup
     attach, constant = pack("nodes.run.hook").attach, pack("tpm.policies").Constant
-    region = pack("nodes.pixels.masking").Region("mask", mask=load.central(setup))
+    region = pack("nodes.run.region").Region("mask", mask=load.central(setup))
 
     def ours(deviation, where=None):
         return lambda model: attach(model, constant(deviation), region=where)[0]

@@ -108,12 +108,14 @@ def ddim_step(official, table: Table) -> None:
 
 def region_of(k: float = 1.0):
     columns = {f"word {n}": [n + 1] for n in ITEMS}
-    return pack("nodes.pixels.masking").Region("words", columns=columns, strengths=(k, k))
+    return pack("nodes.run.region").Region("words", columns=columns, strengths=(k, k))
 
 
 def network(official, table: Table, unet, patcher, texts) -> None:
     """3, 4. One call with a map of times: noise prediction, attention maps, masks."""
-    runs, scope = pack("nodes.pixels.run"), pack("nodes.pixels.scope")
+    trackers, scope = pack("nodes.run.tracker"), pack("nodes.pixels.scope")
+    time = pack("nodes.run.times").ModelTime(patcher.model.model_sampling)
+    record = pack("report.trace").Run("one call", "sd21", [])
     rng, base = torch.Generator().manual_seed(4), patcher.model
     for label, spread in (("one time", 0), ("5 times", 5), ("170 times", 170), ("999 times", 999)):
         t = torch.full((1, 64, 64), 700)
@@ -130,38 +132,42 @@ def network(official, table: Table, unet, patcher, texts) -> None:
         cond = {"uuid": "positive", "cross_attn": texts[1]}
         cond["model_conds"] = {"c_crossattn": SimpleNamespace(cond=texts[1])}
         guider = SimpleNamespace(model_options={}, inner_model=base, conds={"positive": [cond]})
-        run = runs.PixelRun(region_of(), guider, x.shape, x.device)
-        times = runs.times_of(base.model_sampling, sigma)[:, 0]
+        times = time.of_map(sigma)[:, 0]
         pixels = scope.pixel_map(base.diffusion_model, times, torch.tensor([700.0]), sigma)
         kept = []
         hook = base.diffusion_model.register_forward_hook(
             lambda m, a, out, kept=kept: kept.append(out)
         )
-        options = {"cond_or_uncond": [1, 0], "uuids": ["negative", "positive"]}
+        call = {"cond_or_uncond": [1, 0], "uuids": ["negative", "positive"]}
         ve = (x * (1 + sigma**2) ** 0.5).repeat(2, 1, 1, 1)
-        with run.evaluation(pixels):
-            run.apply_model(
-                Executor(base), ve, torch.ones(2), None, torch.cat(texts), None, options
-            )
+        with trackers.RegionTracker(region_of(), record) as tracker:
+            tracker.fit(guider, x.shape, x.device)
+            maps = watched(tracker, "weight_of")
+            with tracker.evaluation(pixels, {"transformer_options": call}) as options:
+                base.apply_model(
+                    ve, torch.ones(2), None, torch.cat(texts), None, options["transformer_options"]
+                )
+            weight = tracker.weight
         hook.remove()
         table.add(f"network, {label}", relative(kept[0], out), 1e-4)
         theirs = extra["cross_mask"].transpose(1, 2).view(1, len(ITEMS), 16, 16)
-        table.add(f"attention maps, {label}", relative(run.region.words.maps, theirs), 1e-5)
+        table.add(f"attention maps, {label}", relative(maps[0], theirs), 1e-5)
         masks = (theirs >= theirs.mean((2, 3), keepdim=True)).any(1, keepdim=True).float()
-        run.region.after()
         whole = torch.nn.functional.interpolate(masks, (64, 64))
-        differ = int((run.region.weight != whole).sum())
+        differ = int((weight != whole).sum())
         table.add(f"masks, {label}, cells", differ, 0, f"mask covers {float(whole.mean()):.0%}")
 
 
-class Executor:
-    """What an APPLY_MODEL wrapper calls."""
+def watched(owner, name: str) -> list:
+    """The first arguments that a method of this one object gets from now on."""
+    seen, original = [], getattr(owner, name)
 
-    def __init__(self, base):
-        self.class_obj = base
+    def noting(first, *args):
+        seen.append(first)
+        return original(first, *args)
 
-    def __call__(self, *args, **kwargs):
-        return self.class_obj._apply_model(*args, **kwargs)
+    setattr(owner, name, noting)
+    return seen
 
 
 class VirtualStart:
@@ -184,9 +190,8 @@ def loop(official, table: Table, unet, patcher, texts, steps: int, eta: float) -
     import comfy.samplers
 
     nodes, sigmas_of = pack("nodes.run.asyndm"), pack("asyndm.sigmas")
-    sampling = patcher.get_model_object("model_sampling")
     sampler, trace = nodes.asyndm_sampler(region_of(), 0.5, "ddim", eta)
-    space = nodes.space_of(sampling)
+    space = pack("nodes.run.times").ModelTime(patcher.get_model_object("model_sampling")).space
     nodes_t = torch.linspace(1001, 1, steps + 1, dtype=torch.float64)
     grid = torch.cat([space.inverse(nodes_t).float(), torch.zeros(1)])
     rounded = sigmas_of.Space(space.forward, lambda t: space.inverse(t.round().clamp(max=999)))

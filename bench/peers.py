@@ -79,7 +79,7 @@ def variants(setup: load.Setup, peers: dict) -> dict[str, Variant]:
     out["the same, follow_time"] = Variant(deviated(model, 1.0, **bump), euler)
     if setup.tpm is not None:
         out["TPM"] = Variant(deviated(model, setup.tpm), euler)
-    region = pack("nodes.pixels.masking").Region("mask", mask=load.central(setup))
+    region = pack("nodes.run.region").Region("mask", mask=load.central(setup))
     out["Deviation 0.5 in a mask"] = Variant(deviated(model, 0.5, region), euler, mapped=True)
     asyndm = pack("nodes.run.asyndm").asyndm_sampler(region, 0.5)[0]
     out["AsynDM in a mask"] = Variant(model, asyndm, own_levels=True, mapped=True)

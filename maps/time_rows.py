@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-MOST_LEVELS = 256  # distinct times a sample; a soft mask with more of them is rounded
+MOST_LEVELS = 256  # distinct times per sample; a soft mask with more of them is rounded
 
 
 @dataclass
@@ -54,9 +54,9 @@ class Rows:
         key = (tuple(size), before, after)
         if key not in self.kept:
             pixels = self.at(size).flatten(1)
-            own = torch.arange(len(pixels), device=pixels.device).unsqueeze(1)
+            base = torch.arange(len(pixels), device=pixels.device).unsqueeze(1)
             self.kept[key] = torch.cat(
-                [own.expand(-1, before), pixels, own.expand(-1, after)], dim=1
+                [base.expand(-1, before), pixels, base.expand(-1, after)], dim=1
             )
         return self.kept[key]
 
@@ -74,19 +74,19 @@ def distinct(times: torch.Tensor, base: torch.Tensor, most: int = MOST_LEVELS) -
     rows: list[torch.Tensor] = []
     owner: list[int] = []
     filled = 0
-    for b, own in enumerate(times):
-        values, where = own.flatten().unique(return_inverse=True)
+    for b, image in enumerate(times):
+        values, where = image.flatten().unique(return_inverse=True)
         if len(values) > most:
             low, high = values[0], values[-1]
-            where = ((own.flatten() - low) * ((most - 1) / (high - low))).round().long()
-            values = low + (high - low) * torch.arange(most, device=own.device) / (most - 1)
+            where = ((image.flatten() - low) * ((most - 1) / (high - low))).round().long()
+            values = low + (high - low) * torch.arange(most, device=image.device) / (most - 1)
         if len(values) == 1:
             base[b] = values[0]
         extra = values != base[b]
-        number = torch.full((len(values),), b, dtype=torch.long, device=own.device)
+        number = torch.full((len(values),), b, dtype=torch.long, device=image.device)
         count = int(extra.sum())
-        number[extra] = torch.arange(count, device=own.device) + len(times) + filled
-        index[b] = number[where].view_as(own)
+        number[extra] = torch.arange(count, device=image.device) + len(times) + filled
+        index[b] = number[where].view_as(image)
         rows.append(values[extra])
         owner += [b] * count
         filled += count
@@ -95,7 +95,7 @@ def distinct(times: torch.Tensor, base: torch.Tensor, most: int = MOST_LEVELS) -
 
 
 def chunks(rows: Rows, boxes: Sequence[tuple[slice, ...] | None]) -> Rows:
-    """The rows for a batch in which the samples stand once a chunk (cond, uncond, areas).
+    """The rows for a batch in which the samples stand once per chunk (cond, uncond, areas).
 
     boxes: a chunk's part of the latent, None for all of it; all boxes have one size.
     """

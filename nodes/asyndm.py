@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from comfy.patcher_extension import WrappersMP
 from comfy_api.latest import io
 from nodes import common_ksampler
 
 from ..report.trace import Trace
 from .host import schema
 from .inputs import CATEGORY, RegionType, latent_and_trace, trace_output
-from .pixels.families import family_of
-from .pixels.masking import Region
-from .run.asyndm import SAMPLERS, asyndm_sampler
+from .run.asyndm import SAMPLERS, asyndm_sampler, attach_asyndm
+from .run.region import Region
 from .sampler import denoise_input, sampler_inputs
 
-KEY = "asyndm_ksampler"
 ALIASES = [
     "asyndm",
     "asynchronous denoising",
@@ -30,15 +27,7 @@ def asyndm_ksampler(
 ) -> tuple[dict, Trace]:
     """The stock `common_ksampler` with AsynDM in its sampler's place. `stock`: its other
     arguments. Raises ValueError on a model that cannot be told one time a pixel."""
-    if strength != 0:
-        family_of(model.model.diffusion_model)  # before anything is sampled
-    sampler, trace = asyndm_sampler(region, strength, sampler_name, eta)
-
-    def outer_sample(executor, noise, latent_image, stock_sampler, *args, **kwargs):
-        return executor(noise, latent_image, sampler, *args, **kwargs)
-
-    patched = model.clone()
-    patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, outer_sample)
+    patched, trace = attach_asyndm(model, region, strength, sampler_name, eta)
     return common_ksampler(patched, sampler_name=sampler_name, **stock)[0], trace
 
 

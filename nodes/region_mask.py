@@ -10,8 +10,8 @@ from comfy_api.latest import io
 
 from .host import schema
 from .inputs import ALIASES, CATEGORY, RegionType
-from .pixels.masking import MODES, Region
 from .run.checks import require_finite
+from .run.region import MODES, Region
 from .run.words import word_columns
 
 

@@ -13,9 +13,9 @@ from ..report.trace import Trace
 from ..tpm.policies import Policy
 from .host import schema
 from .inputs import ALIASES, CATEGORY, chosen_policy, effect_inputs, latent_and_trace
-from .pixels.masking import Region
 from .region_mask import region_of
 from .run.hook import attach
+from .run.region import Region
 
 
 def full_schedule(

@@ -85,7 +85,7 @@ class Canvas:
         return self.fonts[pixels]
 
     def width(self, text: str, size: float) -> float:
-        """Of a line of text, in output pixels."""
+        """The width of a line of text, in output pixels."""
         return self.font(size).getlength(text) / SUPERSAMPLING
 
     def text(self, at: Point, text: str, color: str, size=13.0, anchor="la") -> None:

@@ -41,7 +41,7 @@ class Axis:
 
 @dataclass(frozen=True)
 class Series:
-    """One of the trace's lists: mean, smallest and largest over the batch, an evaluation each; NaN
+    """One of the trace's lists: mean, smallest and largest over the batch, one per evaluation; NaN
     where nothing is finite."""
 
     mean: list[float]
@@ -54,9 +54,10 @@ class Series:
 
 
 def series(run: Run, name: str, sign: int = 1) -> Series:
-    """One list of the trace over the evaluations, times `sign`."""
-    means = [sign * mean_of(step[name], step) for step in run.steps]
-    rows = [[sign * v for v in s[name] if math.isfinite(v)] or [math.nan] for s in run.steps]
+    """One list of the trace over the evaluations (see `Run.lists`), times `sign`."""
+    lists = run.lists(name)
+    means = [sign * mean_of(v, step) for v, step in zip(lists, run.steps, strict=True)]
+    rows = [[sign * v for v in values if math.isfinite(v)] or [math.nan] for values in lists]
     return Series(means, [min(r) for r in rows], [max(r) for r in rows])
 
 
@@ -132,10 +133,10 @@ def over_what(run: Run, values: Series) -> str:
 
 def draw_deviation(canvas: Canvas, box: Box, run: Run) -> None:
     """Lower panel: D as bars with min to max, and the cut of sigma on the axis at the right. Of
-    AsynDM the lag, which is minus D, and by how much sigma is higher."""
+    AsynDM the lag, and by how much sigma is higher."""
     colors, u, sign = canvas.colors, canvas.unit, -1 if run.asyndm else 1
-    deviation, cut = series(run, "deviation", sign), series(run, "cut_percent", sign)
-    reach = max(map(abs, run.values("deviation")), default=0.0) or 1.0
+    deviation, cut = series(run, "amount"), series(run, "cut_percent", sign)
+    reach = max(map(abs, run.values("amount")), default=0.0) or 1.0
     cut_reach = max([abs(v) for v in cut.mean if math.isfinite(v)] + [LEAST_CUT])
     per_unit = cut_reach / reach  # one scale, so that both axes share their zero
     cut_line = [value / per_unit for value in cut.mean]
@@ -158,7 +159,7 @@ def draw_deviation(canvas: Canvas, box: Box, run: Run) -> None:
     band(canvas, axis, deviation, colors.told)
     line(canvas, axis, deviation.mean, colors.told, 2.8)
     line(canvas, axis, cut_line, colors.cut, 1.4)  # on top and thin: the two may coincide
-    mean, peak = sign * run.mean_deviation(), sign * run.peak_cut()
+    mean, peak = run.mean_amount(), sign * run.peak_cut()
     texts = (f"deviation, mean {mean:+.3f}", f"cut of sigma, peak {peak:.1f} %")
     if run.asyndm:
         texts = (f"lag in steps, mean {mean:.2f}", f"sigma is higher, peak {peak:.1f} %")

@@ -1,4 +1,4 @@
-"""What was really applied: one run a sampling, one entry a model evaluation."""
+"""What was really applied: one run per sampling, one entry per evaluation of the model."""
 
 from __future__ import annotations
 
@@ -8,12 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 DEVIATION, ASYNDM = "deviation", "asyndm"  # kinds of runs
-LISTS = (
-    "t_star",
-    "deviation",
-    "cut_percent",
-    "omega",
-)  # one value an image, of maps smallest, mean and largest; the rest is one number
+# Of an entry: one value per image, of maps smallest, mean and largest; the rest is one number.
+LISTS = ("t_star", "deviation", "percent", "lag", "cut_percent", "omega")
 NOTHING = (
     "off: nothing was recorded (the patch is bypassed, the sampler had no steps, or it has not run "
     "yet: connect its latent to 'after')"
@@ -25,10 +21,10 @@ class Run:
     """One sampling. label: the method in words. family: of the model. sigmas: the whole schedule
     (K+1,).
 
-    kind: DEVIATION, or ASYNDM, whose deviation is minus the pixels' lag in steps. source: where the
-    numbers come from, in words. tuned: False where nobody has measured them for this family.
-    warnings: a sentence each. steps: one dict an evaluation, see `add`. masks: where a region was
-    used, one (B, ...) in [0, 1] an evaluation.
+    kind: DEVIATION, whose entries have a deviation in one unit or the other, or ASYNDM, whose
+    entries have a lag. source: where the numbers come from, in words. tuned: False where nobody has
+    measured them for this family. warnings: a sentence each. steps: one dict per evaluation, see
+    `add`. masks: where a region was used, one (B, ...) in [0, 1] per evaluation.
     """
 
     label: str
@@ -51,15 +47,22 @@ class Run:
         cut_percent: list[float],
         omega: list[float],
         map_of: int = 0,
+        percent: list[float] | None = None,
+        lag: list[float] | None = None,
     ) -> None:
         """One evaluation at grid point `step`: the sampler's sigma and time t, the time t_star that
-        the network was told, its D, the share of sigma that this cuts, and omega of Eq. 19.
+        the network was told (both in the model's own unit), the share of sigma that this cuts, and
+        omega of Eq. 19.
 
-        map_of: 0 where the lists have one value an image, else of how many images they are the
-        pixels' smallest, mean and largest."""
+        deviation: D of unit interval, in shares of the interval just passed. percent: D of unit
+        percent, in tenths of the time. lag: how far the pixels are behind, in steps of the grid.
+        None is 0. map_of: 0 where the lists have one value per image, else of how many images they
+        are the pixels' smallest, mean and largest."""
         entry = {"step": int(step), "sigma": float(sigma), "t": float(t)}
         entry |= {"map": map_of > 0, "images": map_of or len(t_star)}
-        for name, values in zip(LISTS, (t_star, deviation, cut_percent, omega), strict=True):
+        zeros = [0.0] * len(t_star)
+        lists = (t_star, deviation, percent or zeros, lag or zeros, cut_percent, omega)
+        for name, values in zip(LISTS, lists, strict=True):
             entry[name] = [float(value) for value in values]
         self.steps.append(entry)
 
@@ -86,11 +89,11 @@ class Run:
     @property
     def moved(self) -> bool:
         """True where the network was told another time at least once."""
-        return any(any(step["deviation"]) for step in self.steps)
+        return any(any(values) for values in self.lists("amount"))
 
     @property
     def why_off(self) -> str:
-        """Of a run in which nothing was changed."""
+        """Why nothing was changed in this run."""
         if all(step["step"] == 0 for step in self.steps):
             return "one step only, and the first evaluation is never changed"
         return "every deviation is 0: the network is told the true time"
@@ -111,14 +114,24 @@ class Run:
 
     @property
     def why_empty(self) -> str:
-        """Of a run without steps."""
+        """Why a run has no steps."""
         if self.asyndm:
             return "the stock sampler ran"
         return "no evaluations were recorded"
 
+    def lists(self, name: str) -> list[list[float]]:
+        """One list per evaluation: one of LISTS, or "amount", what was decided: the lag of AsynDM,
+        else D in the unit of its policy, which has only one."""
+        if name != "amount":
+            return [step[name] for step in self.steps]
+        if self.asyndm:
+            return self.lists("lag")
+        pairs = zip(self.lists("deviation"), self.lists("percent"), strict=True)
+        return [[d + p for d, p in zip(*pair, strict=True)] for pair in pairs]
+
     def values(self, name: str) -> list[float]:
-        """All finite samples of all evaluations of one of LISTS."""
-        return [v for step in self.steps for v in step[name] if math.isfinite(v)]
+        """All finite samples of all evaluations of one of `lists`."""
+        return [v for values in self.lists(name) for v in values if math.isfinite(v)]
 
     @property
     def lost(self) -> int:
@@ -133,11 +146,12 @@ class Run:
         peak = max((c for c in cuts if math.isfinite(c)), key=abs, default=0.0)
         return peak if abs(peak) > 1e-6 else 0.0  # a mean of both signs may leave a rounding error
 
-    def mean_deviation(self) -> float:
+    def mean_amount(self) -> float:
         """Over the decisions: the first grid point is synchronous by rule and does not count."""
-        values = [mean_of(step["deviation"], step) for step in self.steps if step["step"]]
-        values = [v for v in values if math.isfinite(v)]
-        return sum(values) / len(values) if values else 0.0
+        pairs = zip(self.lists("amount"), self.steps, strict=True)
+        means = [mean_of(values, step) for values, step in pairs if step["step"]]
+        means = [mean for mean in means if math.isfinite(mean)]
+        return sum(means) / len(means) if means else 0.0
 
     def as_detail_daemon(self) -> str:
         """The setting there that cuts as much at its peak: its cut is 10 % x detail_amount x cfg.
@@ -161,6 +175,16 @@ class Run:
             for t, t_star, cut, omega in rows
         )
 
+    def entries(self) -> list[dict[str, Any]]:
+        """As the JSON has them: `deviation` is the amount, of AsynDM minus the lag."""
+        found = []
+        for step, amount in zip(self.steps, self.lists("amount"), strict=True):
+            if self.asyndm:
+                amount = [0 - lag for lag in reversed(amount)]
+            kept = {name: step[name] for name in step if name not in ("percent", "lag")}
+            found.append(kept | {"deviation": amount})
+        return found
+
     def summary(self) -> str:
         """One or two lines for a person."""
         lines = []
@@ -181,11 +205,11 @@ class Run:
     def in_words(self) -> str:
         """Deviation, omega and cut of a run that is not off."""
         if self.asyndm:
-            most = -min(self.values("deviation"), default=0.0)
+            most = max(self.values("amount"), default=0.0)
             of = f" of {self.images} images" if self.images > 1 else ""
-            words = f"pixels{of} {-self.mean_deviation():.2f} steps behind, {most:.2f} at most"
+            words = f"pixels{of} {self.mean_amount():.2f} steps behind, {most:.2f} at most"
         else:
-            words = f"mean D {self.mean_deviation():+.3f}"
+            words = f"mean D {self.mean_amount():+.3f}"
         omega = self.values("omega")
         if any(o != 1 for o in omega):
             words += f", omega {min(omega):.3g} to {max(omega):.3g}"
@@ -208,9 +232,9 @@ class Trace:
         self.runs: list[Run] = []
 
     def to_json(self) -> str:
-        """For the plot node: `runs` with one entry an evaluation; all else has one a run."""
+        """For the plot node: `runs` has one entry per evaluation, all else has one per run."""
         content = {
-            "runs": [run.steps for run in self.runs],
+            "runs": [run.entries() for run in self.runs],
             "labels": [run.label for run in self.runs],
             "kinds": [run.kind for run in self.runs],
             "remarks": [run.remark for run in self.runs],
@@ -223,7 +247,7 @@ class Trace:
         return json.dumps(finite(content), allow_nan=False)
 
     def summary(self) -> str:
-        """Text for a person, a paragraph a run."""
+        """Text for a person, a paragraph per run."""
         if not self.runs:
             return NOTHING
         if len(self.runs) == 1:

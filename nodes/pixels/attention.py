@@ -27,8 +27,8 @@ BLOCK = 1 << 24  # scores that are held at once
 
 
 class Columns(NamedTuple):
-    """Of a prompt's conditioning as the network gets it. filled: how many the model put before the
-    prompt's own (Flux.2 fills up to 512 at the beginning)."""
+    """The columns of a prompt's conditioning as the network gets it. filled: how many of them the
+    model put before the prompt's (Flux.2 fills up to 512 at the beginning)."""
 
     count: int
     filled: int = 0
@@ -71,12 +71,12 @@ class Reading:
     rows: slice  # of the batch
     size: tuple[int, ...]  # of the latent
     text: int  # columns of the conditioning in this call
-    own: Columns  # of the positive prompt before batching
+    prompt: Columns  # of the positive prompt, before batching
     pending: dict = field(default_factory=dict)
 
     def selected(self) -> list[list[int]]:
         """A word's columns in this call: ComfyUI repeats a shorter prompt to the common length."""
-        starts = range(self.own.filled, self.text, self.own.count)
+        starts = range(self.prompt.filled, self.text, self.prompt.count)
         return [[s + c for s in starts for c in word] for word in self.words.columns]
 
     def read(self, q, k, grid: Sequence[int], text_from: int = 0) -> None:
@@ -111,11 +111,11 @@ def attention_to(q: torch.Tensor, k: torch.Tensor, columns: Sequence[Sequence[in
 
 
 def start_reading(
-    words: WordMaps, options: dict, x, context, own: dict, shape: Sequence[int]
+    words: WordMaps, options: dict, x, context, prompts: dict, shape: Sequence[int]
 ) -> Reading | None:
     """The reading of this call, None where it holds no positive prompt or one that was read.
 
-    own: uuid -> Columns of the positive prompts. shape: of the run's latent. Raises ValueError
+    prompts: uuid -> Columns of the positive ones. shape: of the run's latent. Raises ValueError
     where the call is not for the whole latent, a second positive prompt stands beside the first
     (the words belong to one of them), or the prompt is too short for the words.
     """
@@ -125,7 +125,7 @@ def start_reading(
             "AsynDM Region Mask in mode words found context windows, which show the network a part "
             "at a time; use mode mask, or take the context windows node out."
         )
-    positive = [uuid for uuid in uuids if uuid in own]
+    positive = [uuid for uuid in uuids if uuid in prompts]
     if not positive or positive == [words.prompt]:
         return None
     if len(positive) > 1 or words.prompt is not None:
@@ -140,7 +140,7 @@ def start_reading(
             f"picture or batch ({tuple(x.shape)} of {tuple(shape)}); use mode mask, or take the "
             "prompt's area or the node out that splits the calls."
         )
-    prompt = own[positive[0]]
+    prompt = prompts[positive[0]]
     last = max(column for word in words.columns for column in word)
     if last >= prompt.count - prompt.filled:
         raise ValueError(

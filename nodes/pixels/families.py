@@ -23,10 +23,10 @@ class Family(NamedTuple):
     """How a network takes a map.
 
     patch: latent cells of a token along each axis. install: hooks for one call, None where the
-    network takes a time a token. cross: (q module, k module, heads, cells of a query along each
-    axis) of its cross-attentions; where None, text and pixels attend to each other in one sequence
-    and image_start says where the pixels begin in S tokens with T of text. levels: most distinct
-    times a sample.
+    network takes one time per token itself. cross: (q module, k module, heads, cells of a query
+    along each axis) of its cross-attentions; where None, text and pixels attend to each other in
+    one sequence and image_start says where the pixels begin in S tokens with T of text. levels:
+    most distinct times per sample.
     """
 
     patch: Callable[..., tuple[int, ...]]
@@ -73,7 +73,7 @@ def uncompiled(network):
 
 
 def family_of(network) -> Family:
-    """Raises ValueError where a network cannot be told one time a pixel. Subclasses are other
+    """Raises ValueError where a network cannot be told one time per pixel. Subclasses are other
     networks: they change what is hooked here."""
     network = uncompiled(network)
     family = FAMILIES.get(type(network))

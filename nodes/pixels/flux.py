@@ -12,7 +12,7 @@ import torch
 from comfy.ldm.flux.layers import ModulationOut, timestep_embedding
 
 from ...maps.time_rows import Rows
-from .hooks import Length, Vectors, as_per_token, per_token, token_grid
+from .hooks import Length, Replaced, Vectors, as_per_token, per_token, token_grid
 
 CHROMA_TIME = 16  # channels of the time in the approximator's input
 CHROMA_ROWS = 16  # rows that go through the approximator together
@@ -61,7 +61,7 @@ def watch_streams(network, places: Sequences) -> list:
 
 
 def modulate(vectors: Vectors, module, index) -> torch.utils.hooks.RemovableHandle:
-    """Hook on a Modulation: shift, scale and gate a token."""
+    """Hook on a Modulation: shift, scale and gate per token."""
 
     def hook(module, args, out):
         extra = module.forward(vectors.of(args[0]))
@@ -71,9 +71,10 @@ def modulate(vectors: Vectors, module, index) -> torch.utils.hooks.RemovableHand
     return module.register_forward_hook(hook)
 
 
-def gathered(own: ModulationOut, extra: ModulationOut, index: torch.Tensor) -> ModulationOut:
-    parts = {n: per_token(getattr(own, n), getattr(extra, n), index) for n in vars(own)}
-    return replace(own, **parts)
+def gathered(base: ModulationOut, extra: ModulationOut, index: torch.Tensor) -> ModulationOut:
+    """Shift, scale and gate per token, as `per_token`."""
+    parts = {n: per_token(getattr(base, n), getattr(extra, n), index) for n in vars(base)}
+    return replace(base, **parts)
 
 
 def install(network, rows: Rows, size, time_factor=1000.0, references_first=False) -> list:
@@ -126,28 +127,17 @@ def install_chroma(network, rows: Rows, size) -> list:
     original = network.get_modulations
 
     def get_modulations(tensor, block_type, *, idx=0):
-        own, other = (original(t, block_type, idx=idx) for t in (tensor, extra[0]))
+        base, other = (original(t, block_type, idx=idx) for t in (tensor, extra[0]))
         if block_type == "double_txt":
-            return own
+            return base
         if block_type == "single":
-            return gathered(own, other, places.in_joint())
+            return gathered(base, other, places.in_joint())
         if block_type == "double_img":
             index = places.in_image()
-            return tuple(gathered(a, b, index) for a, b in zip(own, other, strict=True))
-        index, parts = places.in_output(), zip(own, other, strict=True)
+            return tuple(gathered(a, b, index) for a, b in zip(base, other, strict=True))
+        index, parts = places.in_output(), zip(base, other, strict=True)
         return tuple(as_per_token(per_token(a, b, index)) for a, b in parts)
 
-    network.get_modulations = get_modulations
     lengths = [places.image.of_output(network.img_in), places.text.of_output(network.txt_in)]
     approximator = network.distilled_guidance_layer.register_forward_hook(approximate)
-    return [Restore(network, "get_modulations"), *lengths, approximator]
-
-
-class Restore:
-    """Takes an attribute off an instance, so that the class's own shows again."""
-
-    def __init__(self, owner, name: str):
-        self.owner, self.name = owner, name
-
-    def remove(self) -> None:
-        vars(self.owner).pop(self.name, None)
+    return [Replaced(network, "get_modulations", get_modulations), *lengths, approximator]

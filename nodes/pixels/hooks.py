@@ -1,14 +1,15 @@
 """What the families share: vectors of the distinct times, and their gathering over the tokens.
 
-A network embeds one time a sample into a vector, and each block makes its modulation of it by a
+A network embeds one time per sample into a vector, and each block makes its modulation of it by a
 small module. A forward hook on that module runs it once more for the distinct other times, and
-hands back one modulation a token. The row of a sample's own time is the module's untouched output:
-tokens at that time keep the network's bits.
+hands back one modulation per token. The row of a sample's base time is the module's untouched
+output: tokens at that time keep the network's bits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -36,22 +37,22 @@ class Vectors:
 
         def hook(module, args, out):
             if self.difference is None:
-                own = out[self.rows.sample].float()
-                self.difference = embed(self.rows.time, args, out).float() - own
+                base = out[self.rows.sample].float()
+                self.difference = embed(self.rows.time, args, out).float() - base
 
         return module.register_forward_hook(hook)
 
     def of(self, vector: torch.Tensor) -> torch.Tensor:
         """(R, C): the vectors of the extra rows; `vector` (B, C) or (B, 1, C) is the network's."""
         if self.seen is None or self.seen[0] is not vector:
-            own = vector.squeeze(1) if vector.ndim == 3 and vector.shape[1] == 1 else vector
-            if own.ndim != 2 or len(own) != len(self.rows.base) or self.difference is None:
+            base = vector.squeeze(1) if vector.ndim == 3 and vector.shape[1] == 1 else vector
+            if base.ndim != 2 or len(base) != len(self.rows.base) or self.difference is None:
                 raise ValueError(
                     "Async Timestep found reference images or guiding frames that give this model "
                     f"{len(vector)} times for {len(self.rows.base)} images, which a map of times "
                     "cannot be combined with; take the mask or region off, or the references out."
                 )
-            rows = (own[self.rows.sample].float() + self.difference).to(vector.dtype)
+            rows = (base[self.rows.sample].float() + self.difference).to(vector.dtype)
             self.seen = (vector, rows)
         return self.seen[1]
 
@@ -67,10 +68,10 @@ class Vectors:
         return module.register_forward_hook(hook)
 
 
-def per_token(own: torch.Tensor, extra: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """(B, ..., C) gathered from the rows own (B, C) or (B, 1, C) and extra (R, C) or (R, 1, C)."""
-    channels = own.shape[-1]
-    table = torch.cat([own.reshape(-1, channels), extra.reshape(-1, channels)])
+def per_token(base: torch.Tensor, extra: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """(B, ..., C) gathered from the rows base (B, C) or (B, 1, C) and extra (R, C) or (R, 1, C)."""
+    channels = base.shape[-1]
+    table = torch.cat([base.reshape(-1, channels), extra.reshape(-1, channels)])
     return F.embedding(index, table)
 
 
@@ -131,3 +132,31 @@ class Length:
             self.tokens = args[0].shape[1]
 
         return module.register_forward_pre_hook(hook)
+
+
+class Replaced:
+    """An attribute of an instance with another value, until `remove`: what stood on the instance
+    before, another pack's say, comes back; where nothing did, the class's own shows again."""
+
+    MISSING = object()
+
+    def __init__(self, owner, name: str, value):
+        self.owner, self.name = owner, name
+        self.before = vars(owner).get(name, self.MISSING)
+        setattr(owner, name, value)
+
+    def remove(self) -> None:
+        if self.before is self.MISSING:
+            delattr(self.owner, self.name)
+        else:
+            setattr(self.owner, self.name, self.before)
+
+
+@contextmanager
+def swapped(owner, name: str, value):
+    """`Replaced` for the length of a `with`, whatever happens inside."""
+    replaced = Replaced(owner, name, value)
+    try:
+        yield
+    finally:
+        replaced.remove()

@@ -1,4 +1,4 @@
-"""SD3 and SD3.5: adaLN of the image stream a token; the text stream keeps the sampler's time."""
+"""SD3 and SD3.5: adaLN of the image stream per token; the text stream keeps the sampler's time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Qwen-Image: adaLN of the image stream a token; text keeps the sampler's time."""
+"""Qwen-Image: adaLN of the image stream per token; text keeps the sampler's time."""
 
 from __future__ import annotations
 

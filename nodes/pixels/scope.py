@@ -17,6 +17,7 @@ from comfy.samplers import add_area_dims
 
 from ...maps.time_rows import Rows, chunks, distinct
 from .families import family_of, uncompiled
+from .hooks import swapped
 from .video import token_times
 
 Box = tuple[slice, ...]
@@ -148,14 +149,14 @@ def refuse_references(extra: dict) -> None:
 
 
 def levels(stack: ExitStack, sampling, sigma: torch.Tensor) -> None:
-    """Input scaling and denoised with a noise level a pixel: every pixel as a sample of its own."""
+    """Input scaling and denoised with one noise level per pixel, each as a sample of its own."""
     for name in ("calculate_input", "calculate_denoised"):
         stack.enter_context(swapped(sampling, name, pixelwise(getattr(sampling, name), sigma)))
 
 
 def pixelwise(original: Callable[..., torch.Tensor], sigma: torch.Tensor):
     """`original(sigma (n,), tensors (n, C))` over the pixels of (B, C, ...). The sampling's own
-    functions know one level a sample, so the pixels become samples."""
+    functions know one level per sample, so the pixels become samples."""
 
     def over_pixels(_, *tensors):
         flat = [t.movedim(1, -1).reshape(-1, t.shape[1]) for t in tensors]
@@ -164,20 +165,6 @@ def pixelwise(original: Callable[..., torch.Tensor], sigma: torch.Tensor):
         return out.view(shape).movedim(-1, 1).contiguous()
 
     return over_pixels
-
-
-@contextmanager
-def swapped(owner, name: str, value):
-    """An attribute of the instance for a while; what stood on the instance before comes back."""
-    kept = vars(owner).get(name)
-    setattr(owner, name, value)
-    try:
-        yield
-    finally:
-        if kept is None:
-            delattr(owner, name)
-        else:
-            setattr(owner, name, kept)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Wan and LTX-Video: networks that take one time a token themselves."""
+"""Wan and LTX-Video: networks that take one time per token themselves."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def patch_ltxv(network) -> tuple[int, int, int]:
 
 
 def token_times(rows: Rows, size, patch, original: Callable[..., torch.Tensor]) -> torch.Tensor:
-    """(B, N), frames first: what the model's own `process_timestep` gives for a time a token.
+    """(B, N), frames first: what the model's own `process_timestep` gives for one time per token.
 
     Both multiply the time by the inpaint mask of their frames or tokens. Raises ValueError where
     that mask has another grid than the tokens.
@@ -30,7 +30,7 @@ def token_times(rows: Rows, size, patch, original: Callable[..., torch.Tensor]) 
     if factor.ndim == 1:
         return times
     share = factor.reshape(len(factor), -1)
-    if share.shape[1] == size[0]:  # Wan 2.2: one a frame
+    if share.shape[1] == size[0]:  # Wan 2.2: one per frame
         share = share.repeat_interleave(times.shape[1] // size[0], 1)
     if share.shape != times.shape:
         raise ValueError(

@@ -8,27 +8,32 @@ own level; conditions with a time (prompt ranges, ControlNets, inpainting) keep 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
 import comfy.k_diffusion.sampling as k_diffusion
-from comfy.model_sampling import CONST, ModelSamplingDiscrete, ModelSamplingDiscreteEDM
+from comfy.model_patcher import ModelPatcher
+from comfy.patcher_extension import WrappersMP
 from comfy.samplers import KSAMPLER
 
 from ...asyndm.lag import meeting_node, next_lag
-from ...asyndm.sigmas import Space, flow_space, log_space, sigma_at, table_space
+from ...asyndm.sigmas import sigma_at
 from ...asyndm.steps import ancestral_step, euler_step, flow_ancestral_step
 from ...report.trace import ASYNDM, Run, Trace
-from ..pixels.masking import Region
-from ..pixels.run import PixelRun, times_of
+from ..pixels.families import family_of
 from ..pixels.scope import pixel_map
 from .checks import require_finite, require_picture
 from .family import model_family
 from .hook import KEY as HOOK_KEY
-from .state import add_run
-from .times import require_descending
-from .warnings import note, warn
+from .opening import add_run
+from .region import Region
+from .regional import per_sample_or_map
+from .times import ModelTime, require_descending
+from .tracker import RegionTracker
+from .warnings import warn
 
+KEY = "asyndm_ksampler"
 SAMPLERS = ("euler", "ddim", "euler_ancestral")
 
 
@@ -76,6 +81,23 @@ def asyndm_sampler(
     return KSAMPLER(sample_asyndm, inpaint_options=inpaint), trace
 
 
+def attach_asyndm(
+    model: ModelPatcher, region: Region, strength: float, sampler: str, eta: float
+) -> tuple[ModelPatcher, Trace]:
+    """A clone of `model` on which any sampler is AsynDM's, and the trace of its runs. Raises
+    ValueError as `asyndm_sampler` does, and on a model that cannot be told one time per pixel."""
+    if strength != 0:
+        family_of(model.model.diffusion_model)  # before anything is sampled
+    ours, trace = asyndm_sampler(region, strength, sampler, eta)
+
+    def outer_sample(executor, noise, latent_image, stock_sampler, *args, **kwargs):
+        return executor(noise, latent_image, ours, *args, **kwargs)
+
+    patched = model.clone()
+    patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, KEY, outer_sample)
+    return patched, trace
+
+
 def stock(settings: AsynDM, model, x, sigmas, **args) -> torch.Tensor:
     """The stock sampler that strength 0 stands for."""
     eta = eta_of(settings)
@@ -85,6 +107,7 @@ def stock(settings: AsynDM, model, x, sigmas, **args) -> torch.Tensor:
 
 
 def eta_of(settings: AsynDM) -> float:
+    """How much of the noise that a step removes is drawn anew."""
     return {"euler": 0.0, "ddim": settings.eta, "euler_ancestral": 1.0}[settings.sampler]
 
 
@@ -92,7 +115,7 @@ def eta_of(settings: AsynDM) -> float:
 def sample(settings: AsynDM, trace: Trace, model, x, sigmas, extra_args, callback, disable):
     """The sampler function: x (B, C, ...) at sigmas[0] to x at sigmas[-1]; sigmas (N+1,)."""
     require_picture(x)
-    args = {"callback": callback, "disable": disable}
+    args = {"extra_args": extra_args, "callback": callback, "disable": disable}
     guider = model.inner_model
     last = meeting_node(sigmas)
     family = model_family(guider.model_patcher)
@@ -100,124 +123,95 @@ def sample(settings: AsynDM, trace: Trace, model, x, sigmas, extra_args, callbac
     add_run(trace, record)
     if settings.strength == 0:
         record.source = "strength 0 is the stock sampler"
-        return stock(settings, model, x, sigmas, extra_args=extra_args, **args)
+        return stock(settings, model, x, sigmas, **args)
     if last < 2:
         warn(record, "AsynDM needs 3 steps or more: all pixels meet before the last one")
-        return stock(settings, model, x, sigmas, extra_args=extra_args, **args)
+        return stock(settings, model, x, sigmas, **args)
     require_descending(sigmas.detach().float().cpu())
     refuse_patch(extra_args)
-    keep = extra_args.get("denoise_mask")
-    run = PixelRun(settings.region, guider, x.shape, x.device, keep)
-    note(record, *run.region.warnings)
-    if run.region.fixed and not bool(run.region.weight.any()):
-        return stock(settings, model, x, sigmas, extra_args=extra_args, **args)
-    options = run.attached(extra_args.get("model_options", {}))
-    extra_args = {**extra_args, "model_options": options}
-    if settings.region.static and settings.region.mode == "words":
-        plain = Watched(model, run)
-        stock(settings, plain, x.clone(), sigmas, extra_args=extra_args, **args)
-        run.region.freeze()
-    return asynchronous(settings, run, record, model, x, sigmas, last, extra_args, **args)
+    with RegionTracker(settings.region, record) as tracker:
+        tracker.fit(guider, x.shape, x.device, extra_args.get("denoise_mask"))
+        if tracker.does_nothing:
+            return stock(settings, model, x, sigmas, **args)
+        plain = partial(evaluated, tracker, None, model)
+        plain.inner_model = guider  # which the stock samplers ask for the model's sampling
+        tracker.first_pass(lambda: stock(settings, plain, x.clone(), sigmas, **args))
+        return asynchronous(settings, tracker, model, x, sigmas, last, **args)
 
 
 def asynchronous(
-    settings, run: PixelRun, record: Run, model, x, sigmas, last, extra_args, callback, disable
+    settings, tracker: RegionTracker, model, x, sigmas, last, extra_args, callback, disable
 ):
-    """Lag d, level s = sigma(i - d), one step to s' = sigma(i + 1 - d'), at every grid point i."""
-    sampling = model.inner_model.inner_model.model_sampling
-    space, ones = space_of(sampling), x.new_ones(len(x))
-    noise = noise_of(settings, sampling, x, extra_args)
+    """Lag d, level s = sigma(i - d), one step to s' = sigma(i + 1 - d'), at every grid point i.
+
+    Lag and levels: (B, 1, ...); x: (B, C, ...). last: the node where all pixels meet."""
+    time = ModelTime(model.inner_model.inner_model.model_sampling)
+    space, ones = time.space, x.new_ones(len(x))
+    noise = noise_of(settings, time, x, extra_args)
     lag = torch.zeros(len(x), 1, *x.shape[2:], device=x.device)
     s = torch.full_like(lag, float(sigmas[0]))
     for i in k_diffusion.trange(len(sigmas) - 1, disable=disable):
-        pixels, times = None, None
+        u = time.of(sigmas[i : i + 1].to(s))
+        pixels, times = None, u.view(1, 1)
         if bool(lag.any()):
-            times = times_of(sampling, s)
-            grid_time = sampling.timestep(sigmas[i : i + 1].to(s)).float()
-            pixels = pixel_map(run.network, times[:, 0], grid_time.expand(len(x)), s)
-        weight = (settings.strength * run.region.weight).clamp(max=1)
-        with run.evaluation(pixels):
-            denoised = model(x, sigmas[i] * ones, **extra_args)
-        write_down(record, sampling, i, sigmas[i], lag, s, times)
-        run.region.after()
+            times = time.of_map(s)
+            pixels = pixel_map(tracker.network, times[:, 0], u.expand(len(x)), s)
+        weight = (settings.strength * tracker.weight).clamp(max=1)
+        denoised = evaluated(tracker, pixels, model, x, sigmas[i] * ones, **extra_args)
+        write(tracker.record, i, sigmas[i], u, times, lag, s)
         if callback is not None:
             callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i],
                       "denoised": denoised})  # fmt: skip
         lag = next_lag(lag, weight, i, last, settings.curve)
         s_next = sigma_at(sigmas, i + 1 - lag, space)
-        x = step(settings, sampling, x, denoised, s, s_next, noise)
+        x = step(settings, time, x, denoised, s, s_next, noise)
         s = s_next
-    run.region.close()
-    record.masks = run.region.masks
-    note(record, *run.region.warnings)
     return x
 
 
-def step(settings: AsynDM, sampling, x, denoised, s, s_next, noise) -> torch.Tensor:
+def evaluated(tracker: RegionTracker, pixels, model, x, sigma, model_options=None, **extra_args):
+    """denoised (B, C, ...) of one evaluation of `model`, inside of the region's tracker."""
+    with tracker.evaluation(pixels, model_options or {}) as options:
+        return model(x, sigma, model_options=options, **extra_args)
+
+
+def step(settings: AsynDM, time: ModelTime, x, denoised, s, s_next, noise) -> torch.Tensor:
     """One element-wise step; no noise is drawn for the last one, as in the stock samplers."""
     eta = eta_of(settings)
     if eta == 0:
         return euler_step(x, denoised, s, s_next)
     if not bool(s_next.any()):
         return denoised
-    form = flow_ancestral_step if isinstance(sampling, CONST) else ancestral_step
+    form = flow_ancestral_step if time.mixes else ancestral_step
     return form(x, denoised, s, s_next, noise(s, s_next), eta)
 
 
-def noise_of(settings: AsynDM, sampling, x, extra_args):
-    """The stock ancestral samplers' noise, in their order."""
+def noise_of(settings: AsynDM, time: ModelTime, x, extra_args):
+    """The stock ancestral samplers' noise, in their order; None where none is drawn."""
     if eta_of(settings) == 0:
         return None
     draw = k_diffusion.default_noise_sampler(x, seed=extra_args.get("seed"))
-    scale = getattr(sampling, "noise_scale", 1.0) if isinstance(sampling, CONST) else 1.0
+    scale = time.noise_scale
     return draw if scale == 1.0 else lambda s, s_next: draw(s, s_next) * scale
 
 
-def space_of(sampling) -> Space:
-    """In which coordinate the grid is straight between its nodes."""
-    if isinstance(sampling, CONST):
-        return flow_space()
-    if isinstance(sampling, ModelSamplingDiscrete) and not isinstance(
-        sampling, ModelSamplingDiscreteEDM
-    ):
-        return table_space(sampling.log_sigmas)
-    return log_space()
-
-
-def write_down(record: Run, sampling, i, sigma, lag, s, times) -> None:
-    """A line of the trace; for a map smallest, mean and largest."""
-    grid = sampling.timestep(sigma.view(1).to(s)).float()
+def write(record: Run, i: int, sigma, u, times, lag, s) -> None:
+    """One entry of the trace, of the pixels: their times, lags and levels s (B, 1, ...)."""
     record.add(
         step=i,
         sigma=float(sigma),
-        t=float(grid),
-        t_star=spread(grid if times is None else times),
-        deviation=spread(0 - lag),
-        cut_percent=spread(100 * (1 - s / sigma)),
+        t=float(u),
+        t_star=per_sample_or_map(times),
+        deviation=[0.0] * 3,
+        lag=per_sample_or_map(lag),
+        cut_percent=per_sample_or_map(100 * (1 - s / sigma)),
         omega=[1.0] * 3,
         map_of=len(s),
     )
 
 
-def spread(values: torch.Tensor) -> list[float]:
-    values = values.float()
-    return [float(values.min()), float(values.mean()), float(values.max())]
-
-
-class Watched:
-    """The model of a plain first pass, whose attention is collected."""
-
-    def __init__(self, model, run: PixelRun):
-        self.inner_model, self.model, self.run = model.inner_model, model, run
-
-    def __call__(self, x, sigma, **extra_args):
-        with self.run.evaluation(None):
-            denoised = self.model(x, sigma, **extra_args)
-        self.run.region.collect()
-        return denoised
-
-
 def refuse_patch(extra_args: dict) -> None:
+    """Raises ValueError on a model that the hook is on: one time for a pixel, not two."""
     options = extra_args.get("model_options", {}).get("transformer_options", {})
     if HOOK_KEY in options:
         raise ValueError(

@@ -9,25 +9,23 @@ denoised, the sampler, masks, prompt ranges, ControlNets and caches never see t*
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import torch
 
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 
 from ...report.trace import Trace
-from ...tpm.conditioning import PERCENT_UNIT, grid_index
-from ...tpm.policies import Decision, Policy, Scaled, State
+from ...tpm.policies import Policy, Scaled
 from ..pixels.families import family_of
-from ..pixels.masking import Region
-from ..pixels.run import PixelRun
-from ..pixels.scope import pixel_map
-from .asking import ask_next, grid_state, network_ran
+from ..pixels.hooks import swapped
 from .chain import Chain
 from .checks import require_finite, require_picture
-from .regional import like, listed, over, per_sample
-from .state import RunState, current_prompt, open_run, open_step
-from .times import ModelTime, grid_times, require_descending, velocity_factor
-from .warnings import note
+from .opening import current_prompt, open_run, open_step
+from .region import Region
+from .state import RunState
+from .times import require_descending
 
 KEY = "async_timestep"  # of the wrappers and of the run in transformer_options
 WRAPPERS = (WrappersMP.OUTER_SAMPLE, WrappersMP.PREDICT_NOISE, WrappersMP.APPLY_MODEL)
@@ -73,138 +71,55 @@ def outer_sample_wrapper(
 
     chain = Chain()
 
-    def outer_sample(executor, noise, latent_image, sampler, own, *args, **kwargs):
+    def outer_sample(executor, noise, latent_image, sampler, sampler_sigmas, *args, **kwargs):
+        def sample(noise):
+            return executor(noise, latent_image, sampler, sampler_sigmas, *args, **kwargs)
+
         require_picture(latent_image)
-        guider, nodes = executor.class_obj, own.detach().float().cpu()
+        guider, stage = executor.class_obj, sampler_sigmas.detach().float().cpu()
         owner = (current_prompt(), tuple(noise.shape))
         if sigmas is not None:
-            run = open_run(policy, trace, guider, nodes, region, sigmas)
-            run.decisions = chain.carry(nodes.tolist(), owner)
-        elif len(nodes) == 2:
-            run = open_step(policy, trace, guider, nodes, region, chain, owner)
+            run = open_run(policy, trace, guider, stage, region, sigmas)
+            run.decisions = chain.carry(stage.tolist(), owner)
+        elif len(stage) == 2:
+            run = open_step(policy, trace, guider, stage, region, chain, owner)
         else:
-            run = open_run(policy, trace, guider, nodes, region, nodes)
+            run = open_run(policy, trace, guider, stage, region, stage)
         options = guider.model_options.setdefault("transformer_options", {})
         options[KEY] = run
         try:
-            if region is not None and region.static and region.mode == "words":
-                run.first_pass = True
-                executor(noise.clone(), latent_image, sampler, own, *args, **kwargs)
-                run.first_pass = False
-                run.pixels.region.freeze()
-            latent = executor(noise, latent_image, sampler, own, *args, **kwargs)
-            if run.pixels is not None:
-                run.pixels.region.close()
-            return latent
+            with run.region or nullcontext() as tracker:
+                if tracker is not None:
+                    tracker.first_pass(lambda: sample(noise.clone()))
+                return sample(noise)
         finally:
             options.pop(KEY, None)
-            if run.pixels is not None:
-                run.record.masks += run.pixels.region.masks
-                note(run.record, *run.pixels.region.warnings)
 
     return outer_sample
 
 
 def predict_noise(executor, x, timestep, model_options={}, seed=None):  # noqa: B006 (host's own)
-    """PREDICT_NOISE: one evaluation. Decides t*, lets the network run, scales v, asks about k+1."""
+    """PREDICT_NOISE: one evaluation, the body of Algorithm 2's loop. timestep: (B,), the host's
+    name for sigma. Returns denoised (B, C, ...)."""
     run: RunState | None = model_options.get("transformer_options", {}).get(KEY)
     if run is None:
         return executor(x, timestep, model_options, seed)
-    guider = executor.class_obj
-    if run.region is not None and run.pixels is None:
-        run.pixels = PixelRun(run.region, guider, x.shape, x.device)
-    if run.first_pass:
-        return first_pass(run, executor, x, timestep, model_options, seed)
-    sampling = guider.inner_model.model_sampling
-    run.time = run.time or ModelTime(sampling)
-    sigma = float(timestep[0])
-    k = grid_index(run.nodes, sigma)
-    own = decision = decide(run, grid_state(run, sampling, k, sigma, len(x)))
-    if run.pixels is not None:
-        decision = over(own, per_sample(run.pixels.region.weight))
-    u = run.time.of(timestep)
-    u_star = told(run, k, u, decision)
-    moved = not torch.equal(u_star, like(u, u_star))
+    guider, sigma = executor.class_obj, timestep
 
-    denoised = evaluate(run, executor, x, timestep, model_options, seed, u, u_star if moved else u)
+    def network(options):
+        return executor(x, timestep, options, seed)
 
-    ratio = run.time.sigma_ratio(like(u, u_star), u_star) if moved else None
-    omega = velocity_factor(decision, ratio)
-    write_down(run, k, sigma, u, u_star, decision, ratio, omega)
-    if run.policy.learned and network_ran(run, model_options):
-        unmasked = u_star if run.pixels is None else told(run, k, u, own)
-        ask_next(run, guider, sampling, k, x, denoised, timestep, u, unmasked)
-    if omega is not None:
-        omega = omega.to(x.device)
-        omega = omega.view(-1, *[1] * (x.ndim - 1)) if omega.ndim == 1 else omega
-        denoised = x - omega * (x - denoised)
-    return denoised
-
-
-def told(run: RunState, k: int, u: torch.Tensor, decision: Decision) -> torch.Tensor:
-    """u* of Eq. 6/12: (B,), or a map (B, 1, ...) where the decision is one."""
-    if k == 0 or not bool((decision.deviation != 0).any() or (decision.cut != 0).any()):
-        return u
-    run.times = run.times or grid_times(run.time, run.grid, u.device)
-    return run.time.star(like(u, decision.deviation), run.times[k - 1], decision)
-
-
-def evaluate(run: RunState, executor, x, timestep, model_options, seed, u, u_star):
-    """The network, told u*: by `apply_model` below, or by the run's map of pixels."""
-    run.network_called = False
-    if run.pixels is None:
-        run.u_star = None if u_star is u else u_star
-        try:
-            return executor(x, timestep, model_options, seed)
-        finally:
-            run.u_star = None
-    run.u_star = u_star if u_star is not u and u_star.ndim == 1 else None
-    pixels = None
-    if u_star.ndim > 1:
-        pixels = pixel_map(run.pixels.network, u_star[:, 0], u)
-    try:
-        with run.pixels.evaluation(pixels):
-            out = executor(x, timestep, run.pixels.attached(model_options), seed)
-    finally:
-        run.u_star = None
-    run.pixels.region.after()
-    return out
-
-
-def first_pass(run: RunState, executor, x, timestep, model_options, seed):
-    """A synchronous evaluation whose attention makes the masks of a static region."""
-    with run.pixels.evaluation(None):
-        out = executor(x, timestep, run.pixels.attached(model_options), seed)
-    run.pixels.region.collect()
-    return out
-
-
-def decide(run: RunState, state: State) -> Decision:
-    """The decision for this evaluation: t*_0 = t_0, and a TPM has answered one step earlier."""
-    if state.k == 0:
-        return run.policy.decide(state).scaled(0.0)
-    return run.decisions.get(state.k) or run.policy.decide(state)
-
-
-def write_down(run: RunState, k, sigma, u, u_star, decision: Decision, ratio, omega) -> None:
-    """One line of the trace; its cut_percent compares sigmas and so means the same everywhere."""
-    as_map = decision.deviation.ndim > 1
-    if as_map:
-        u_star = like(u_star, decision.deviation) if u_star.ndim == 1 else u_star
-    ones = [1.0] * (3 if as_map else len(u))
-    ratios = ones if ratio is None else listed(ratio)
-    if as_map:
-        ratios = ratios[::-1]  # the largest ratio is the smallest cut
-    run.record.add(
-        step=k,
-        sigma=sigma,
-        t=float(u[0]),
-        t_star=listed(u_star),
-        deviation=listed(decision.deviation + decision.cut / PERCENT_UNIT),
-        cut_percent=[100 * (1 - r) for r in ratios],
-        omega=ones if omega is None else listed(omega),
-        map_of=len(u) if as_map else 0,
-    )
+    run.begin(guider, x)
+    if run.is_collecting:
+        with run.region.evaluation(None, model_options) as options:
+            return network(options)
+    k, u = run.locate(sigma)
+    decision = run.decide(k, sigma, len(x))
+    step = run.step(k, sigma, u, decision)
+    denoised = run.evaluate(step, network, model_options)
+    run.record(step)
+    run.ask_next(step, x, denoised, guider, model_options)
+    return step.scaled(x, denoised)
 
 
 def apply_model(
@@ -228,29 +143,21 @@ def apply_model(
     window = transformer_options.get("context_window")
     if getattr(window, "dim", None) == 0:  # the host cuts the batch into windows: so must u*
         u_star = window.get_tensor(u_star, dim=0)
-    kept = vars(base).get("process_timestep")  # another pack may have put one on the instance
 
     def process_timestep(timestep, **extra):
         return original(tile(u_star, timestep), **extra)
 
-    base.process_timestep = process_timestep
-    try:
+    with swapped(base, "process_timestep", process_timestep):
         return executor(x, t, c_concat, c_crossattn, control, transformer_options, **kwargs)
-    finally:
-        if kept is None:
-            del base.process_timestep
-        else:
-            base.process_timestep = kept
 
 
 def tile(u_star: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-    """u* (B,) repeated over the chunks (cond, uncond, areas ...) that ComfyUI put into one
-    batch.
-    """
+    """u* (B,) repeated over the chunks (cond, uncond, areas ...) that ComfyUI put into one batch.
+    Raises ValueError on a batch that is none of whole chunks, unless all times are one."""
     chunks, rest = divmod(len(timestep), len(u_star))
     if rest == 0:
-        told = u_star.to(timestep)
-        return told if chunks == 1 else told.repeat(chunks)
+        times = u_star.to(timestep)
+        return times if chunks == 1 else times.repeat(chunks)
     if bool((u_star == u_star[0]).all()):
         return u_star[:1].to(timestep).expand(len(timestep))
     raise ValueError(

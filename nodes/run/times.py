@@ -9,8 +9,14 @@ import math
 
 import torch
 
-from comfy.model_sampling import ModelSamplingCosmosRFlow
+from comfy.model_sampling import (
+    CONST,
+    ModelSamplingCosmosRFlow,
+    ModelSamplingDiscrete,
+    ModelSamplingDiscreteEDM,
+)
 
+from ...asyndm.sigmas import Space, flow_space, log_space, table_space
 from ...tpm.conditioning import FLOW_TIME_MIN, conditioning_time
 from ...tpm.policies import Decision
 
@@ -36,6 +42,7 @@ class ModelTime:
         ends = torch.tensor([smallest, float(sampling.sigma_max)])
         self.lowest, self.highest = self.of(ends).tolist()
         self.is_logarithm = self.lowest < 0
+        self.mixes = isinstance(sampling, CONST)
         if not self.lowest < self.highest:
             raise ValueError(
                 f"Async Timestep found a model whose time goes from {self.lowest:g} to "
@@ -46,6 +53,30 @@ class ModelTime:
     def of(self, sigma: torch.Tensor) -> torch.Tensor:
         """u of sigma, any shape."""
         return self.sampling.timestep(sigma).float()
+
+    def of_map(self, sigma: torch.Tensor) -> torch.Tensor:
+        """u of a map of sigmas, any shape, asked for each distinct level once."""
+        levels, where = sigma.unique(return_inverse=True)
+        return self.of(levels)[where].view(sigma.shape)
+
+    def percent_to_sigma(self, percent: float) -> float:
+        """The host's own map from a share of the sampling to a noise level."""
+        return float(self.sampling.percent_to_sigma(percent))
+
+    @property
+    def noise_scale(self) -> float:
+        """What the host's ancestral samplers multiply fresh noise with."""
+        return getattr(self.sampling, "noise_scale", 1.0) if self.mixes else 1.0
+
+    @property
+    def space(self) -> Space:
+        """In which coordinate a grid of sigmas is straight between its nodes."""
+        if self.mixes:
+            return flow_space()
+        table = isinstance(self.sampling, ModelSamplingDiscrete)
+        if table and not isinstance(self.sampling, ModelSamplingDiscreteEDM):
+            return table_space(self.sampling.log_sigmas)
+        return log_space()
 
     def sigma(self, u: torch.Tensor) -> torch.Tensor:
         """A sigma of each u, of which only ratios mean anything: a shifted model maps its unshifted

@@ -18,11 +18,13 @@ def source_of(policy: Policy, family: str) -> tuple[str, bool]:
     return inner.resolve(family)[1:] if isinstance(inner, Preset) else ("", True)
 
 
-def warnings_of(policy: Policy, family: str, grid: torch.Tensor, own: torch.Tensor) -> list[str]:
-    """A sentence each. grid: (K+1,) the whole schedule, own: the part of it that the sampler
-    runs."""
+def warnings_of(
+    policy: Policy, family: str, grid: torch.Tensor, stage_sigmas: torch.Tensor
+) -> list[str]:
+    """A sentence each. grid: (K+1,) the whole schedule. stage_sigmas: the part of it that the
+    sampler runs."""
     inner = innermost(policy)
-    warnings = [schedule_warning(grid, own)]
+    warnings = [schedule_warning(grid, stage_sigmas)]
     if isinstance(inner, TPMPolicy):
         warnings += [family_warning(inner.meta, family), grid_warning(inner.meta, grid.tolist())]
     return [warning for warning in warnings if warning]
@@ -49,12 +51,12 @@ def innermost(policy: Policy) -> Policy:
     return policy
 
 
-def schedule_warning(grid: torch.Tensor, own: torch.Tensor) -> str | None:
+def schedule_warning(grid: torch.Tensor, stage_sigmas: torch.Tensor) -> str | None:
     """One sentence where the sampler's nodes are no part of the whole schedule. Its last one does
     not count: a stage that removes its noise ends at 0 wherever it stops."""
-    if grid is own or len(own) < 2:
+    if grid is stage_sigmas or len(stage_sigmas) < 2:
         return None
-    rising, nodes = grid.flip(0), own[:-1]
+    rising, nodes = grid.flip(0), stage_sigmas[:-1]
     above = torch.searchsorted(rising, nodes.contiguous()).clamp(1, len(rising) - 1)
     gaps = torch.minimum((rising[above] - nodes).abs(), (rising[above - 1] - nodes).abs())
     foreign = nodes[gaps > 1e-3 * nodes]

@@ -144,8 +144,8 @@ LAYOUTS = {
 
 def spoken_words(clip, text: str, part: Part) -> list[tuple[str, set[int]]]:
     """The prompt's words in order, as this encoder reads them, with their columns."""
-    own = vars(clip.tokenizer)
-    tokenizer = own.get(f"clip_{part.key}", own.get(part.key, clip.tokenizer))
+    parts = vars(clip.tokenizer)
+    tokenizer = parts.get(f"clip_{part.key}", parts.get(part.key, clip.tokenizer))
     width = getattr(tokenizer, "embedding_size", None)
     tokens, template = (list(prompt_tokens(clip, t, part.key, width)) for t in (text, ""))
     # an empty prompt leaves the instruction that some tokenizers put around the text

@@ -21,7 +21,7 @@ class Runs:
         self.network = self.model.model.diffusion_model
         self.sigmas = comfy.samplers.calculate_sigmas(self.sampling, "simple", STEPS)
         self.asyndm, self.hook = pack("nodes.run.asyndm"), pack("nodes.run.hook")
-        self.policies, self.region = pack("tpm.policies"), pack("nodes.pixels.masking").Region
+        self.policies, self.region = pack("tpm.policies"), pack("nodes.run.region").Region
         self.half = torch.zeros(1, *self.empty.shape[-2:])
         self.half[..., self.empty.shape[-1] // 2 :] = 1
 

@@ -173,7 +173,7 @@ def test_around_asyndm_it_does_nothing(pack, families):
     """docs/beside.md: there each pixel's noise level comes from AsynDM's own schedule."""
     tiny, half = families["sd35"], torch.zeros(1, 8, 8)
     half[..., 4:] = 1
-    region = pack("nodes.pixels.masking").Region("mask", mask=half)
+    region = pack("nodes.run.region").Region("mask", mask=half)
     asyndm = lambda: pack("nodes.run.asyndm").asyndm_sampler(region, 1.0)[0]  # noqa: E731
     alone = run(tiny, tiny[0], asyndm())[0]
     stock = run(tiny, tiny[0], comfy.samplers.sampler_object("euler"))[0]

@@ -35,7 +35,7 @@ class Methods:
 
     def __init__(self, pack, tiny, steps=4, **more):
         self.pack, self.tiny, self.steps, self.more = pack, tiny, steps, more
-        self.region = pack("nodes.pixels.masking").Region
+        self.region = pack("nodes.run.region").Region
 
     def stock(self, model) -> torch.Tensor:
         return sample(self.tiny, model, steps=self.steps, **self.more)[0]
@@ -235,7 +235,7 @@ def test_context_windows_over_the_batch(pack, families, length):
 def test_dual_model_guider(pack, families, model_files):
     tiny = families["flux"]
     other = comfy.sd.load_diffusion_model(str(model_files["flux"]))
-    region = pack("nodes.pixels.masking").Region("mask", mask=right_half(tiny))
+    region = pack("nodes.run.region").Region("mask", mask=right_half(tiny))
     sampler, _ = pack("nodes.run.asyndm").asyndm_sampler(region, 1.0)
 
     def run(sampler):
@@ -257,7 +257,7 @@ def test_dual_model_guider(pack, families, model_files):
 @pytest.mark.parametrize("name", ["dual", "nested"])
 def test_dual_cfg_guiders(pack, families, name):
     tiny = families["flux"]
-    region = pack("nodes.pixels.masking").Region("mask", mask=right_half(tiny))
+    region = pack("nodes.run.region").Region("mask", mask=right_half(tiny))
     guider = guiders.DualCFGGuider.execute(
         tiny[0], tiny[1], middle(tiny), tiny[2], 3.0, 2.0,
         {"dual": "regular", "nested": "nested"}[name],

@@ -248,3 +248,21 @@ def test_inpainting_keeps_its_picture_on_the_common_grid(tiny, name):
     cut = patch_of(t.network)[-1]
     for weight in trace.runs[-1].masks:
         assert (weight[..., :cut, :] == 0).all() and (weight[..., cut:, :] == 1).all()
+
+
+def test_a_get_modulations_of_another_pack_is_kept(tiny, monkeypatch):
+    """Chroma's is replaced for the length of a call: theirs is called, and stands there again."""
+    t = tiny("chroma")
+    plain, original, called = t.asyn(t.half, 1.0), t.network.get_modulations, []
+
+    def theirs(*args, **kwargs):
+        called.append(1)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(t, "nothing_is_left", lambda: None)
+    t.network.get_modulations = theirs
+    try:
+        assert torch.equal(t.asyn(t.half, 1.0), plain)
+        assert called and vars(t.network)["get_modulations"] is theirs
+    finally:
+        vars(t.network).pop("get_modulations", None)

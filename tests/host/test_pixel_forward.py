@@ -61,8 +61,8 @@ class Tiny:
 
     def call(self, batch=1, pixels=None, size=None, cfg=1.0, scalar=None) -> Call:
         """pixels(x): the map for our code, or None; scalar: a time for the stock network."""
-        run_of = self.pack("nodes.pixels.run").PixelRun
-        region = self.pack("nodes.pixels.masking").Region("all")
+        region = self.pack("nodes.run.region").Region("all")
+        record = self.pack("report.trace").Run("a map", self.name, [])
         call, size = Call(), size or self.size
 
         def given(module, args, kwargs):
@@ -72,13 +72,13 @@ class Tiny:
             call.out = out.clone()
 
         def sample(model, x, sigmas, extra_args, callback, disable):
-            run = run_of(region, model.inner_model, x.shape, x.device)
-            options = extra_args["model_options"]
-            if pixels is not None:
-                options = run.attached(options)
-            with run.evaluation(None if pixels is None else pixels(x)):
-                sigma = sigmas[0] * x.new_ones(len(x))
-                denoised = model(x, sigma, **{**extra_args, "model_options": options})
+            given = extra_args["model_options"]
+            with self.pack("nodes.run.tracker").RegionTracker(region, record) as tracker:
+                tracker.fit(model.inner_model, x.shape, x.device)
+                with tracker.evaluation(None if pixels is None else pixels(x), given) as told:
+                    options = given if pixels is None else told
+                    sigma = sigmas[0] * x.new_ones(len(x))
+                    denoised = model(x, sigma, **{**extra_args, "model_options": options})
             call.latent, call.denoised = x, denoised
             return x
 

@@ -299,7 +299,7 @@ def test_short_schedules_of_a_sampler_give_what_stock_gives(bench, pack, count):
 
 
 def words(pack, threshold: float = 1.0, strength: float = 1.0, static: bool = False):
-    region = pack("nodes.pixels.masking").Region
+    region = pack("nodes.run.region").Region
     return region(
         "words", columns={"cat": [1, 2]}, strengths=(strength,), threshold=threshold, static=static
     )

@@ -192,7 +192,7 @@ def make_schedule_policy(pack):
 
 def test_words_say_that_they_act_everywhere(pack, families):
     chain = pack("nodes.run.chain")
-    region = pack("nodes.pixels.masking").Region("words", columns={"cat": [2]}, strengths=(1.0,))
+    region = pack("nodes.run.region").Region("words", columns={"cat": [2]}, strengths=(1.0,))
     found = chain.step_warnings("joined", pack("tpm.policies").Constant(0.4), region)
     assert len(found) == 1 and "connect a mask instead" in found[0]
     assert not chain.step_warnings("first", pack("tpm.policies").Constant(0.4), region)

@@ -36,13 +36,13 @@ def test_a_batch_of_three_is_three_samples(pack, families):
     assert all(e["map"] is False and e["images"] == 3 for e in entries)
     assert entries[2]["deviation"] == pytest.approx(values)
     assert entries[2]["cut_percent"] == pytest.approx([4.2717, 8.5433, 25.6300], abs=1e-3)
-    assert trace.runs[0].mean_deviation() == pytest.approx(0.3), "no middle of a map"
+    assert trace.runs[0].mean_amount() == pytest.approx(0.3), "no middle of a map"
     assert "mean D +0.300" in trace.summary() and "Detail Daemon" in trace.summary()
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3])
 def test_a_map_is_smallest_mean_and_largest_of_all_images(pack, families, quarter, batch):
-    policy, region = pack("tpm.policies").Constant(0.4), pack("nodes.pixels.masking").Region
+    policy, region = pack("tpm.policies").Constant(0.4), pack("nodes.run.region").Region
     region = region("mask", mask=quarter)
     model, trace = pack("nodes.run.hook").attach(families["sd35"][0], policy, region=region)
     sample(families["sd35"], model, batch=batch)

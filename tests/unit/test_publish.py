@@ -35,7 +35,7 @@ CALLS = (
 )  # fmt: skip
 NEEDED = (
     "__init__.py", "LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml", "nodes/__init__.py",
-    "nodes/pixels/run.py", "tpm/network.py", "maps/time_rows.py", "web/docs/AsynDMKSampler.md",
+    "nodes/pixels/calls.py", "tpm/network.py", "maps/time_rows.py", "web/docs/AsynDMKSampler.md",
     "training/train_tpm.py", "training/reward_worker.py", "training/presets/tiny.yaml",
     "training/data/files.yaml",
     "training/tiny/weights/transformer.safetensors", "training/tiny/weights/text.safetensors",

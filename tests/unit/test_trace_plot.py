@@ -15,13 +15,16 @@ GRID = [1.0, 0.9, 0.75, 0.5, 0.0]
 
 
 def run(deviation=(0.5,), label="D = +0.5", omega=1.0, grid=GRID, map_of=0, **fields) -> Run:
-    """A run of Euler over the grid with one deviation an image, or smallest, mean and largest."""
+    """A run of Euler over the grid with one deviation per image, or smallest, mean and largest; of
+    AsynDM it is minus the lag."""
     record = Run(label, "tiny", list(grid), **fields)
     for k in range(len(grid) - 1):
         d = [value * (k > 0) for value in deviation]
         t_star = [grid[k] + value * (grid[k] - grid[max(k - 1, 0)]) for value in d]
         cut = [100 * (1 - value / grid[k]) for value in t_star]
-        record.add(k, grid[k], grid[k], t_star, d, cut, [omega] * len(d), map_of)
+        lag = [-value for value in reversed(d)] if record.asyndm else None
+        told = [0.0] * len(d) if record.asyndm else d
+        record.add(k, grid[k], grid[k], t_star, told, cut, [omega] * len(d), map_of, lag=lag)
     return record
 
 
@@ -121,7 +124,7 @@ def test_what_is_not_finite_is_left_out_and_counted():
     record = run((-0.5, 0.5, math.nan))
     # three evaluations with a NaN in t*, D and cut; at the first NaN * 0 is one too
     assert record.lost == 12 and "12 numbers are not finite" in record.summary()
-    assert record.mean_deviation() == 0.0 and record.peak_cut() == 0.0
+    assert record.mean_amount() == 0.0 and record.peak_cut() == 0.0
     assert count(plot_trace(trace(record)), DARK.warn) > 20
     assert count(plot_trace(trace(run((-0.5, 0.5)))), DARK.warn) == 0
     everything = run((math.nan,))

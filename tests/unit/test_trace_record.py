@@ -22,12 +22,15 @@ def step(k: int, t: float, of_map: bool, images: int, **lists) -> dict:
 
 
 def two_points(kind: str, values, map_of: int, **fields) -> Run:
-    """A first evaluation, and one where the told time is 0.5 - 0.5 D, on the grid 1, 0.5, 0."""
+    """A first evaluation, and one where the told time is 0.5 - 0.5 D, on the grid 1, 0.5, 0. Of
+    AsynDM D is minus the lag."""
     record = Run(f"a {kind}", "sdxl", [1.0, 0.5, 0.0], kind=kind, **fields)
     n = len(values)
     record.add(0, 1.0, 1.0, [1.0] * n, [0.0] * n, [0.0] * n, [1.0] * n, map_of)
     told, cut = [0.5 - 0.5 * d for d in values], [100 * d for d in values]
-    record.add(1, 0.5, 0.5, told, list(values), cut, [1.0] * n, map_of)
+    lag = [-d for d in reversed(values)] if record.asyndm else None
+    decided = [0.0] * n if record.asyndm else list(values)
+    record.add(1, 0.5, 0.5, told, decided, cut, [1.0] * n, map_of, lag=lag)
     return record
 
 
@@ -77,8 +80,8 @@ def test_the_json_of_each_kind(name):
 def test_a_map_and_a_batch_of_three_differ_everywhere():
     """The same three numbers: as samples their mean is 0.2, as a map's the middle one, 0.1."""
     batch, pixels = run(THREE), run(THREE, map_of=1)
-    assert batch.mean_deviation() == pytest.approx(0.2) and batch.images == 3 and not batch.of_map
-    assert pixels.mean_deviation() == pytest.approx(0.1) and pixels.images == 1 and pixels.of_map
+    assert batch.mean_amount() == pytest.approx(0.2) and batch.images == 3 and not batch.of_map
+    assert pixels.mean_amount() == pytest.approx(0.1) and pixels.images == 1 and pixels.of_map
     assert batch.peak_cut() == pytest.approx(10.0) and pixels.peak_cut() == pytest.approx(5.0)
     assert "mean D +0.200" in batch.summary() and "Detail Daemon" in batch.summary()
     assert "mean D +0.100" in pixels.summary() and "means over the picture" in pixels.summary()
@@ -86,6 +89,22 @@ def test_a_map_and_a_batch_of_three_differ_everywhere():
     assert drawn[0].shape != drawn[1].shape or not torch.equal(*drawn)
     told = [json.loads(trace(record).to_json())["runs"][0] for record in (batch, pixels)]
     assert [[entry["map"] for entry in entries] for entries in told] == [[False] * 4, [True] * 4]
+
+
+def test_a_list_of_an_entry_has_one_unit():
+    """Shares of the interval, tenths of the time, steps of the grid: the JSON keeps one key."""
+    record = two_points(DEVIATION, (0.25, 0.5), 0)
+    record.add(1, 0.5, 0.5, [0.4, 0.3], [0.0, 0.0], [20, 40], [1.0, 1.0], percent=[2.0, 4.0])
+    late = two_points(ASYNDM, (-0.5, -0.25, 0.0), 1)
+    lists = [[entry[name] for name in ("deviation", "percent", "lag")] for entry in record.steps]
+    assert lists[1:] == [[[0.25, 0.5], [0, 0], [0, 0]], [[0, 0], [2.0, 4.0], [0, 0]]]
+    assert late.steps[1]["deviation"] == [0, 0, 0] and late.steps[1]["lag"] == [0, 0.25, 0.5]
+    assert record.lists("amount")[1:] == [[0.25, 0.5], [2.0, 4.0]]
+    assert record.mean_amount() == pytest.approx((0.375 + 3.0) / 2)
+    told = json.loads(trace(record, late).to_json())["runs"]
+    assert [entry["deviation"] for entry in told[0][1:]] == [[0.25, 0.5], [2.0, 4.0]]
+    assert told[1][1]["deviation"] == [-0.5, -0.25, 0.0]
+    assert not {"percent", "lag"} & told[0][1].keys() | {"percent", "lag"} & told[1][1].keys()
 
 
 def test_maps_of_several_images_say_so():

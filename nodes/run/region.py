@@ -1,8 +1,10 @@
-"""A region over one sampling run: the map of weights that each evaluation has."""
+"""Where a method acts: a region, its masks on a latent, and what is said of masks that do nothing.
+
+What happens to a region in a sampling run is in `tracker`.
+"""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,8 +12,7 @@ import torch
 
 from comfy.utils import reshape_mask
 
-from ...maps.masks import merge_words, nearest, one_time_a_token, word_masks
-from .attention import WordMaps
+from ...maps.masks import one_time_a_token
 
 MODES = ("words", "mask", "all")
 ASPECT_SLACK = 1.1  # a mask whose aspect differs more than by this was made for another crop
@@ -25,7 +26,7 @@ class Region:
     mode: words (cross-attention), mask (the user's), all (everywhere: the paper's concave
     ablation). mask: (H, W), (B, H, W) or (B, 1, H, W) in [0, 1], of a video (T, H, W) or
     (B, 1, T, H, W). columns: word -> its columns of the positive conditioning; strengths: one
-    factor a word. threshold: of the mean attention. static: the words' masks come from a plain
+    factor per word. threshold: of the mean attention. static: the words' masks come from a plain
     first pass instead of the step before. Raises ValueError on a mask that is none.
     """
 
@@ -39,96 +40,6 @@ class Region:
     def __post_init__(self) -> None:
         if self.mode == "mask":
             require_mask(self.mask)
-
-
-class RegionRun:
-    """The weights of one run. weight: (B, 1, ...) in [0, 1] times the words' strengths; constant
-    on every token, 0 where `keep` (B, 1, ...), an inpaint mask, is not 1. warnings: a sentence
-    each, which went to the log."""
-
-    def __init__(self, region: Region, shape: Sequence[int], patch, device, keep=None):
-        self.region, self.patch = region, patch
-        self.size = tuple(shape[2:])
-        self.keep = None if keep is None else whole_tokens(keep, shape, patch).to(device)
-        self.words = None
-        self.masks: list[torch.Tensor] = []  # one an evaluation, (B, ...) on the CPU, for plots
-        self.sums: torch.Tensor | None = None
-        self.was_read = False  # attention to the words, in any evaluation
-        self.warnings: list[str] = []
-        if region.mode == "mask":
-            raw = mask_of(region.mask, shape).to(device)
-            self.warn(aspect_warning(region.mask, shape), white_warning(region.mask))
-        else:
-            raw = torch.ones(shape[0], 1, *self.size, device=device)
-        if region.mode == "words":
-            self.words = WordMaps(list(region.columns.values()))
-            raw = raw * max(region.strengths)  # before anything is known, everywhere
-        self.weight = self.prepared(raw)
-        if not bool(self.weight.any()):
-            self.warn(why_empty(region, raw))
-
-    def warn(self, *sentences: str | None) -> None:
-        for sentence in filter(None, sentences):
-            logging.warning(sentence)
-            self.warnings.append(sentence)
-
-    def prepared(self, raw: torch.Tensor) -> torch.Tensor:
-        """A mask on the latent: one value a token, and none where inpainting keeps the picture."""
-        weight = one_time_a_token(raw, self.patch)
-        return weight if self.keep is None else weight * self.keep
-
-    @property
-    def fixed(self) -> bool:
-        return self.words is None
-
-    def before(self) -> None:
-        """An evaluation begins."""
-        self.masks.append(self.weight[:, 0].cpu())
-        if self.words is not None:
-            self.words.restart()
-
-    def after(self) -> None:
-        """It is over: its attention makes the next one's mask (one step late, as the official
-        code). Where a cache answered in the network's place the mask stays."""
-        if self.words is not None and self.words.maps is not None:
-            self.weight, self.was_read = self.from_attention(self.words.maps), True
-
-    def collect(self) -> None:
-        """Instead of `after` in a plain first pass: maps are summed, not used."""
-        if self.words.maps is not None:
-            maps = self.words.maps
-            self.sums = maps if self.sums is None else self.sums + maps
-
-    def freeze(self) -> None:
-        """After the first pass (`static_mask` of the official code): one threshold on the mean."""
-        if self.sums is None:
-            raise ValueError(
-                "AsynDM Region Mask found no attention to its words in the first pass; use static "
-                "off, or mode mask."
-            )
-        self.weight = self.from_attention(self.sums)
-        self.words = None
-        self.masks.clear()
-        if not bool(self.weight.any()):
-            self.warn(no_words(self.region, ""))
-
-    def close(self) -> None:
-        """The run is over: says where words that are followed had no region. The first mask, and
-        where nothing was read all of them, are the whole picture."""
-        followed = [] if self.words is None else self.masks[1:]
-        if followed and not self.was_read:
-            self.warn(
-                "Async Timestep: the model's attention to the words was never read, so the region "
-                "was the whole picture; connect the positive prompt that has the words, or use "
-                "mode mask."
-            )
-        elif followed and bool(self.masks[0].any()) and not any(bool(m.any()) for m in followed):
-            self.warn(no_words(self.region, " from the second step on"))
-
-    def from_attention(self, maps: torch.Tensor) -> torch.Tensor:
-        masks = word_masks(maps, self.region.threshold)
-        merged = merge_words(masks, self.region.strengths)
-        return self.prepared(nearest(merged, self.size)).to(self.weight)
 
 
 def mask_of(mask: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
@@ -224,6 +135,22 @@ def no_words(region: Region, when: str) -> str:
         f"Async Timestep: the model's attention to {', '.join(region.columns)} is nowhere above "
         f"{region.threshold:g} times its mean, so the region is empty{when}; lower the threshold, "
         "or use mode mask."
+    )
+
+
+def never_read() -> str:
+    """One sentence about words that were followed and whose attention was never read."""
+    return (
+        "Async Timestep: the model's attention to the words was never read, so the region was the "
+        "whole picture; connect the positive prompt that has the words, or use mode mask."
+    )
+
+
+def no_first_pass() -> str:
+    """One sentence about static words of which a first pass read nothing."""
+    return (
+        "AsynDM Region Mask found no attention to its words in the first pass; use static off, or "
+        "mode mask."
     )
 
 
