@@ -25,7 +25,7 @@ from async_timestep.training.backbones import Conditioning
 from async_timestep.training.backbones.diffusers_common import DTYPES
 from async_timestep.training.backbones.flux import Flux
 from async_timestep.training.backbones.sd35 import SD35
-from async_timestep.training.grpo.rollout import Actor, rollout, settle
+from async_timestep.training.grpo.rollout import Actor, rollout, synchronize
 from async_timestep.training.grpo.update import update
 from async_timestep.training.run.config import BackboneConfig, GRPOConfig, PolicyConfig
 
@@ -67,10 +67,10 @@ def random_pipeline(family: str, layers: int, dtype: torch.dtype, device: torch.
 
 def clocked(device: torch.device, run, *inputs) -> tuple:
     """What a call returns, and the seconds until the device was done with it."""
-    settle(device)
+    synchronize(device)
     start = time.perf_counter()
     result = run(*inputs)
-    settle(device)
+    synchronize(device)
     return result, time.perf_counter() - start
 
 

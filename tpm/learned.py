@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
+from torch import Tensor
 
 from .conditioning import deviation_of_action
 from .metadata import TPMMeta
-from .network import TimestepPredictionModule, mode
+from .network import Misfit, TimestepPredictionModule, mode
 from .policies import Decision, Evaluation, Policy, State, synchronous
 
 GRID_TOLERANCE = 1e-3  # relative; schedulers of different programs agree to about 1e-6
@@ -20,13 +22,26 @@ GRID_OF_FAMILY = {  # what gives the training grid in ComfyUI
 }
 
 
+class ActionSpace(Protocol):
+    """What a TPM's actions mean; the metadata of a file and the trainer's settings both say it."""
+
+    actions: str
+    deviation_bound: float
+    omega_range: tuple[float, float]
+
+
 @dataclass(frozen=True, eq=False)
 class TPMPolicy(Policy):
-    """Asks a TPM for the deviation and/or omega of the next grid point; `name`: its file."""
+    """Asks a TPM for the deviation and/or omega of the next grid point.
+
+    meta: what its actions mean, of a file its whole metadata. name: its file. draw: takes the
+    actions r (B, actions) from the raw values (B, actions, 2); Eq. 18 unless training draws them.
+    """
 
     module: TimestepPredictionModule
-    meta: TPMMeta
+    meta: ActionSpace
     name: str = ""
+    draw: Callable[[Tensor], Tensor] = mode
     learned = True
 
     @property
@@ -35,67 +50,43 @@ class TPMPolicy(Policy):
 
     @torch.no_grad()
     def decide(self, state: State) -> Decision:
-        """Eq. 18 in the place of the draw of Eq. 7; synchronous where no evaluation is left.
+        """The drawn actions as a decision; synchronous where no evaluation is left.
 
         Raises ValueError where the model's latents or pooled text are not those of the TPM.
         """
-        evaluation = state.evaluation
-        if evaluation is None:
+        if state.evaluation is None:
             return synchronous(state)
-        pooled = self.checked_pooled(evaluation, state.family)
-        device = evaluation.x.device
-        raw = self.module.to(device)(
-            evaluation.x,
-            evaluation.v,
-            evaluation.x0,
-            pooled.to(device),
-            evaluation.t.to(device),
-            evaluation.t_star.to(device),
-            state.k,
-            state.steps,
+        return decision_of_action(self.act(state.evaluation, state), state, self.meta)
+
+    def act(self, evaluation: Evaluation, state: State) -> Tensor:
+        """The actions r (B, actions) at a grid point, on the device of the state."""
+        try:
+            raw = self.module.ask(evaluation, state.k, state.steps)
+        except Misfit as misfit:
+            raise ValueError(self.refusal(misfit, state.family)) from None
+        return self.draw(raw).to(state.device)
+
+    def refusal(self, misfit: Misfit, family: str) -> str:
+        """One sentence for the user whose model is none that the TPM can read."""
+        trained = getattr(self.meta, "model_family", "another model")
+        fits = "the model and its text encoders" if misfit.text else "the model"
+        return (
+            f"{self.label} found {misfit.found} ({family}), expected {misfit.expected}: it was "
+            f"trained for {trained}; load a TPM that fits {fits}, or use Deviation."
         )
-        r = mode(raw).to(state.device)
-        return decision_of_action(
-            r, state, self.meta.actions, self.meta.deviation_bound, self.meta.omega_range
-        )
-
-    def checked_pooled(self, evaluation: Evaluation, family: str) -> torch.Tensor:
-        """Pooled text (B, pooled_dim), repeated over the batch as ComfyUI does it."""
-        wanted = f"it was trained for {self.meta.model_family}; load a TPM that fits the model"
-        channels, pooled = self.meta.latent_channels, evaluation.pooled
-        if evaluation.x.ndim != 4 or evaluation.x.shape[1] != channels:
-            raise ValueError(
-                f"{self.label} found latents of shape {list(evaluation.x.shape)} ({family}), "
-                f"expected {channels} channels and two image axes: {wanted}, or use Deviation."
-            )
-        wrong = pooled is None or pooled.ndim != 2 or pooled.shape[1] != self.meta.pooled_dim
-        if wrong or len(pooled) == 0:
-            found = "no pooled text" if pooled is None else f"pooled text {list(pooled.shape)}"
-            raise ValueError(
-                f"{self.label} found {found} ({family}), expected {self.meta.pooled_dim} values a "
-                f"prompt: {wanted} and its text encoders, or use Deviation."
-            )
-        batch = len(evaluation.x)
-        return pooled.repeat(-(-batch // len(pooled)), 1)[:batch]
 
 
-def decision_of_action(
-    r: torch.Tensor,
-    state: State,
-    actions: str,
-    bound: float,
-    omega_range: tuple[float, float],
-) -> Decision:
+def decision_of_action(r: Tensor, state: State, space: ActionSpace) -> Decision:
     """What the actions r (B, actions) in (0, 1) mean at a grid point: D by Eq. 7 or 13, omega by
     Eq. 20 (1 on the last step: nothing after it would take the rest away) or, follow_time, t*/t."""
     decision = synchronous(state)
     deviation, omega = decision.deviation, decision.omega
-    if actions != "omega":
-        deviation = deviation_of_action(r[:, 0], bound)
-    if actions in ("omega", "both") and not state.last:
-        low, high = omega_range
+    if space.actions != "omega":
+        deviation = deviation_of_action(r[:, 0], space.deviation_bound)
+    if space.actions in ("omega", "both") and not state.last:
+        low, high = space.omega_range
         omega = low + r[:, -1] * (high - low)
-    return Decision(deviation, decision.cut, omega, follow=actions == "follow_time")
+    return Decision(deviation, decision.cut, omega, follow=space.actions == "follow_time")
 
 
 def family_warning(meta: TPMMeta, family: str) -> str | None:

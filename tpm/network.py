@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .policies import Evaluation
+
 # both: deviation first, then omega; follow_time: deviation, with omega = t*/t
 ACTIONS = {"deviation": 1, "omega": 1, "both": 2, "follow_time": 1}
 R_MIN = 1e-4  # r stays in [R_MIN, 1 - R_MIN]: outliers beyond dominate the policy gradient
@@ -59,6 +61,17 @@ class TPMConfig:
             raise ValueError(f"raw_cap is {self.raw_cap!r}, expected a positive number or none")
         if self.actions not in ACTIONS:
             raise ValueError(f"actions is {self.actions!r}, expected one of {', '.join(ACTIONS)}")
+
+
+class Misfit(ValueError):
+    """What a TPM was asked about is none of its model's: `found`, and what was `expected`.
+
+    text: True where the pooled text is wrong, and not the latents.
+    """
+
+    def __init__(self, found: str, expected: str, text: bool = False) -> None:
+        super().__init__(f"The TPM found {found}, expected {expected}.")
+        self.found, self.expected, self.text = found, expected, text
 
 
 class Block(nn.Module):
@@ -137,6 +150,38 @@ class TimestepPredictionModule(nn.Module):
             raw = self.raw(F.gelu(self.hidden(read))).unflatten(-1, (-1, 2))
             cap = self.config.raw_cap
             return raw if cap is None else cap * torch.tanh(raw / cap)
+
+    def ask(self, evaluation: Evaluation, k: int | Tensor, steps: int) -> Tensor:
+        """Raw values (B, actions, 2) for grid point k of `steps`, on the device of the latents,
+        to which the module moves. k is an int or (B,).
+
+        Pooled text of fewer rows than latents is repeated over the batch, as ComfyUI does it.
+        Raises Misfit where the latents or the pooled text are not those of this network.
+        """
+        pooled, device = self.checked_pooled(evaluation), evaluation.x.device
+        return self.to(device)(
+            evaluation.x,
+            evaluation.v,
+            evaluation.x0,
+            pooled.to(device),
+            evaluation.t.to(device),
+            evaluation.t_star.to(device),
+            k,
+            steps,
+        )
+
+    def checked_pooled(self, evaluation: Evaluation) -> Tensor:
+        """Pooled text (B, pooled_dim), repeated over the batch. Raises Misfit as `ask` does."""
+        x, pooled = evaluation.x, evaluation.pooled
+        channels, width = self.config.latent_channels, self.config.pooled_dim
+        if x.ndim != 4 or x.shape[1] != channels:
+            raise Misfit(
+                f"latents of shape {list(x.shape)}", f"{channels} channels and two image axes"
+            )
+        if pooled is None or pooled.ndim != 2 or pooled.shape[1] != width or len(pooled) == 0:
+            found = "no pooled text" if pooled is None else f"pooled text {list(pooled.shape)}"
+            raise Misfit(found, f"{width} values a prompt", text=True)
+        return pooled.repeat(-(-len(x) // len(pooled)), 1)[: len(x)]
 
     def to_patches(self, latents: Tensor) -> Tensor:
         """(B, 3C, H, W) -> (B, N, 3C p p); sizes that p does not divide are padded with zeros."""

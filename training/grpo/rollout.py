@@ -11,9 +11,9 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from ...tpm.learned import decision_of_action
+from ...tpm.learned import TPMPolicy
 from ...tpm.network import ACTIONS, TimestepPredictionModule, log_prob, sample
-from ...tpm.policies import Decision, Evaluation, Policy, State, synchronous
+from ...tpm.policies import Evaluation, State
 from ..backbones import Backbone, Conditioning
 from ..backbones.sampling import sample as run_sampler
 from ..run.config import PolicyConfig
@@ -49,10 +49,10 @@ class Rollout:
         return {name: v if name in kept else change(v) for name, v in values.items()}
 
 
-class Actor(Policy):
-    """Draws from the TPM's Beta policy and remembers what it saw; one generator an image."""
+class Actor(TPMPolicy):
+    """Draws from the TPM's Beta policy and remembers what it saw; one generator per image."""
 
-    learned, label = True, "TPM, drawn"
+    label = "TPM, drawn"
 
     def __init__(
         self,
@@ -60,38 +60,29 @@ class Actor(Policy):
         config: PolicyConfig,
         generators: list[torch.Generator],
     ):
-        self.module, self.config, self.generators = module, config, generators
-        self.seen: list[tuple[Evaluation, Tensor, Tensor]] = []
+        super().__init__(module, config, draw=self.sampled)
+        self.generators = generators
+        self.evaluations: list[Evaluation] = []
+        self.drawn: list[tuple[Tensor, Tensor]] = []  # raw (B, A, 2) and r (B, A) of each of them
         self.seconds = 0.0
 
-    @torch.no_grad()
-    def decide(self, state: State) -> Decision:
-        evaluation = state.evaluation
-        if evaluation is None:
-            return synchronous(state)
-        settle(evaluation.x.device)
+    def act(self, evaluation: Evaluation, state: State) -> Tensor:
+        synchronize(evaluation.x.device)
         start = time.perf_counter()
-        raw = self.module(
-            evaluation.x,
-            evaluation.v,
-            evaluation.x0,
-            evaluation.pooled,
-            evaluation.t,
-            evaluation.t_star,
-            state.k,
-            state.steps,
-        )
-        r = torch.stack([sample(row, g) for row, g in zip(raw, self.generators, strict=True)])
-        self.seen.append((evaluation, raw, r))
-        settle(evaluation.x.device)
+        r = super().act(evaluation, state)
+        self.evaluations.append(evaluation)
+        synchronize(evaluation.x.device)
         self.seconds += time.perf_counter() - start
-        config = self.config
-        return decision_of_action(
-            r, state, config.actions, config.deviation_bound, config.omega_range
-        )
+        return r
+
+    def sampled(self, raw: Tensor) -> Tensor:
+        """r ~ Beta of every row, by its own generator (Algorithm 2, line 9)."""
+        r = torch.stack([sample(row, g) for row, g in zip(raw, self.generators, strict=True)])
+        self.drawn.append((raw, r))
+        return r
 
 
-def settle(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     """Waits for the device, so that a clock read next means something."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -106,15 +97,15 @@ def rollout(
     twins: int = 1,
 ) -> tuple[Tensor, Rollout]:
     """Latents (B, C, h, w) at the end of the grid (K + 1,), and the trajectories behind them."""
-    config = actor.config
+    config = actor.meta
     terminal = config.include_terminal_action
     latents = run_sampler(
         backbone, conditioning, noise, sigmas, actor, twins=twins, terminal=terminal
     )
-    evaluations, raw, r = zip(*actor.seen, strict=True)
+    raw, r = zip(*actor.drawn, strict=True)
 
     def stacked(name: str) -> Tensor:
-        return torch.stack([getattr(e, name) for e in evaluations], dim=1)
+        return torch.stack([getattr(e, name) for e in actor.evaluations], dim=1)
 
     return latents, Rollout(
         x=stacked("x"),
@@ -144,16 +135,9 @@ def log_probs(module: TimestepPredictionModule, states: Rollout) -> tuple[Tensor
     """log pi of the drawn actions under the module's present policy: (B, N, A) and raw values
     (B, N, A, 2). One forward pass over all B * N states."""
     batch, decisions = states.t.shape
-    x, v, t = (part.flatten(0, 1) for part in (states.x, states.v, states.t))
+    x, v, t, t_star = (part.flatten(0, 1) for part in (states.x, states.v, states.t, states.t_star))
+    pooled = states.pooled.repeat_interleave(decisions, dim=0)
+    evaluation = Evaluation(x, v, x - t.view(-1, 1, 1, 1) * v, t, t_star, pooled)
     k = torch.arange(1, decisions + 1, device=t.device).repeat(batch)
-    raw = module(
-        x,
-        v,
-        x - t.view(-1, 1, 1, 1) * v,
-        states.pooled.repeat_interleave(decisions, dim=0),
-        t,
-        states.t_star.flatten(0, 1),
-        k,
-        states.steps,
-    ).unflatten(0, (batch, decisions))
+    raw = module.ask(evaluation, k, states.steps).unflatten(0, (batch, decisions))
     return log_prob(raw, states.r) * states.mask, raw

@@ -9,37 +9,19 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ...tpm.learned import decision_of_action
-from ...tpm.network import TimestepPredictionModule, mode
-from ...tpm.policies import Decision, Policy, State, synchronous
+from ...tpm.learned import TPMPolicy
+from ...tpm.network import TimestepPredictionModule
+from ...tpm.policies import Policy
 from ..backbones import Backbone
 from ..backbones.sampling import Trace, sample
 from ..data.prompts import PromptList
 from ..evaluation.grids import write_grid
 from ..rewards import RewardSet
 from ..run import distributed
-from ..run.config import Config, PolicyConfig
+from ..run.config import Config
 from ..run.distributed import World
 from ..run.phase import phase
 from ..run.rng import generator
-
-
-class ModePolicy(Policy):
-    """The module's present mode, as TPMPolicy takes it from a file."""
-
-    learned, label = True, "TPM"
-
-    def __init__(self, module: TimestepPredictionModule, config: PolicyConfig):
-        self.module, self.config = module, config
-
-    @torch.no_grad()
-    def decide(self, state: State) -> Decision:
-        e = state.evaluation
-        if e is None:
-            return synchronous(state)
-        raw = self.module(e.x, e.v, e.x0, e.pooled, e.t, e.t_star, state.k, state.steps)
-        c = self.config
-        return decision_of_action(mode(raw), state, c.actions, c.deviation_bound, c.omega_range)
 
 
 class Validation:
@@ -58,7 +40,7 @@ class Validation:
         in units of the baseline's std, what `log.best` goes by."""
         if not self.baseline:
             self.baseline = self.score(world, None)[0]
-        scores, deviation = self.score(world, ModePolicy(module, self.config.policy))
+        scores, deviation = self.score(world, TPMPolicy(module, self.config.policy))
         weights = self.config.rewards.weights
         total = sum(abs(weight) for weight in weights.values())
         metrics, objective = {}, 0.0
@@ -135,7 +117,7 @@ class Validation:
         if not count:
             return
         columns: dict[str, list[Tensor]] = {"D = 0": [], "TPM": []}
-        policies = (None, ModePolicy(module, self.config.policy))
+        policies = (None, TPMPolicy(module, self.config.policy))
         for policy, images in zip(policies, columns.values(), strict=True):
             images += [self.images([i], self.steps[i], policy)[0][0].cpu() for i in range(count)]
         write_grid(path, columns, self.texts[:count], advice)
