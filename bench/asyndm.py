@@ -23,7 +23,7 @@ import torch
 from async_timestep.bench import official_side as side
 from async_timestep.bench.asyndm_memory import computed
 from async_timestep.bench.overhead import MIB, memory, prompt, size
-from async_timestep.scripts.in_process import import_comfy, pack
+from async_timestep.harness.in_process import import_comfy, pack
 
 STEPS, MAPPED = 8, range(1, 7)  # the grid, and its steps at which pixels have their own times
 GOALS = (

@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
-from async_timestep.scripts import graphs
-from async_timestep.scripts.comfy_server import ComfyServer, error_message
-from async_timestep.scripts.graphs import node
+from async_timestep.harness import graphs
+from async_timestep.harness.comfy_server import ComfyServer, error_message
+from async_timestep.harness.graphs import node
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from async_timestep.scripts.in_process import import_comfy, pack
+from async_timestep.harness.in_process import import_comfy, pack
 
 METRICS = ("reward", "strict", "iou", "relation", "count", "scorer", "noise")
 METHODS = {  # name -> (what makes the region, strength, more settings)

@@ -53,7 +53,7 @@ from async_timestep.bench.asyndm_scores import (
     set_table,
     unscored,
 )
-from async_timestep.scripts.comfy_server import ComfyServer
+from async_timestep.harness.comfy_server import ComfyServer
 from async_timestep.training.evaluation.grids import write_grid
 from async_timestep.training.rewards import RewardError
 from async_timestep.training.run.folder import write_atomic

@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import io
 import logging
-import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +21,7 @@ from pathlib import Path
 import torch
 
 from async_timestep.bench import peers_load as load
-from async_timestep.scripts.host import ROOT
-from async_timestep.scripts.in_process import import_comfy, pack
+from async_timestep.harness.in_process import import_comfy, pack
 
 D = 0.4
 HEAD = ("with", "on", "it acts", "D = 0", "D = 0.4", "D = 0.4 in a mask", "AsynDM", "tests")
@@ -139,7 +137,6 @@ def main() -> None:
     torch.set_grad_enabled(False)
     import_comfy("cpu")
     logging.getLogger().setLevel(logging.CRITICAL)
-    sys.path.insert(0, str(ROOT / "tests" / "host"))
     import comfyui_version
 
     from async_timestep.bench import peers_combos, peers_packs

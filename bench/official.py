@@ -23,7 +23,7 @@ import torch
 
 from async_timestep.bench import official_side as side
 from async_timestep.bench.official_words import words
-from async_timestep.scripts.in_process import import_comfy, pack
+from async_timestep.harness.in_process import import_comfy, pack
 
 CURVES = {"quadratic": "bin", "linear": "lin", "exponential": "exp"}
 CFG, ITEMS = 5.0, [1, 3]  # items: word indices, one less than their token's

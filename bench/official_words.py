@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import torch
 
-from async_timestep.scripts.in_process import pack
+from async_timestep.harness.in_process import pack
 
 PROMPTS = ("animal", "drawbench", "geneval", "mscoco")
 

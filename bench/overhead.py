@@ -28,7 +28,7 @@ import psutil
 import torch
 from tqdm import tqdm
 
-from async_timestep.scripts.in_process import import_comfy, pack
+from async_timestep.harness.in_process import import_comfy, pack
 
 ROOT = Path(__file__).resolve().parents[1]
 STOCK, AGAIN, FIXED, TPM = "stock", "stock again", "fixed D = 0.5", "TPM"

@@ -22,7 +22,7 @@ import torch
 from async_timestep.bench import peers_load as load
 from async_timestep.bench.overhead import MIB, memory, size
 from async_timestep.bench.peers_field import Field, measure
-from async_timestep.scripts.in_process import import_comfy, pack
+from async_timestep.harness.in_process import import_comfy, pack
 
 STOCK, AGAIN = "stock Euler", "stock again"
 CUT = 0.1  # of sigma, at its highest, for every method that is set by a cut

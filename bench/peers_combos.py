@@ -90,8 +90,8 @@ class Shelf:
         self.made: dict[str, object] = {}
 
     def setup(self, family: str, steps: int = 4, cfg: float = 3.0) -> load.Setup:
-        """A family of tests/host/tiny_families.py."""
-        import tiny_families
+        """A family of harness/tiny_families.py."""
+        from async_timestep.harness import tiny_families
 
         if family not in self.made:
             self.made[family] = tiny_families.load_family(family, self.folder)
@@ -206,11 +206,11 @@ def core_controlnet(shelf: Shelf) -> Iterator[Combo]:
     """An SD3 ControlNet in its published layout, read by the core's own loader."""
     from diffusers import SD3ControlNetModel
     from safetensors.torch import save_file
-    from tiny_models import scrambled
 
     import folder_paths
     import nodes
-    from async_timestep.scripts.in_process import pack
+    from async_timestep.harness.in_process import pack
+    from async_timestep.harness.tiny_models import scrambled
 
     network = SD3ControlNetModel(
         num_layers=1, attention_head_dim=64, num_attention_heads=2, joint_attention_dim=64,

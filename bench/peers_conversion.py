@@ -19,7 +19,7 @@ from async_timestep.bench import peers_load as load
 from async_timestep.bench import peers_sides as sides
 from async_timestep.bench.peers import detail_daemon, deviated, five_points
 from async_timestep.bench.peers_field import measure
-from async_timestep.scripts.in_process import import_comfy, pack
+from async_timestep.harness.in_process import import_comfy, pack
 
 STEPS = (8, 15, 28)
 UNIT = 0.1  # unit percent: a deviation of 1 is 10 % off the time

@@ -17,7 +17,7 @@ from types import ModuleType
 import torch
 
 from async_timestep.bench.overhead import ROOT, prompt
-from async_timestep.scripts.in_process import pack
+from async_timestep.harness.in_process import pack
 
 PROMPT = "two red circles above a blue star on a dark rough background"
 
@@ -98,8 +98,7 @@ def wide() -> Setup:
 
 def flux(folder: Path) -> Setup:
     """A Flux of two blocks of each kind; `folder` keeps its file."""
-    sys.path.insert(0, str(ROOT / "tests" / "host"))
-    from tiny_families import load_family
+    from async_timestep.harness.tiny_families import load_family
 
     return Setup("Tiny Flux, random weights", *load_family("flux", folder), 1.0)
 

@@ -10,7 +10,7 @@ import torch
 from async_timestep.bench import peers_load as load
 from async_timestep.bench.peers import detail_daemon, deviated, five_points
 from async_timestep.bench.peers_field import measure, run
-from async_timestep.scripts.in_process import pack
+from async_timestep.harness.in_process import pack
 
 
 def euler():

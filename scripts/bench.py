@@ -9,7 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from async_timestep.scripts.host import ROOT, TEST, ensure_host, environment, say
+from async_timestep.harness.host import ROOT, TEST, ensure_host, environment, say
 
 BENCHES = {
     "overhead": ["--size", "all", "--out", "bench/out/overhead.md"],

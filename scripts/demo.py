@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from async_timestep.scripts.host import DEMO, ROOT, ensure_host, environment, say
+from async_timestep.harness.host import DEMO, ROOT, ensure_host, environment, say
 
 SEEDS = 2  # images a prompt, in one batch
 DEVIATIONS = (-0.5, 0.0, 0.25, 0.5, 1.0)
@@ -34,8 +34,9 @@ def inside_host(prompts: int) -> None:
     """The demo itself; runs under the host's interpreter (torch, PIL)."""
     from tqdm import tqdm
 
-    from async_timestep.scripts import example_workflows, graphs
-    from async_timestep.scripts.comfy_server import ComfyServer
+    from async_timestep.harness import graphs
+    from async_timestep.harness.comfy_server import ComfyServer
+    from async_timestep.scripts import example_workflows
     from async_timestep.scripts.demo_report import read_images, save_grid, score, write_table
     from async_timestep.training.tiny.scenes import held_out_scenes, parse_caption
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from async_timestep.scripts import graphs, graphs_compared, graphs_large, graphs_regions
+from async_timestep.harness import graphs, graphs_regions
+from async_timestep.scripts import graphs_compared, graphs_large
 
 WORKFLOWS = {  # on the embedded model
     "demo_1_stock_ksampler": graphs.stock,

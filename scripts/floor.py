@@ -2,8 +2,8 @@
 
     python scripts/floor.py [arguments for pytest]
 
-The release of host.py's FLOOR, in the Python environment of the newest one. LEFT_OUT names the
-tests of these files that cannot pass there, and why.
+The release that harness/host.py calls FLOOR, in the Python environment of the newest one. LEFT_OUT
+names the tests of these files that cannot pass there, and why.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from async_timestep.scripts.host import FLOOR, ROOT, TEST, ensure_host, environment, own_tree, say
+from async_timestep.harness.host import FLOOR, ROOT, TEST, ensure_host, environment, own_tree, say
 
 TESTS = (
     "tests/floor",

@@ -4,7 +4,7 @@ the velocity scale, and a repaired part of a picture.
 
 from __future__ import annotations
 
-from async_timestep.scripts.graphs import PROMPT, base, conditioned, node
+from async_timestep.harness.graphs import PROMPT, base, conditioned, node
 
 REPAIRED = "two red circles above a yellow square on a dark rough background"
 

@@ -5,7 +5,7 @@ Both sample as the paper did where it measured the preset: its size, its steps, 
 
 from __future__ import annotations
 
-from async_timestep.scripts.graphs import node
+from async_timestep.harness.graphs import node
 
 PROMPT = (
     "photograph of an old stone lighthouse on a rocky coast, wet moss between the stones, "

@@ -1,4 +1,4 @@
-"""Writes into docs/errors.md what a real server says to each mistake of tests/host/mistakes.py.
+"""Writes into docs/errors.md what a real server says to each mistake of harness/mistakes.py.
 
     python scripts/make_errors.py
 
@@ -11,8 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from async_timestep.scripts.comfy_server import ComfyServer
-from async_timestep.scripts.host import ROOT, TEST, ensure_host, say
+from async_timestep.harness.comfy_server import ComfyServer
+from async_timestep.harness.host import ROOT, TEST, ensure_host, say
 
 DOC = ROOT / "docs" / "errors.md"
 WHERE = {"node": "red node", "before": "before it runs", "log": "log", "plot": "plot text"}
@@ -30,9 +30,8 @@ def filled(line: str, answers: dict[str, tuple[str, str]]) -> str:
 
 def main() -> int:
     ensure_host(TEST)
-    sys.path.insert(0, str(ROOT / "tests" / "host"))
-    from mistake_files import write
-    from mistakes import MISTAKES, seen
+    from async_timestep.harness.mistake_files import write
+    from async_timestep.harness.mistakes import MISTAKES, seen
 
     answers = {}
     with tempfile.TemporaryDirectory() as folder, ComfyServer(Path(folder)) as server:

@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from async_timestep.scripts.host import ROOT, ensure_host
+from async_timestep.harness.host import ROOT, ensure_host
 
 DEVIATIONS = (-0.5, 0.0, 0.25, 0.5, 0.75, 1.0)
 ROWS = (  # prompt, seed
@@ -27,7 +27,7 @@ CELL, GAP, TOP = 198, 8, 92
 
 def inside_host() -> None:
     """The work itself, under the host's interpreter (PIL)."""
-    from async_timestep.scripts.comfy_server import ComfyServer
+    from async_timestep.harness.comfy_server import ComfyServer
 
     with tempfile.TemporaryDirectory() as base, ComfyServer(Path(base)) as server:
         rows = [[sampled(server, *row, d) for d in DEVIATIONS] for row in ROWS]
@@ -40,7 +40,7 @@ def inside_host() -> None:
 
 def sampled(server, prompt: str, seed: int, deviation: float):
     """One picture of the embedded model, as a PIL image."""
-    from async_timestep.scripts import graphs
+    from async_timestep.harness import graphs
     from async_timestep.scripts.demo_report import read_images
 
     graph = graphs.async_ksampler(prompt, seed, batch=1, deviation=deviation)

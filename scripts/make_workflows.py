@@ -14,16 +14,16 @@ import io
 import json
 import math
 import shutil
-import sys
 import tempfile
 import uuid
 from pathlib import Path
 
-from async_timestep.scripts.comfy_server import PATIENCE, ComfyServer
+from async_timestep.harness.comfy_server import PATIENCE, ComfyServer
+from async_timestep.harness.host import ROOT, TEST, ensure_host, say
+from async_timestep.harness.in_process import import_comfy
 from async_timestep.scripts.example_workflows import EVERY, LARGE, NOTES
 from async_timestep.scripts.graphs_large import models_of
 from async_timestep.scripts.graphs_places import place
-from async_timestep.scripts.host import ROOT, TEST, ensure_host, say
 
 CHROMIUM = next(
     (p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None
@@ -132,9 +132,8 @@ def thumbnail(pictures: list, plots: list, compared: bool):
 
 def run_large(server, name: str) -> dict:
     """The outputs of a large model's graph on its stand-ins."""
-    sys.path.insert(0, str(ROOT / "tests" / "host"))
-    import conftest  # noqa: F401  ComfyUI in this process
-    import stand_ins
+    import_comfy()
+    from async_timestep.harness import stand_ins  # it imports ComfyUI at its top
 
     write = {"flux1_dev": stand_ins.write_flux, "sd35_medium": stand_ins.write_sd35}
     write[name.removesuffix("_async_timestep")](server.base / "models")

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from async_timestep.scripts.host import HOST, ROOT, TEST, compiled, interpreter, make_venv, run, say
+from async_timestep.harness.host import HOST, ROOT, TEST, compiled, interpreter, make_venv, run, say
 
 NOT_OURS = ("playwright", "ruff", "pathspec", "diffusers", "jsonargparse", "rich")
 LEARNS = [

@@ -10,10 +10,10 @@ import io
 import numpy as np
 from PIL import Image
 
-from async_timestep.scripts import graphs
-from async_timestep.scripts import graphs_regions as regions
-from async_timestep.scripts.graphs import node
-from async_timestep.scripts.host import say
+from async_timestep.harness import graphs
+from async_timestep.harness import graphs_regions as regions
+from async_timestep.harness.graphs import node
+from async_timestep.harness.host import say
 from async_timestep.scripts.page_sheets import sheet, stacked_strips
 
 ROUGH = graphs.PROMPT

@@ -19,8 +19,8 @@ import sys
 import time
 from pathlib import Path
 
-from async_timestep.scripts.comfy_server import PATIENCE
-from async_timestep.scripts.host import (
+from async_timestep.harness.comfy_server import PATIENCE
+from async_timestep.harness.host import (
     HOST,
     ROOT,
     TEST,

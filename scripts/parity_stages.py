@@ -88,7 +88,7 @@ def write(folder: Path, clip: str) -> None:
     """Random weights in the published layouts, and a vocabulary; CLIP's own is at `clip`."""
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
-    from async_timestep.scripts.published_layout import hps_shapes, image_reward_shapes
+    from async_timestep.harness.published_layout import hps_shapes, image_reward_shapes
 
     (folder / "bert").mkdir(exist_ok=True)
     (folder / "bert" / "vocab.txt").write_text("\n".join(vocabulary()) + "\n", encoding="utf-8")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from async_timestep.scripts.host import ensure_base, ensure_host, say
+from async_timestep.harness.host import ensure_base, ensure_host, say
 
 if __name__ == "__main__":
     tree, python = ensure_host()

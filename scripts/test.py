@@ -13,8 +13,8 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
+from async_timestep.harness.host import ROOT, TEST, ensure_host, environment, say
 from async_timestep.scripts import floor, newest
-from async_timestep.scripts.host import ROOT, TEST, ensure_host, environment, say
 
 
 def main(arguments: list[str]) -> int:

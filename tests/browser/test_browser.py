@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from async_timestep.scripts.comfy_server import PATIENCE, ComfyServer
+from async_timestep.harness.comfy_server import PATIENCE, ComfyServer
 from async_timestep.scripts.example_workflows import LARGE
 from async_timestep.scripts.make_workflows import CHROMIUM, RUN, fit, open_page
 

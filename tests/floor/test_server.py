@@ -8,8 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from async_timestep.scripts import example_workflows, graphs, graphs_regions
-from async_timestep.scripts.comfy_server import PACK, ComfyServer
+from async_timestep.harness import graphs, graphs_regions
+from async_timestep.harness.comfy_server import PACK, ComfyServer
+from async_timestep.scripts import example_workflows
 
 IDS = {
     "AsyncTimestepModel", "AsyncTimestepKSampler", "AsyncTimestepKSamplerAdvanced",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from async_timestep.scripts.host import ensure_host
+from async_timestep.harness.host import ensure_host
 
 
 @pytest.fixture(scope="module")

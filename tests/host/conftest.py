@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from async_timestep.scripts.comfy_server import ComfyServer
-from async_timestep.scripts.in_process import import_comfy
-from async_timestep.scripts.in_process import pack as module_of
+from async_timestep.harness.comfy_server import ComfyServer
+from async_timestep.harness.in_process import import_comfy
+from async_timestep.harness.in_process import pack as module_of
 
 import_comfy()  # before the test modules here are collected: they import comfy at their top
 
@@ -29,7 +29,7 @@ def pack():
 @pytest.fixture(scope="session")
 def model_files(tmp_path_factory, pack) -> dict[str, Path]:
     """Tiny model files, one a family, that ComfyUI's own loader accepts."""
-    from tiny_models import write_models
+    from async_timestep.harness.tiny_models import write_models
 
     return write_models(tmp_path_factory.mktemp("models"))
 
@@ -37,7 +37,7 @@ def model_files(tmp_path_factory, pack) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def families(model_files):
     """family -> (ModelPatcher, positive, negative, latent (1, C, 8, 8))."""
-    from tiny_models import load_families
+    from async_timestep.harness.tiny_models import load_families
 
     return load_families(model_files)
 

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import mistake_files
 import pytest
-from mistakes import MISTAKES, seen
 
-from async_timestep.scripts import graphs
+from async_timestep.harness import graphs, mistake_files
+from async_timestep.harness.mistakes import MISTAKES, seen
 from async_timestep.scripts.make_errors import DOC, WHERE
 
 ROOT = Path(__file__).parents[2]

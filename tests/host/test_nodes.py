@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from async_timestep.scripts import graphs
-from async_timestep.scripts.comfy_server import error_message
+from async_timestep.harness import graphs
+from async_timestep.harness.comfy_server import error_message
 
 IDS = {
     "AsyncTimestepModel": "Async Timestep (model patch)",

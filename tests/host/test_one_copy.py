@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from async_timestep.scripts.host import ensure_tree
+from async_timestep.harness.host import ensure_tree
 
 ROOT = Path(__file__).resolve().parents[2]
 INSIDE = """
@@ -33,7 +33,7 @@ print(json.dumps({
     "source": warnings.source_of(Preset("auto"), "flux1_dev"),
 }))
 """
-ROOMS = ("nodes", "tpm", "asyndm", "maps", "report", "training")
+ROOMS = ("nodes", "tpm", "asyndm", "maps", "report", "training", "harness")
 
 
 def copies(modules: list[tuple[str, int, str | None]]) -> dict[str, set[int]]:

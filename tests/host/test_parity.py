@@ -19,9 +19,9 @@ from diffusers import FluxTransformer2DModel, SD3Transformer2DModel
 from planted import planted_tpm, tpm_policy
 from safetensors.torch import load_file, save_file
 from sampling import sample
-from tiny_models import conditioning
 
-from async_timestep.scripts.comfy_server import ComfyServer
+from async_timestep.harness.comfy_server import ComfyServer
+from async_timestep.harness.tiny_models import conditioning
 
 STEPS, BATCH, SEED, SIZE = 5, 2, 7, 64  # SIZE: pixels a side, 8 latent cells
 POOLED = {"sd35": 2048, "flux": 768}

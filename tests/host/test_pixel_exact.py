@@ -9,11 +9,11 @@ import torch
 from brute_force import patch_of
 from pixel_runs import Runs
 from test_pixel_forward import SUPPORTED, error
-from tiny_families import BUILDERS
 
 import comfy.model_management
 import comfy.sample
 import comfy.samplers
+from async_timestep.harness.tiny_families import BUILDERS
 
 REFUSED = ("pixart", "auraflow", "cosmos_predict2", "hidream", "omnigen2", "ernie")
 SAMPLERS = ("euler", "ddim", "euler_ancestral")

@@ -12,10 +12,10 @@ import brute_force
 import pytest
 import torch
 from sampling import LATENTS, TIMES, shaken
-from tiny_families import BUILDERS
 
 import comfy.sample
 import comfy.samplers
+from async_timestep.harness.tiny_families import BUILDERS
 from comfy.model_sampling import CONST, V_PREDICTION
 
 SUPPORTED = (

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from async_timestep.scripts import graphs
-from async_timestep.scripts import graphs_regions as regions
+from async_timestep.harness import graphs
+from async_timestep.harness import graphs_regions as regions
 
 
 def pictures(server, graph: dict) -> list[np.ndarray]:

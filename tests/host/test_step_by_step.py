@@ -15,7 +15,7 @@ from sampling import sample_sigmas
 
 import comfy.sample
 import comfy.samplers
-from async_timestep.scripts import graphs
+from async_timestep.harness import graphs
 
 STEPS = 5
 LAST = ("preset, whose last step is synchronous", "omega")  # they go by what follows

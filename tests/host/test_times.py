@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 from sampling import PerSample, sample, sample_sigmas
-from tiny_families import BUILDERS
 
 import comfy.model_base
 import comfy.model_sampling as host_sampling
 import comfy.samplers
+from async_timestep.harness.tiny_families import BUILDERS
 from comfy_extras import nodes_model_advanced
 
 # every class of the host that has a time, and every one that has a parametrisation

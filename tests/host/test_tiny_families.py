@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny_families import BUILDERS, FAMILIES, load_family
 
 import comfy.sample
 import comfy.supported_models
+from async_timestep.harness.tiny_families import BUILDERS, FAMILIES, load_family
 
 
 @pytest.fixture(scope="module", params=list(BUILDERS))

@@ -10,7 +10,7 @@ import pytest
 import torch
 import yaml
 
-from async_timestep.scripts import graphs
+from async_timestep.harness import graphs
 from async_timestep.tpm.checkpoint import load_tpm
 from async_timestep.tpm.learned import TPMPolicy
 from async_timestep.training.backbones import load_backbone

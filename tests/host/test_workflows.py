@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from ui_format import to_prompt
 
-from async_timestep.scripts import example_workflows, graphs, graphs_compared
+from async_timestep.harness import graphs
+from async_timestep.harness.ui_format import to_prompt
+from async_timestep.scripts import example_workflows, graphs_compared
 
 ROOT = Path(__file__).parents[2]
 
@@ -131,7 +132,7 @@ def test_only_the_files_are_missing(server, name):
 )
 def test_a_large_models_graph_runs_on_stand_ins(server, name, write, remark):
     """Real loaders, tiny files: the family is found and takes the preset of the paper."""
-    import stand_ins
+    from async_timestep.harness import stand_ins
 
     files = getattr(stand_ins, write)(server.base / "models")
     try:

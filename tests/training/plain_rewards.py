@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
-from async_timestep.scripts.published_layout import hps_shapes, image_reward_shapes
+from async_timestep.harness.published_layout import hps_shapes, image_reward_shapes
 from async_timestep.training.run.config import RewardsConfig
 
 BERT = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghijklmnopqrstuvwxyz", "##a", "cat"]

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torchvision import transforms
 from transformers import CLIPModel
 
-from async_timestep.scripts.published_layout import hps_shapes, image_reward_shapes
+from async_timestep.harness.published_layout import hps_shapes, image_reward_shapes
 from async_timestep.training.rewards import PAPER, own_reward
 from async_timestep.training.rewards.hps import clean
 from async_timestep.training.rewards.images import padded_as_float, resized_as_pil

@@ -37,7 +37,8 @@ class Clone:
 
     def __init__(self, folder: Path):
         self.root, self.log = folder / "a fresh clone", folder / "started.jsonl"
-        shutil.copytree(ROOT / "scripts", self.root / "scripts")
+        for room in ("harness", "scripts", "bench"):
+            shutil.copytree(ROOT / room, self.root / room)
         (self.root / "training").mkdir()
         for name in ("pyproject.toml", "__init__.py", "training/async_timestep.py"):
             shutil.copy(ROOT / name, self.root / name)
@@ -88,7 +89,7 @@ def comfyui(tmp_path):
 @pytest.fixture
 def whole(tmp_path):
     """COMFYUI_PYTHON: this interpreter, to which every package of the tests is there."""
-    from async_timestep.scripts.host import TEST
+    from async_timestep.harness.host import TEST
 
     for package in [*TEST, "numpy"]:
         name = re.match(r"[\w.-]+", package).group()

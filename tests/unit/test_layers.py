@@ -29,19 +29,15 @@ MAY = {  # a room is a folder: its files may import its own, and these
     "training/grpo": "training/run training/data training/backbones training/rewards "
     "training/evaluation tpm",
     "training": "",
+    "harness": "tpm",
 }
+WITH_COMFYUI = ("nodes", "nodes/run", "nodes/pixels", "harness")
+USERS = ("scripts", "bench")  # they import every room, by the package's name
 OURS = {room.split("/")[0] for room in MAY}
 # What a user types, what is started with a Python of its own, and the package's own name.
 COMMANDS = {"train_tpm.py", "evaluate.py", "prepare.py", "make_tiny.py"}
 ALONE = {"paper_runs.py", "reward_worker.py", "async_timestep.py"}
-FOREIGN = {  # folders of other projects, and of the tests that scripts share files with
-    "scripts/in_process.py": 1,
-    "scripts/make_errors.py": 1,
-    "scripts/make_workflows.py": 1,
-    "bench/beside.py": 1,
-    "bench/official_side.py": 2,
-    "bench/peers_load.py": 1,
-}
+FOREIGN = {"harness/in_process.py": 1, "bench/official_side.py": 2}  # folders of other projects
 
 
 def files_of(room: str) -> list[Path]:
@@ -97,7 +93,8 @@ def test_arrows(room):
             elif room == "training" and path.name in COMMANDS:
                 assert module[0] in {"async_timestep", *sys.stdlib_module_names}, where
             else:
-                comfyui = room.startswith("nodes") and (module[0] in HOST or module == ("nodes",))
+                comfyui = module[0] in HOST or module == ("nodes",)
+                comfyui &= room in WITH_COMFYUI
                 assert comfyui or module[0] not in OURS | HOST | {"async_timestep"}, (
                     f"{where} imports {'.'.join(module)}"
                 )
@@ -150,7 +147,7 @@ def module_of(path: Path, node: ast.ImportFrom) -> Path | None:
 def test_what_is_imported_is_there():
     """Inside functions too, where only a run of that very line would see it."""
     seen = 0
-    tops = (*OURS, "scripts", "bench", "tests")
+    tops = (*OURS, *USERS, "tests")
     for path in [path for top in tops for path in (ROOT / top).rglob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             module = module_of(path, node) if isinstance(node, ast.ImportFrom) else None
@@ -168,12 +165,29 @@ def test_what_is_imported_is_there():
 
 def test_nothing_but_a_tree_is_put_on_the_path():
     """Python puts the folder of a command there, and async_timestep.py lies in it."""
-    for top in (*OURS, "scripts", "bench"):
+    for top in (*OURS, *USERS):
         for path in (ROOT / top).rglob("*.py"):
             text = path.read_text("utf-8")
             assert "noqa: E402" not in text, path
             edits = text.count("sys.path.insert") + text.count("sys.path[")
             assert edits == FOREIGN.get(path.relative_to(ROOT).as_posix(), 0), path
+
+
+def test_nothing_imports_tests():
+    """What they share with benches and scripts lies in harness, and of benches and scripts neither
+    imports the other."""
+    tests = {path.stem for path in (ROOT / "tests").rglob("*.py")} | {"tests"}
+    apart = {"scripts": "bench", "bench": "scripts"}
+    for top in (*OURS, *USERS):
+        for path in (ROOT / top).rglob("*.py"):
+            for level, module in imports(path):
+                where = f"{path.relative_to(ROOT)} imports {'.'.join(module)}"
+                if level:
+                    assert module[0] != "tests", where
+                elif module[0] == "async_timestep":
+                    assert module[1:2] not in {("tests",), (apart.get(top),)}, where
+                else:
+                    assert module[0] not in tests, where
 
 
 @pytest.mark.parametrize("room", ["tpm", "asyndm", "maps", "report"])

@@ -17,7 +17,7 @@ import pathspec
 import pytest
 import tomllib
 
-from async_timestep.scripts.host import FLOOR
+from async_timestep.harness.host import FLOOR
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,7 +42,7 @@ NEEDED = (
     "training/tiny/weights/vae.safetensors", "training/tiny/tpm/tiny.safetensors",
     "workflows/demo_3_async_ksampler.json", "workflows/demo_3_async_ksampler.jpg",
 )  # fmt: skip
-LEFT_OUT = {"tests", "bench", "scripts", "docs", "asset", "runs", "demo", "Makefile"}
+LEFT_OUT = {"tests", "bench", "scripts", "harness", "docs", "asset", "runs", "demo", "Makefile"}
 
 
 def tracked() -> list[str]:

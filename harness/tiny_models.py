@@ -92,10 +92,10 @@ def load_families(files: dict[str, Path]) -> dict[str, tuple]:
 
 def load_flux(path: Path):
     """By the host's loader, or by its own parts where that of an older host wants width 3072."""
-    from tiny_families import FAMILIES, FLUX, built
-
     import comfy.model_detection
     import comfy.sd
+
+    from .tiny_families import FAMILIES, FLUX, built
 
     try:
         return comfy.sd.load_diffusion_model(str(path))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from async_timestep.scripts.graphs import PROMPT, base, conditioned, node
+from .graphs import PROMPT, base, conditioned, node
 
 WORDS = "red circles, blue star"
 STEPS = 12

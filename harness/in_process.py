@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-from async_timestep.scripts.host import ensure_tree
+from .host import ensure_tree
 
 
 def import_comfy(device: str = "cpu") -> None:

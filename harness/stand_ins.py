@@ -12,12 +12,13 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from tiny_families import FAMILIES, new_model, random_weights
-from tiny_models import scrambled
 
 import comfy.ops
 import comfy.sd1_clip
 from comfy.taesd.taesd import TAESD
+
+from .tiny_families import FAMILIES, new_model, random_weights
+from .tiny_models import scrambled
 
 CLIP_WIDTH = 768  # CLIP-L's, in the place of T5's 4096
 

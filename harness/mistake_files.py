@@ -13,10 +13,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from async_timestep.tpm.checkpoint import load_tpm, save_tpm
-from async_timestep.tpm.network import TimestepPredictionModule
+from ..tpm.checkpoint import load_tpm, save_tpm
+from ..tpm.network import TimestepPredictionModule
 
-TINY = Path(__file__).parents[2] / "training" / "tiny" / "tpm" / "tiny.safetensors"
+TINY = Path(__file__).parents[1] / "training" / "tiny" / "tpm" / "tiny.safetensors"
 LORA = {"lora_unet_blocks_0.lora_down.weight": torch.zeros(4, 8)}
 # As much of these as ComfyUI's detection reads: their graphs end before any weight is used.
 VACE = {

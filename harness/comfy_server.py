@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlencode
 
-from async_timestep.scripts.host import ensure_base, ensure_host
+from .host import ensure_base, ensure_host
 
 # Seconds, so that what hangs ends at some time. None is a limit for a slow or a busy machine.
 PATIENCE, ANSWER = 3600, 600

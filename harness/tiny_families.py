@@ -16,7 +16,8 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from tiny_models import conditioning, scrambled
+
+from .tiny_models import conditioning, scrambled
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from async_timestep.scripts.graphs import async_ksampler, base, model_patch, node, stock
-from async_timestep.scripts.graphs_regions import (
+from .graphs import async_ksampler, base, model_patch, node, stock
+from .graphs_regions import (
     asyndm_mask,
     asyndm_words,
     region_mask,
