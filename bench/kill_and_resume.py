@@ -22,7 +22,8 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = [
-    "--preset=tiny", "--grpo.lr=1e-3", "--grpo.group=4", "--grpo.minibatch=2", "--grpo.prompts=1",
+    "--preset=tiny", "--grpo.lr=1e-3", "--grpo.num_generations=4", "--grpo.minibatch_size=2",
+    "--grpo.prompts_per_iteration=1",
     "--steps=[2,3]", "--data.validation_prompts=4", "--log.validate_every=5",
     "--log.checkpoint_every=1", "--log.samples_every=7", "--log.samples=1", "--threads=1",
 ]  # fmt: skip

@@ -115,7 +115,7 @@ def work(args: argparse.Namespace) -> tuple[float, float]:
 def measure(args: argparse.Namespace, device: torch.device) -> list[tuple[str, float, float]]:
     """(phase, seconds, TFLOP or 0) of one iteration after a warm-up."""
     backbone, prompts = random_backbone(args, device)
-    policy, grpo = PolicyConfig(), GRPOConfig(group=args.group)
+    policy, grpo = PolicyConfig(), GRPOConfig(num_generations=args.group)
     network = TPMConfig(
         pooled_dim=backbone.pooled_dim, pooled_split=backbone.pooled_split, raw_cap=policy.raw_cap,
         global_conditioning=policy.global_conditioning,

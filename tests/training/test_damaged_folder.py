@@ -19,8 +19,9 @@ from async_timestep.training.run.settings import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
-    "--preset=tiny", "--backbone.precision=fp32", "--grpo.lr=1e-3", "--grpo.group=4",
-    "--grpo.minibatch=2", "--grpo.prompts=1", "--steps=2", "--data.validation_prompts=4",
+    "--preset=tiny", "--backbone.precision=fp32", "--grpo.lr=1e-3", "--grpo.num_generations=4",
+    "--grpo.minibatch_size=2", "--grpo.prompts_per_iteration=1", "--steps=2",
+    "--data.validation_prompts=4",
     "--log.samples_every=0", "--log.samples=0", "--log.best=false", "--log.checkpoint_every=1",
     "--threads=1", "--iterations=3", "--grpo.lr_schedule=constant",
 ]  # fmt: skip
@@ -178,7 +179,7 @@ def test_a_run_brings_its_own_settings_whatever_it_is_called(finished, tmp_path,
     out = Path(shutil.copytree(finished, tmp_path / name))
     base = train_command.settings_of_run(["--resume", "--out", str(out)])
     config = parse(["--resume"], more=train_command.options, base=base)[0]
-    assert config.iterations == 3 and config.grpo.group == 4 and config.grpo.lr == 1e-3
+    assert config.iterations == 3 and config.grpo.num_generations == 4 and config.grpo.lr == 1e-3
 
 
 @pytest.mark.parametrize("damage", ["gone", "a folder", "empty"])

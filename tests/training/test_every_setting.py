@@ -30,7 +30,8 @@ FOREIGN = (0, 0.0, -1, -3, -0.5, math.nan, math.inf, -math.inf, 1e30, 10**12, 10
 TYPED = ("0", "-1", ".nan", "1e30", "")  # on the command line, as YAML reads them
 SMALL = [
     "--preset=tiny", "--backbone.precision=fp32", "--policy.width=16", "--policy.heads=2",
-    "--policy.layers=1", "--grpo.group=2", "--grpo.minibatch=1", "--grpo.prompts=1", "--steps=2",
+    "--policy.layers=1", "--grpo.num_generations=2", "--grpo.minibatch_size=1",
+    "--grpo.prompts_per_iteration=1", "--steps=2",
     "--iterations=1", "--data.validation_prompts=2", "--log.validate_every=1", "--log.samples=1",
     "--log.samples_every=1", "--rewards.batch=2", "--threads=1",
 ]  # fmt: skip
@@ -45,7 +46,8 @@ ONE_VALUE = {"backbone.resolution", "backbone.guidance_mode", "policy.heads"}  #
 # accepted, but no run of seconds: larger than a test may be, or not of the embedded model
 NOT_RUN = {
     "backbone.name", "backbone.compile", "data.set", "policy.width", "policy.layers",
-    "grpo.group", "grpo.minibatch", "grpo.prompts", "data.validation_prompts", "iterations",
+    "grpo.num_generations", "grpo.minibatch_size", "grpo.prompts_per_iteration",
+    "data.validation_prompts", "iterations",
     "threads", "policy.patch", "policy.registers",
 }  # fmt: skip
 
@@ -199,15 +201,20 @@ def test_the_ends_of_steps_have_a_grid_that_falls(loaded, steps):
 
 def test_a_config_that_was_changed_is_checked_where_a_run_begins(small):
     config = parse(SMALL)[0]
-    config.grpo.clip = -0.2
-    with pytest.raises(ValueError, match="grpo.clip is -0.2, expected a number from 1e-06 to 10"):
+    config.grpo.epsilon = -0.2
+    with pytest.raises(
+        ValueError, match="grpo.epsilon is -0.2, expected a number from 1e-06 to 10"
+    ):
         build(config, World())
 
 
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
-        ({"grpo": {"group": 6, "minibatch": 4}}, ("grpo.group is 6", "grpo.minibatch 4")),
+        (
+            {"grpo": {"num_generations": 6, "minibatch_size": 4}},
+            ("grpo.num_generations is 6", "grpo.minibatch_size 4"),
+        ),
         ({"policy": {"width": 64, "heads": 5}}, ("policy.width is 64", "policy.heads 5")),
         ({"backbone": {"resolution": 128}}, ("backbone.resolution is 128", "tiny", "64")),
         ({"backbone": {"guidance_mode": "embedded"}}, ("guidance_mode", "flux1_dev", "cfg")),
@@ -291,7 +298,7 @@ def test_out_of_memory_names_what_to_lower(error, tmp_path, capsys, monkeypatch)
     text = capsys.readouterr().err.splitlines()[-1]  # a bar may stand above it
     assert text.startswith("train_tpm.py: Memory ran out") and text.endswith(".")
     for word in ("backbone.batch", "backbone.decode_batch (16)", "rewards.batch (2)",
-                 "grpo.group (2)"):  # fmt: skip
+                 "grpo.num_generations (2)"):  # fmt: skip
         assert word in text
 
 
@@ -360,7 +367,7 @@ def test_a_price_that_is_none(price, tmp_path, capsys):
         ("grpo: {lr: 1e-5}\n", None),  # a string to plain YAML
         ("steps: [4, 1]\n", "steps is [4, 1]"),
         ("grpo: {clip: 0.1}\ngrpo: {lr: 1.0e-4}\n", "line 2 names grpo a second time"),
-        ("grpo:\n  clip: 0.1\n  clip: 0.2\n", "line 3 names grpo.clip a second time"),
+        ("grpo:\n  clip: 0.1\n  clip: 0.2\n", "line 3 names grpo.epsilon a second time"),
         ("- 1\n", "no settings by name"),
         ("grpo: {clip: [\n", "is not YAML"),
         ("", "no settings by name"),

@@ -20,7 +20,8 @@ from async_timestep.training.run.settings import PRESETS, parse
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = ("train_tpm.py", "evaluate.py", "prepare.py", "make_tiny.py")
 SMALL = [
-    "--backbone.precision=fp32", "--grpo.group=4", "--grpo.minibatch=2", "--grpo.prompts=1",
+    "--backbone.precision=fp32", "--grpo.num_generations=4", "--grpo.minibatch_size=2",
+    "--grpo.prompts_per_iteration=1",
     "--steps=2", "--data.validation_prompts=4", "--log.samples=1", "--threads=1",
 ]  # fmt: skip
 

@@ -95,9 +95,9 @@ def test_a_metric_without_spread_counts_nothing():
     assert torch.allclose(both, alone, atol=1e-6)
 
 
-def test_scale_iteration_divides_all_prompts_by_one_number():
+def test_scale_batch_divides_all_prompts_by_one_number():
     values = torch.stack([torch.arange(8.0), 10 * torch.arange(8.0)])
-    one = z_score(values, "iteration")
+    one = z_score(values, "batch")
     assert torch.allclose(one[1], 10 * one[0])
     stds = values.double().std(dim=1, correction=0)
     assert torch.allclose(one[0], (values[0] - 3.5).double() / stds.square().mean().sqrt())
@@ -118,7 +118,9 @@ def test_loss_equals_scipy_and_numpy(actions, ratio):
     new, raw = log_probs(module, given)
     old = new.detach() + 0.1 * torch.randn(new.shape, generator=torch.Generator().manual_seed(2))
     advantage = torch.linspace(-2, 2, 8)
-    loss, found = surrogate(new, old, advantage, GRPOConfig(ratio=ratio, clip=0.2))
+    loss, found = surrogate(
+        new, old, advantage, GRPOConfig(importance_sampling_level=ratio, epsilon=0.2)
+    )
 
     x = raw.detach().double().numpy()
     phi = np.where(x > 0, 2 + x + x**2 / 2, 1 + np.exp(np.minimum(x, 0)))
@@ -142,7 +144,12 @@ def test_clipped_trajectories_give_no_gradient():
 
 def test_first_ratio_is_exactly_one_and_the_policy_moves_uphill():
     """Rewarding large r raises the probability of large r."""
-    module, config = network(), GRPOConfig(prompts=2, group=8, minibatch=4, lr=1e-3, kl_skip=0)
+    module, config = (
+        network(),
+        GRPOConfig(
+            prompts_per_iteration=2, num_generations=8, minibatch_size=4, lr=1e-3, kl_skip=0
+        ),
+    )
     given = states(16)
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-3, weight_decay=0)
     advantage = (given.r.mean((1, 2)) - 0.5).view(2, 8) * 4
@@ -156,7 +163,10 @@ def test_first_ratio_is_exactly_one_and_the_policy_moves_uphill():
 
 
 def test_a_policy_that_did_not_draw_the_actions_is_caught(monkeypatch):
-    module, config = network(), GRPOConfig(prompts=1, group=4, minibatch=4)
+    module, config = (
+        network(),
+        GRPOConfig(prompts_per_iteration=1, num_generations=4, minibatch_size=4),
+    )
     calls = []
 
     def drifting(module, part):
@@ -171,7 +181,10 @@ def test_a_policy_that_did_not_draw_the_actions_is_caught(monkeypatch):
 
 
 def test_nan_is_counted_and_all_nan_stops():
-    module, config = network(), GRPOConfig(prompts=1, group=8, minibatch=4)
+    module, config = (
+        network(),
+        GRPOConfig(prompts_per_iteration=1, num_generations=8, minibatch_size=4),
+    )
     optimizer = torch.optim.AdamW(module.parameters())
     advantage = torch.ones(1, 8)
     advantage[0, :4] = math.nan
@@ -186,7 +199,7 @@ def test_nan_is_counted_and_all_nan_stops():
 
 def test_kl_skip_leaves_the_parameters_alone():
     module = network()
-    config = GRPOConfig(prompts=1, group=8, minibatch=4, kl_skip=1e-9)
+    config = GRPOConfig(prompts_per_iteration=1, num_generations=8, minibatch_size=4, kl_skip=1e-9)
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-2)
     advantage = torch.linspace(-1, 1, 8)[None]
     result = update(module, optimizer, states(8), advantage, torch.ones(1, dtype=bool), config)
@@ -194,7 +207,10 @@ def test_kl_skip_leaves_the_parameters_alone():
 
 
 def test_dead_groups_are_not_updated_on():
-    module, config = network(), GRPOConfig(prompts=2, group=4, minibatch=4)
+    module, config = (
+        network(),
+        GRPOConfig(prompts_per_iteration=2, num_generations=4, minibatch_size=4),
+    )
     optimizer = torch.optim.AdamW(module.parameters(), lr=1e-2)
     before = {k: v.clone() for k, v in module.state_dict().items()}
     result = update(
@@ -205,7 +221,7 @@ def test_dead_groups_are_not_updated_on():
 
 
 def test_minibatches_take_an_equal_share_of_every_prompt():
-    parts = minibatches(GRPOConfig(group=16, minibatch=4), 3)
+    parts = minibatches(GRPOConfig(num_generations=16, minibatch_size=4), 3)
     assert len(parts) == 4
     assert parts[1].tolist() == [4, 5, 6, 7, 20, 21, 22, 23, 36, 37, 38, 39]
     assert sorted(torch.cat(parts).tolist()) == list(range(48))

@@ -67,7 +67,7 @@ def test_loss_and_gradient_equal_torchrl(actions, clip):
     loss.backward()
 
     ours = raw.clone().requires_grad_()
-    config = GRPOConfig(clip=clip, log_ratio_clamp=0.0)
+    config = GRPOConfig(epsilon=clip, log_ratio_clamp=0.0)
     old = log_prob(old_raw, r)
     found, ratio = surrogate(log_prob(ours, r), old, advantage, config)
     found.backward()

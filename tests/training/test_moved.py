@@ -25,7 +25,8 @@ from async_timestep.training.tiny.backbone import WEIGHTS
 SMALL = [
     "--preset=tiny", "--backbone.precision=fp32",
     "--policy.width=16", "--policy.heads=2", "--policy.layers=1",
-    "--grpo.group=4", "--grpo.minibatch=2", "--grpo.prompts=1", "--steps=2", "--iterations=4",
+    "--grpo.num_generations=4", "--grpo.minibatch_size=2", "--grpo.prompts_per_iteration=1",
+    "--steps=2", "--iterations=4",
     "--data.validation_prompts=2", "--log.validate_every=2", "--log.checkpoint_every=1",
     "--log.samples_every=0", "--log.best=false", "--rewards.batch=4", "--threads=1",
 ]  # fmt: skip
@@ -147,8 +148,8 @@ def test_an_old_checkpoint_still_resumes_by_its_names(begun):
     refuse_other(old_state(config, **{"data.folder": "was/elsewhere"}), parts)
     with pytest.raises(RunFolderError, match="backbone.path is .* had 'other'"):
         refuse_other(old_state(config, **{"backbone.path": "other"}), parts)
-    with pytest.raises(RunFolderError, match="grpo.clip is 0.2.*had 0.3"):
-        refuse_other(old_state(config, **{"grpo.clip": 0.3}), parts)
+    with pytest.raises(RunFolderError, match="grpo.epsilon is 0.2.*had 0.3"):
+        refuse_other(old_state(config, **{"grpo.epsilon": 0.3}), parts)
 
 
 def test_a_noise_of_weight_zero_may_be_written_or_not():

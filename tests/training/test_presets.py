@@ -76,7 +76,13 @@ def test_the_paper_s_settings(name):
     assert (c.steps, c.grpo.lr, c.backbone.guidance_mode) == (steps, lr, mode)
     assert (c.backbone.precision, c.backbone.guidance, c.backbone.resolution) == ("fp16", 5.0, 512)
     g = c.grpo
-    assert (g.group, g.minibatch, g.prompts, g.clip, g.grad_clip) == (16, 4, 1, 0.2, 1.0)
+    assert (
+        g.num_generations,
+        g.minibatch_size,
+        g.prompts_per_iteration,
+        g.epsilon,
+        g.max_grad_norm,
+    ) == (16, 4, 1, 0.2, 1.0)
     assert (c.iterations, c.seed, c.data.seed, c.data.evaluation_prompts) == (4000, 42, 42, 2048)
     assert c.rewards.weights == {"image_reward": 1, "hps": 1, "clip": 1, "pick": 1}
     assert c.policy.deviation_bound == (1.0 if name.endswith("lifted") else 0.5)
@@ -105,14 +111,23 @@ def departures() -> set[str]:
 
 def test_paper_strict_turns_off_all_that_departs():
     overlay = dict(leaves(yaml.safe_load((PRESETS / "paper_strict.yaml").read_text())))
-    assert {"policy.raw_cap", "grpo.prompts", "log.best"} <= departures()
+    assert {"policy.raw_cap", "grpo.prompts_per_iteration", "log.best"} <= departures()
     assert departures() <= set(overlay)
     for base in BASES:
         c = resolved("--preset", base, "--config", str(PRESETS / "paper_strict.yaml"))
         assert c.policy.raw_cap is None and c.policy.global_conditioning is False
         g = c.grpo
-        assert (g.prompts, g.ratio, g.lr_schedule) == (1, "trajectory", "constant")
-        assert (g.kl_skip, g.scale, g.noise, c.log.best) == (0, "group", "independent", False)
+        assert (g.prompts_per_iteration, g.importance_sampling_level, g.lr_schedule) == (
+            1,
+            "trajectory",
+            "constant",
+        )
+        assert (g.kl_skip, g.scale_rewards, g.group_noise, c.log.best) == (
+            0,
+            "group",
+            "independent",
+            False,
+        )
 
 
 def test_a_left_out_reward_is_measured_and_not_trained_on():

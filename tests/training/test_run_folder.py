@@ -17,8 +17,9 @@ from async_timestep.training.run import folder as run_folder
 from async_timestep.training.run.folder import RunFolder, RunFolderError, check_place, write_atomic
 
 SMALL = [
-    "--preset=tiny", "--backbone.precision=fp32", "--grpo.lr=1e-3", "--grpo.group=4",
-    "--grpo.minibatch=2", "--grpo.prompts=1", "--steps=2", "--data.validation_prompts=4",
+    "--preset=tiny", "--backbone.precision=fp32", "--grpo.lr=1e-3", "--grpo.num_generations=4",
+    "--grpo.minibatch_size=2", "--grpo.prompts_per_iteration=1", "--steps=2",
+    "--data.validation_prompts=4",
     "--log.samples_every=1", "--log.samples=1", "--log.best=false", "--threads=1", "--iterations=1",
 ]  # fmt: skip
 

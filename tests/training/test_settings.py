@@ -26,10 +26,10 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_order_preset_overlay_command_line(tmp_path):
     overlay = tmp_path / "mine.yaml"
     overlay.write_text("grpo: {lr: 0.5, clip: 0.3}\niterations: 7\n")
-    config, _ = parse(["--preset=tiny", f"--config={overlay}", "--grpo.clip=0.1"])
-    assert (config.grpo.lr, config.grpo.clip, config.iterations) == (0.5, 0.1, 7)
+    config, _ = parse(["--preset=tiny", f"--config={overlay}", "--grpo.epsilon=0.1"])
+    assert (config.grpo.lr, config.grpo.epsilon, config.iterations) == (0.5, 0.1, 7)
     assert config.policy.width == 64  # the preset's own
-    assert config.grpo.group == 16  # the default
+    assert config.grpo.num_generations == 16  # the default
 
 
 def test_steps_may_be_a_list():
@@ -50,7 +50,7 @@ def test_one_more_reward_weight():
         (["--preset=tiny", "--itertions=1"], ["did you mean iterations?"]),
         (["--preset=tiny", "--lr=1"], ["did you mean grpo.lr?"]),
         (["--preset=tiny", "--steps=1"], ["steps is 1", "2 or more"]),
-        (["--preset=tiny", "--grpo.minibatch=5"], ["grpo.minibatch 5", "divides"]),
+        (["--preset=tiny", "--grpo.minibatch_size=5"], ["grpo.minibatch_size 5", "divides"]),
         (["--preset=tiny", "--policy.omega_range=[1.5,0.5]"], ["omega_range", "rising"]),
         (["--preset=tiny", "--policy.deviation_bound=0.7"], ["0.7", "0.5", "1.0"]),
         (["--preset=tiny", "--backbone.name=sdxl"], ["backbone.name", "sd35_medium", "sdxl"]),
@@ -85,9 +85,9 @@ def test_yaml_round_trip(tmp_path):
 def test_binding_settings_make_the_hash():
     config = parse(["--preset=tiny"])[0]
     same = parse(["--preset=tiny", "--threads=3", "--log.keep=9", "--max_hours=1"])[0]
-    other = parse(["--preset=tiny", "--grpo.clip=0.3"])[0]
+    other = parse(["--preset=tiny", "--grpo.epsilon=0.3"])[0]
     assert config_sha256(config) == config_sha256(same) != config_sha256(other)
-    assert "grpo.clip" in binding(config) and "threads" not in binding(config)
+    assert "grpo.epsilon" in binding(config) and "threads" not in binding(config)
 
 
 def test_a_linear_schedule_binds_the_number_of_iterations():
@@ -107,4 +107,4 @@ def test_print_config_is_yaml_that_can_be_used_again(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert yaml.safe_load(done.stdout)["grpo"]["clip"] == 0.2
+    assert yaml.safe_load(done.stdout)["grpo"]["epsilon"] == 0.2

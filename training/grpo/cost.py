@@ -59,12 +59,14 @@ def estimate(
         )
     grpo, every = config.grpo, mean_steps(config)
     one = per_image(seconds, images, steps, every)
-    share = math.ceil(grpo.prompts * grpo.group / ranks)  # images of one rank
+    share = math.ceil(
+        grpo.prompts_per_iteration * grpo.num_generations / ranks
+    )  # images of one rank
     iteration = {
-        "encode": seconds["encode"] * grpo.prompts,
+        "encode": seconds["encode"] * grpo.prompts_per_iteration,
         **{phase: one[phase] * share for phase in ("denoise", "tpm", "decode", "score")},
         # rank 0 updates on the images of all
-        "update": one["update"] * grpo.prompts * grpo.group / ranks,
+        "update": one["update"] * grpo.prompts_per_iteration * grpo.num_generations / ranks,
     }
     sampled = sum(one[phase] for phase in ("denoise", "tpm", "decode", "score"))
     sampled += seconds["encode"]  # every prompt has one image

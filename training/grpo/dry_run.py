@@ -19,8 +19,8 @@ def dry_run(parts: Parts, price_per_hour: float) -> None:
     """Prints memory, seconds per phase, hours for training and evaluation, and the cost. A first
     rollout warms the kernels up, the second is measured."""
     small = copy.deepcopy(parts.config)
-    small.grpo.group = small.grpo.minibatch = IMAGES * parts.world.size
-    small.grpo.prompts = 1
+    small.grpo.num_generations = small.grpo.minibatch_size = IMAGES * parts.world.size
+    small.grpo.prompts_per_iteration = 1
     trial = replace(parts, config=small)
     one_iteration(trial, 0)
     record = one_iteration(trial, 0)

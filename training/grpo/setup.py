@@ -54,7 +54,9 @@ def build(
     prompts = load_prompts(config.data, "train")
     held_out = load_prompts(config.data, "validation")
     check_held_out(config, len(held_out))
-    distributed.shard(world, config.grpo.prompts, config.grpo.group)  # refuses early
+    distributed.shard(
+        world, config.grpo.prompts_per_iteration, config.grpo.num_generations
+    )  # refuses early
     rewards = rewards or load_rewards(config.rewards, device)
     backbone = backbone or load_backbone(config.backbone, device, config.text_encoders == "offload")
     places = identities(config) if world.main else {}

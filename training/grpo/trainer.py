@@ -60,14 +60,17 @@ def one_iteration(parts: Parts, iteration: int) -> dict:
     config, world = parts.config, parts.world
     grpo, seconds = config.grpo, {}
     steps = steps_of(config, iteration)
-    texts = [parts.order(iteration * grpo.prompts + p) for p in range(grpo.prompts)]
-    own = distributed.shard(world, grpo.prompts, grpo.group)
+    texts = [
+        parts.order(iteration * grpo.prompts_per_iteration + p)
+        for p in range(grpo.prompts_per_iteration)
+    ]
+    own = distributed.shard(world, grpo.prompts_per_iteration, grpo.num_generations)
     with clock(seconds, "encode", parts.device):
-        conditioning = parts.backbone.encode(texts).rows([i // grpo.group for i in own])
+        conditioning = parts.backbone.encode(texts).rows([i // grpo.num_generations for i in own])
     noise = initial_noise(parts, iteration, own)
     sigmas = parts.backbone.sigmas(steps)
     draws = [generator(config.seed, "action", iteration, i) for i in own]
-    twins = grpo.group // world.size if grpo.noise == "shared" else 1
+    twins = grpo.num_generations // world.size if grpo.group_noise == "shared" else 1
     with clock(seconds, "rollout", parts.device):
         actor = Actor(parts.module, config.policy, draws)
         latents, states = rollout(parts.backbone, actor, conditioning, noise, sigmas, twins)
@@ -79,9 +82,9 @@ def one_iteration(parts: Parts, iteration: int) -> dict:
         scores = parts.rewards(images, list(conditioning.prompts))
     with clock(seconds, "update", parts.device):
         scores = {
-            name: distributed.gather(world, values.to(parts.device), grpo.prompts)
+            name: distributed.gather(world, values.to(parts.device), grpo.prompts_per_iteration)
             .cpu()
-            .view(grpo.prompts, grpo.group)
+            .view(grpo.prompts_per_iteration, grpo.num_generations)
             for name, values in scores.items()
         }
         states = gathered(parts, states)
@@ -109,14 +112,14 @@ def one_iteration(parts: Parts, iteration: int) -> dict:
 def initial_noise(parts: Parts, iteration: int, own: list[int]) -> Tensor:
     """One latent an image, or one a prompt where the group shares it."""
     seed, grpo = parts.config.seed, parts.config.grpo
-    shared = grpo.noise == "shared"
-    names = [i // grpo.group * grpo.group if shared else i for i in own]
+    shared = grpo.group_noise == "shared"
+    names = [i // grpo.num_generations * grpo.num_generations if shared else i for i in own]
     return parts.backbone.noise([generator(seed, "noise", iteration, name) for name in names])
 
 
 def gathered(parts: Parts, states: Rollout) -> Rollout:
     """The trajectories of all ranks, in the order prompt * group + image."""
-    prompts = parts.config.grpo.prompts
+    prompts = parts.config.grpo.prompts_per_iteration
     return Rollout(
         **states.parts(lambda part: distributed.gather(parts.world, part, prompts)),
     )

@@ -33,13 +33,13 @@ def advantages(
     """
     total = sum(abs(weight) for weight in weights.values())
     reward = sum(
-        weight / total * z_score(scores[name], config.scale)
+        weight / total * z_score(scores[name], config.scale_rewards)
         for name, weight in weights.items()
         if weight
     )
     alive = reward.std(dim=1, correction=0) > STD_MIN
     if config.renormalize:
-        reward = z_score(reward, config.scale)
+        reward = z_score(reward, config.scale_rewards)
     else:
         reward = reward - reward.mean(dim=1, keepdim=True)
     if config.advantage_clip:
@@ -53,7 +53,7 @@ def z_score(values: Tensor, scale: str) -> Tensor:
     values = values.double()
     centred = values - values.mean(dim=1, keepdim=True)
     std = centred.square().mean(dim=1, keepdim=True).sqrt()
-    if scale == "iteration":
+    if scale == "batch":
         std = std.square().mean().sqrt().expand_as(std)
     flat = std <= STD_MIN * values.abs().mean(dim=1, keepdim=True).clamp(min=1)
     return torch.where(flat, 0.0, centred / std.clamp(min=1e-12))
@@ -68,18 +68,22 @@ def surrogate(
     schedule as a single action (Eq. 15); `mean`: exp(their mean).
     """
     difference = (new - old).flatten(1)
-    log_ratio = difference.sum(1) if config.ratio == "trajectory" else difference.mean(1)
+    log_ratio = (
+        difference.sum(1)
+        if config.importance_sampling_level == "trajectory"
+        else difference.mean(1)
+    )
     if config.log_ratio_clamp:
         log_ratio = log_ratio.clamp(-config.log_ratio_clamp, config.log_ratio_clamp)
     ratio = log_ratio.exp()
-    clipped = ratio.clamp(1 - config.clip, 1 + config.clip)
+    clipped = ratio.clamp(1 - config.epsilon, 1 + config.epsilon)
     return -torch.minimum(ratio * advantage, clipped * advantage).mean(), ratio
 
 
 def minibatches(config: GRPOConfig, prompts: int) -> list[Tensor]:
     """Rows of each optimizer step: `minibatch` images of every prompt, the group in order."""
-    image = torch.arange(prompts * config.group).view(prompts, config.group)
-    return [part.flatten() for part in image.split(config.minibatch, dim=1)]
+    image = torch.arange(prompts * config.num_generations).view(prompts, config.num_generations)
+    return [part.flatten() for part in image.split(config.minibatch_size, dim=1)]
 
 
 @dataclass
@@ -108,7 +112,7 @@ class Update:
         if not self.optimizer_steps:
             return (
                 "all images of a prompt got the same reward; weigh a reward that tells them apart "
-                "(rewards.weights), or raise grpo.group"
+                "(rewards.weights), or raise grpo.num_generations"
             )
         if self.grad_norm > 0:
             return "the steps were too small to change a parameter; raise grpo.lr"
@@ -137,7 +141,7 @@ def update(
     if not bool(alive.any()):
         return result
     parts = minibatches(config, len(advantage))
-    keep = alive.repeat_interleave(config.group)
+    keep = alive.repeat_interleave(config.num_generations)
     parts = [part[keep[part]] for part in parts]
     flat = advantage.flatten().to(states.r.device)
     # with gradients on: without them a kernel may be chosen whose last bit differs
@@ -151,20 +155,20 @@ def update(
             raise TrainingStopped(
                 f"The first ratio of the iteration is {ratio.min():.9g} to {ratio.max():.9g}, "
                 "expected exactly 1: the policy that drew the actions is not the one that is "
-                "updated; this device's kernels are not deterministic, try --grpo.minibatch or "
-                "another device."
+                "updated; this device's kernels are not deterministic, try another "
+                "--grpo.minibatch_size or device."
             )
         kl = float(divergence(new, old_part))
         if config.kl_skip and kl > config.kl_skip:
             result.skipped_kl += 1
             continue
-        norm = gradient(module, optimizer, loss, config.grad_clip)
+        norm = gradient(module, optimizer, loss, config.max_grad_norm)
         if not (math.isfinite(loss.item()) and math.isfinite(norm)):
             result.skipped_nan += 1
             logging.warning("Mini-batch %d gave a loss or gradient that is not finite.", index)
             continue
         optimizer.step()
-        outside = (ratio - 1).abs() > config.clip
+        outside = (ratio - 1).abs() > config.epsilon
         history.append(
             [ratio.mean().item(), ratio.max().item(), outside.float().mean().item(), kl, norm]
             + [loss.item()]

@@ -158,38 +158,40 @@ class PolicyConfig:
 
 @dataclass
 class GRPOConfig:
-    """Group-relative PPO (Eq. 14-16).
+    """Group-relative PPO (Eq. 14-16). The names are those of trl where it has one.
 
     Attributes:
-        group: images of one prompt. The paper: 16.
-        minibatch: images of every prompt in one optimizer step; group / minibatch steps an
-            iteration. The paper: 4.
-        prompts: prompts of one iteration. The paper: 1 (tiny departs).
-        clip: epsilon of Eq. 14. The paper: 0.2.
-        ratio: trajectory (Eq. 14, 15) or the mean over the steps (departs).
+        num_generations: images of one prompt. The paper: 16.
+        minibatch_size: images of every prompt in one optimizer step: num_generations /
+            minibatch_size steps per iteration. The paper: 4.
+        prompts_per_iteration: prompts of one iteration. The paper: 1 (tiny departs).
+        epsilon: epsilon of Eq. 14. The paper: 0.2.
+        importance_sampling_level: of the ratio: trajectory, the product over the steps (Eq. 14,
+            15), which has no name in trl, or mean, over the steps (departs), trl's "sequence".
         lr: learning rate.
         lr_schedule: constant (paper) or linear, down to 0 at the last iteration (departs).
         betas: of AdamW (interpretation).
         eps: of AdamW (interpretation).
         weight_decay: of AdamW (interpretation).
-        grad_clip: largest gradient norm; 0 is none. The paper: 1.
+        max_grad_norm: largest gradient norm; 0 is none. The paper: 1.
         log_ratio_clamp: bound of |log ratio| before exp; 0 is none.
         kl_skip: a mini-batch whose estimated KL is above this is left out; 0 is none (departs).
         advantage_clip: bound of |advantage|; 0 is none (interpretation).
         renormalize: divide the advantage by the group's std again (interpretation).
-        scale: std that a metric is divided by: of its group (Eq. 16), or one for all prompts
-            of the iteration, so that prompts where nothing is to be gained weigh less (departs).
-        noise: independent latents in a group (paper) or one latent shared by it, so that only the
-            actions differ (departs).
+        scale_rewards: std that a metric is divided by: of its group (Eq. 16), or of the batch, one
+            for all prompts of the iteration, so that prompts where nothing is to be gained weigh
+            less (departs).
+        group_noise: independent latents in a group (paper) or one latent shared by it, so that only
+            the actions differ (departs).
         patience: iterations in a row that may change no parameter before the run stops and says
             why; 0 is no limit.
     """
 
-    group: int = whole(16, 2, IMAGES)
-    minibatch: int = whole(4, 1, IMAGES)
-    prompts: int = whole(1, 1, IMAGES)
-    clip: float = real(0.2, 1e-6, 10)
-    ratio: Literal["trajectory", "mean"] = "trajectory"
+    num_generations: int = whole(16, 2, IMAGES)
+    minibatch_size: int = whole(4, 1, IMAGES)
+    prompts_per_iteration: int = whole(1, 1, IMAGES)
+    epsilon: float = real(0.2, 1e-6, 10)
+    importance_sampling_level: Literal["trajectory", "mean"] = "trajectory"
     lr: float = real(1e-5, above=0, high=1)
     lr_schedule: Literal["constant", "linear"] = "constant"
     betas: tuple[float, float] = pair(
@@ -197,21 +199,22 @@ class GRPOConfig:
     )
     eps: float = real(1e-8, 1e-20, 1)  # in float32 a smaller one is 0, and 0 / 0 no number
     weight_decay: float = real(0.0, 0, 1)
-    grad_clip: float = real(1.0, 0, 1e6, note="0 is none")
+    max_grad_norm: float = real(1.0, 0, 1e6, note="0 is none")
     log_ratio_clamp: float = real(10.0, 0, 80, note="0 is none")  # exp(89) is infinite in float32
     kl_skip: float = real(0.15, 0, 1e5, note="0 is none")
     advantage_clip: float = real(5.0, 0, 1e6, note="0 is none")
     renormalize: bool = True
-    scale: Literal["group", "iteration"] = "group"
-    noise: Literal["independent", "shared"] = "independent"
+    scale_rewards: Literal["group", "batch"] = "group"
+    group_noise: Literal["independent", "shared"] = "independent"
     patience: int = whole(20, 0, COUNT, "0 is no limit")
 
     def __post_init__(self) -> None:
         check(self, "grpo")
-        if self.group % self.minibatch:
+        if self.num_generations % self.minibatch_size:
             raise ValueError(
-                f"grpo.group is {self.group} and grpo.minibatch {self.minibatch}, expected a "
-                "mini-batch that divides the group; change one of them."
+                f"grpo.num_generations is {self.num_generations} and grpo.minibatch_size "
+                f"{self.minibatch_size}, expected a mini-batch that divides the group; change one "
+                "of them."
             )
 
 

@@ -120,8 +120,8 @@ def shard(world: World, prompts: int, group: int) -> list[int]:
     every group. Raises ValueError where the group cannot be shared out."""
     if group % world.size:
         raise ValueError(
-            f"grpo.group is {group} and there are {world.size} ranks, expected a number of ranks "
-            "that divides the group; change --nproc_per_node or --grpo.group."
+            f"grpo.num_generations is {group} and there are {world.size} ranks, expected a number "
+            "of ranks that divides the group; change --nproc_per_node or --grpo.num_generations."
         )
     own = group // world.size
     return [

@@ -28,7 +28,7 @@ def advice(error: BaseException, config: Config) -> str:
         f"backbone.batch (now {config.backbone.batch or '0, no limit'})",
         f"backbone.decode_batch ({config.backbone.decode_batch or '0, no limit'})",
         f"rewards.batch ({config.rewards.batch})",
-        f"grpo.group ({config.grpo.group})",
+        f"grpo.num_generations ({config.grpo.num_generations})",
     )
     return (
         f"Memory ran out{asked}; lower {', '.join(values[:-1])} or {values[-1]}, or set "

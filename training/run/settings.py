@@ -21,10 +21,11 @@ from functools import cache
 from pathlib import Path
 
 import yaml
-from jsonargparse import ArgumentParser, DefaultHelpFormatter
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, get_loader, set_loader
 
 from .config import Config
 from .ranges import rule_of
+from .renamed import current, current_arguments, current_flat, current_nested, old_names, sentence
 from .stopping import stop
 
 PRESETS = Path(__file__).parents[1] / "presets"
@@ -70,6 +71,13 @@ def parse(
     for path in [*files, *map(Path, known.config)]:
         if wrong := wrong_file(path):
             stop(prog, wrong)
+    old = old_names([word[2:].partition("=")[0] for word in arguments if word[:2] == "--"])
+    old += [
+        name for path in [*files, *map(Path, known.config)] for name in old_names(names_in(path))
+    ]
+    if old:
+        print(f"{prog}: {sentence(old)}", file=sys.stderr)
+    arguments = current_arguments(arguments)
     parser = parser_of(prog, description, more)
     # jsonargparse takes these for patterns, and a pattern without a file for nothing
     parser.default_config_files = [glob.escape(str(path.absolute())) for path in files]
@@ -86,8 +94,13 @@ def parse(
 @cache
 def parser_of(prog: str, description: str, more: Callable | None) -> ArgumentParser:
     """The parser of a command: all settings, and the options that `more` adds."""
+    set_loader("settings", read_yaml, (yaml.YAMLError,))
     parser = ArgumentParser(
-        prog=prog, description=description, exit_on_error=False, formatter_class=HelpFormatter
+        prog=prog,
+        description=description,
+        exit_on_error=False,
+        parser_mode="settings",
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--preset", help=f"one of {', '.join(preset_names())}")
     parser.add_argument("--config", action="config", help="YAML file laid over the preset")
@@ -95,6 +108,16 @@ def parser_of(prog: str, description: str, more: Callable | None) -> ArgumentPar
         more(parser)
     parser.add_class_arguments(Config)
     return parser
+
+
+def read_yaml(text: str) -> object:
+    """jsonargparse's own reading of a file or a value, with the settings' names of today."""
+    return current_nested(get_loader("yaml")(text))
+
+
+def names_in(path: Path) -> list[str]:
+    """The dotted names of the settings in a file."""
+    return list(flat(yaml.safe_load(path.read_text("utf-8"))))
 
 
 @cache
@@ -125,7 +148,7 @@ def wrong_file(path: Path) -> str:
     for prefix, node in nodes:
         seen = set()
         for key, value in node.value:
-            name, line = f"{prefix}{key.value}", key.start_mark.line + 1
+            name, line = current(f"{prefix}{key.value}"), key.start_mark.line + 1
             if name in seen:
                 return f"{path} line {line} names {name} a second time, expected it once."
             if name in sections and not isinstance(value, yaml.MappingNode):
@@ -221,6 +244,7 @@ def flat(values: dict, prefix: str = "") -> dict[str, object]:
 def canonical(values: dict[str, object]) -> dict[str, object]:
     """Dotted settings as far as they change the mathematics, each in one form: a checkpoint of an
     older trainer has what was written, a new one what config.py makes of it."""
+    values = current_flat(values)
     free = FREE + PLACES
     out = {k for k in values if any(k == f or k.startswith(f + ".") for f in free)}
     own = {k: v for k, v in values.items() if k not in out}
