@@ -67,10 +67,9 @@ def one_iteration(parts: Parts, iteration: int) -> dict:
     noise = initial_noise(parts, iteration, own)
     sigmas = parts.backbone.sigmas(steps)
     draws = [generator(config.seed, "action", iteration, i) for i in own]
-    twins = grpo.group // world.size if grpo.noise == "shared" else 1
     with clock(seconds, "rollout", parts.device):
         actor = Actor(parts.module, config.policy, draws)
-        latents, states = rollout(parts.backbone, actor, conditioning, noise, sigmas, twins)
+        latents, states = rollout(parts.backbone, actor, conditioning, noise, sigmas)
     seconds["tpm"] = actor.seconds
     seconds["denoise"] = seconds.pop("rollout") - actor.seconds
     with clock(seconds, "decode", parts.device):
