@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from async_timestep.tpm.policies import Constant, Policy, VelocityScale
 from async_timestep.training.backbones.tiny import TinyFlow
+from async_timestep.training.evaluation.statistics import mean_error
 from async_timestep.training.run.config import BackboneConfig
 from async_timestep.training.tiny.backbone import WEIGHTS
 from async_timestep.training.tiny.scenes import TEXTURES, held_out_scenes
@@ -108,8 +109,8 @@ class Laboratory:
         rows, result = self.rows[group], {"n": int(self.rows[group].sum())}
         for name in METRICS:
             value, change = scores[name][rows], (scores[name] - base[name])[rows]
-            result[name], result[name + "_d"] = float(value.mean()), float(change.mean())
-            result[name + "_se"] = float(change.std() / len(change) ** 0.5)
+            result[name] = float(value.mean())
+            result[name + "_d"], result[name + "_se"] = mean_error(change)
         return result
 
 

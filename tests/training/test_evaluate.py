@@ -24,11 +24,10 @@ from async_timestep.training.evaluation.methods import Method, Options, methods,
 from async_timestep.training.evaluation.paired import build, categories, keys
 from async_timestep.training.evaluation.per_prompt import PerPrompt, Scores
 from async_timestep.training.evaluation.selection import Selection
+from async_timestep.training.evaluation.statistics import difference, mean_error
 from async_timestep.training.evaluation.tables import (
     Result,
     difference_table,
-    mean_error,
-    paired,
     paper_table,
 )
 from async_timestep.training.grpo.validation import Validation
@@ -165,7 +164,7 @@ def test_a_fixed_deviation_is_that_of_the_laboratory(bench, mode):
 
 def test_paired_differences_are_those_of_numpy():
     a, b = np.random.default_rng(0).normal(size=(2, 50))
-    mean, error = paired(torch.tensor(a), torch.tensor(b))
+    mean, error = difference(torch.tensor(a), torch.tensor(b))
     assert mean == pytest.approx((a - b).mean())
     assert error == pytest.approx((a - b).std(ddof=1) / np.sqrt(50))
     assert mean_error(torch.tensor(a))[1] == pytest.approx(a.std(ddof=1) / np.sqrt(50))

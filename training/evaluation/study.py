@@ -134,8 +134,7 @@ def run(
     config: Config, rest: argparse.Namespace, arguments: list[str], folder: Path, report: Report
 ) -> str:
     """The whole evaluation; returns a text for stdout. Raises those of EXPECTED."""
-    every = rest.k or ([config.steps] if isinstance(config.steps, int) else config.steps)
-    every = list(dict.fromkeys(every))
+    every = list(dict.fromkeys(rest.k or config.step_counts))
     check_steps(every, rest.more_steps)
     wanted = Options(
         *(tuple(getattr(rest, name)) for name in

@@ -38,9 +38,8 @@ EXPECTED += (distributed.RankLost,)
 
 def steps_of(config: Config, iteration: int) -> int:
     """K of an iteration: the one that is set, or one drawn from the list."""
-    if isinstance(config.steps, int):
-        return config.steps
-    return config.steps[number(config.seed, "steps", iteration) % len(config.steps)]
+    every = config.step_counts
+    return every[number(config.seed, "steps", iteration) % len(every)]
 
 
 @contextmanager

@@ -31,7 +31,7 @@ class Validation:
     def __init__(self, config: Config, backbone: Backbone, rewards: RewardSet, prompts: PromptList):
         self.config, self.backbone, self.rewards = config, backbone, rewards
         self.prompts, self.texts = prompts, list(prompts.texts)
-        every = config.steps if isinstance(config.steps, list) else [config.steps]
+        every = config.step_counts
         self.steps = [every[i % len(every)] for i in range(len(self.texts))]
         self.baseline: dict[str, list[float]] = {}  # metric -> one score a prompt, at D = 0
 
