@@ -27,7 +27,8 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import to_tensor
 
-from async_timestep.training.evaluation.tables import digits, markdown, mean_error, paired
+from async_timestep.training.evaluation.statistics import difference, mean_error
+from async_timestep.training.evaluation.tables import digits, markdown
 from async_timestep.training.rewards import RewardError, load_rewards
 from async_timestep.training.rewards.weights import from_hub
 from async_timestep.training.run.config import RewardsConfig
@@ -280,7 +281,7 @@ def set_table(rows: list[dict], methods: list[str], names: list[str], plain: str
             base = torch.tensor([row[name] for row in groups[plain]])
             own, d = torch.tensor([row[name] for row in group]), digits(base)
             line.append("{:.{d}f} ± {:.{d}f}".format(*mean_error(own), d=d))
-            change = "{:+.{d}f} ± {:.{d}f}".format(*paired(own, base), d=d)
+            change = "{:+.{d}f} ± {:.{d}f}".format(*difference(own, base), d=d)
             line.append("" if method == plain else change)
         ratio = median[method] / median[plain] if median[plain] else math.nan
         lines.append([*line, f"{median[method]:.3g}", f"{ratio:.2f}"])

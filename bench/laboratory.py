@@ -20,8 +20,11 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from async_timestep.training.tiny.backbone import WEIGHTS, TinyBackbone, simple_sigmas
-from async_timestep.training.tiny.sampling import generate
+from async_timestep.tpm.policies import Constant, Policy, VelocityScale
+from async_timestep.training.backbones.tiny import TinyFlow
+from async_timestep.training.evaluation.statistics import mean_error
+from async_timestep.training.run.config import BackboneConfig
+from async_timestep.training.tiny.backbone import WEIGHTS
 from async_timestep.training.tiny.scenes import TEXTURES, held_out_scenes
 from async_timestep.training.tiny.score import ROUGH_REAL, score_images
 from async_timestep.training.tiny.scorer import SceneScorer
@@ -40,13 +43,13 @@ METRICS = (
 )
 GROUPS = ("all", *TEXTURES)
 DEVIATIONS = (-0.5, -0.25, 0.25, 0.5, 1.0)
-METHODS = {  # name -> (extra steps, arguments of euler)
-    "D=0": (0, {}),
-    **{f"D={d:+g}": (0, {"deviation": d}) for d in DEVIATIONS},
-    **{f"lying D={d:+g}": (0, {"deviation": d, "lying": True}) for d in (0.25, 0.5)},
-    **{f"omega={w:g}": (0, {"omega": w}) for w in (0.75, 0.9, 1.1, 1.25)},
-    "one more step": (1, {}),
-    "two more steps": (2, {}),
+METHODS: dict[str, tuple[int, Policy | None]] = {  # name -> (extra steps, what decides)
+    "D=0": (0, None),
+    **{f"D={d:+g}": (0, Constant(d)) for d in DEVIATIONS},
+    **{f"lying D={d:+g}": (0, Constant(d, mode="follow_time")) for d in (0.25, 0.5)},
+    **{f"omega={w:g}": (0, VelocityScale(omega=w)) for w in (0.75, 0.9, 1.1, 1.25)},
+    "one more step": (1, None),
+    "two more steps": (2, None),
 }
 COLUMNS = [
     "setting",
@@ -59,11 +62,19 @@ COLUMNS = [
 
 
 class Laboratory:
-    """Prompts, noises, model and judges of one run; `scores(steps, **method)` measures every
-    image once."""
+    """Prompts, noises, model and judges of one run; `scores(steps, policy)` measures every image
+    once."""
 
     def __init__(self, args: argparse.Namespace):
-        self.args, self.backbone = args, TinyBackbone(args.weights)
+        self.args = args
+        self.backbone = TinyFlow(
+            BackboneConfig(
+                path=str(args.weights),
+                precision="bf16" if args.bf16 else "fp32",
+                guidance=args.guidance,
+            ),
+            torch.device("cpu"),
+        )
         self.scorer = SceneScorer(args.scorer)
         self.scenes = held_out_scenes(args.n, args.seed)
         self.captions = [scene.caption for scene in self.scenes]
@@ -73,25 +84,22 @@ class Laboratory:
         }
         self.synchronous: dict[int, dict[str, torch.Tensor]] = {}
 
-    def scores(self, steps: int, bar: tqdm, **method) -> dict[str, torch.Tensor]:
+    def scores(self, steps: int, policy: Policy | None, bar: tqdm) -> dict[str, torch.Tensor]:
         """Every metric, (n,), with `steps` Euler steps; runs at D = 0 are kept."""
-        if not method and steps in self.synchronous:
+        if policy is None and steps in self.synchronous:
             return self.synchronous[steps]
-        args = self.args
-        images = generate(
-            self.backbone,
-            self.captions,
-            self.seeds,
-            simple_sigmas(steps),
-            args.guidance,
-            args.batch,
-            lambda count: bar.update(count * steps),
-            bf16=args.bf16,
-            **method,
-        )
+        images, backbone = [], self.backbone
+        for start in range(0, self.args.n, self.args.batch):
+            part = slice(start, start + self.args.batch)
+            noise = backbone.model.noise(self.seeds[part])
+            conditioning = backbone.encode(self.captions[part])
+            latents = backbone.sample(conditioning, noise, backbone.sigmas(steps), policy)
+            images.append(backbone.decode(latents))
+            bar.update(len(noise) * steps)
+        images = torch.cat(images)
         scores = score_images(images, self.captions)
         scores["scorer"] = self.scorer(images, self.captions)
-        if not method:
+        if policy is None:
             self.synchronous[steps] = scores
         return scores
 
@@ -101,8 +109,8 @@ class Laboratory:
         rows, result = self.rows[group], {"n": int(self.rows[group].sum())}
         for name in METRICS:
             value, change = scores[name][rows], (scores[name] - base[name])[rows]
-            result[name], result[name + "_d"] = float(value.mean()), float(change.mean())
-            result[name + "_se"] = float(change.std() / len(change) ** 0.5)
+            result[name] = float(value.mean())
+            result[name + "_d"], result[name + "_se"] = mean_error(change)
         return result
 
 
@@ -267,12 +275,12 @@ def main() -> None:
     ]
     # runs at D = 0 are shared: as the base of a K, and as "more steps" of another
     synchronous = {n for k, m in todo for n in (k, k + METHODS[m][0])}
-    total = sum(synchronous) + sum(k for k, m in todo if METHODS[m][1])
+    total = sum(synchronous) + sum(k for k, m in todo if METHODS[m][1] is not None)
     with tqdm(total=total * args.n, unit="eval", smoothing=0.02) as bar:
         for k, name in todo:
             bar.set_description(f"K={k} {name}")
-            more, method = METHODS[name]
-            base, scores = laboratory.scores(k, bar), laboratory.scores(k + more, bar, **method)
+            more, policy = METHODS[name]
+            base, scores = laboratory.scores(k, None, bar), laboratory.scores(k + more, policy, bar)
             head = {"setting": setting, "steps": k, "method": name}
             new = [{**head, "group": g, **laboratory.compare(scores, base, g)} for g in GROUPS]
             rows += new

@@ -22,7 +22,6 @@ from torch.nn import functional as F
 
 from async_timestep.report.noise import LUMINANCE, noise_residual
 from async_timestep.tpm.policies import Constant
-from async_timestep.training.backbones.sampling import sample
 from async_timestep.training.backbones.tiny import TinyFlow
 from async_timestep.training.grpo.update import advantages
 from async_timestep.training.rewards import RewardSet
@@ -237,8 +236,8 @@ def sweep() -> None:
     backbone = TinyFlow(BackboneConfig(precision="bf16"), torch.device("cpu"))
     vae, real = backbone.model.vae, render(scenes, rng)[0]
     noise = backbone.noise([torch.Generator().manual_seed(SEED + i) for i in range(PROMPTS)])
-    inputs = (backbone, backbone.encode(captions), noise, backbone.sigmas(STEPS))
-    images = {f"{d:+g}": backbone.decode(sample(*inputs, Constant(d))) for d in DEVIATIONS}
+    inputs = (backbone.encode(captions), noise, backbone.sigmas(STEPS))
+    images = {f"{d:+g}": backbone.decode(backbone.sample(*inputs, Constant(d))) for d in DEVIATIONS}
     images |= {"rendered": real, "rendered, autoencoder": vae.decode(vae.encode(real))}
     names = ("scene", "scene_texture_std", "scene_clean", "scorer", "noise")
     judges = [SceneReward(names[:3]), ScorerReward(), NoiseReward()]

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from async_timestep.training.backbones import Conditioning
-from async_timestep.training.backbones.sampling import sample
 from async_timestep.training.backbones.tiny import TinyFlow
 from async_timestep.training.grpo.setup import build
 from async_timestep.training.grpo.trainer import train
@@ -63,7 +62,7 @@ class Closeness:
 
     def __call__(self, images: Tensor, prompts: list[str]) -> dict[str, Tensor]:
         right = self.backbone.right
-        latents = sample(right, right.encode(prompts), self.backbone.noises, self.sigmas)
+        latents = right.sample(right.encode(prompts), self.backbone.noises, self.sigmas)
         error = (right.decode(latents) - images).square().mean((1, 2, 3))
         return {"close": -torch.log(error + 1e-7)}
 

@@ -21,9 +21,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from async_timestep.tpm.network import TimestepPredictionModule, TPMConfig
-from async_timestep.training.backbones import Conditioning
 from async_timestep.training.backbones.diffusers_common import DTYPES
 from async_timestep.training.backbones.flux import Flux
+from async_timestep.training.backbones.sampling import Tokens
 from async_timestep.training.backbones.sd35 import SD35
 from async_timestep.training.grpo.rollout import Actor, rollout, synchronize
 from async_timestep.training.grpo.update import update
@@ -97,7 +97,7 @@ def random_backbone(args: argparse.Namespace, device: torch.device):
     backbone = Random(config, device, offload_text=True)  # there is no text encoder to move
     tokens = torch.randn(1, FULL[args.family][2], 4096).to(device, backbone.dtype)
     backbone.empty = tokens, torch.randn(1, backbone.pooled_dim, device=device)
-    return backbone, Conditioning(("",), *backbone.empty).rows([0] * args.group)
+    return backbone, Tokens(("",), *backbone.empty).rows([0] * args.group)
 
 
 def work(args: argparse.Namespace) -> tuple[float, float]:

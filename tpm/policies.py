@@ -111,6 +111,7 @@ class Policy:
     """
 
     label = "off"
+    terminal = False  # also asked for the last grid point, where no evaluation follows (training)
 
     @property
     def learned(self) -> bool:

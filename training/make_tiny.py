@@ -16,7 +16,11 @@ from importlib import import_module
 from async_timestep.training.run.installed import require
 from async_timestep.training.run.stopping import stop
 
-PARTS = {"backbone": "train_backbone", "scorer": "train_scorer", "accuracy": "accuracy"}
+PARTS = {
+    "backbone": "tiny.train_backbone",
+    "scorer": "tiny.train_scorer",
+    "accuracy": "evaluation.accuracy",
+}
 
 
 def main() -> None:
@@ -26,7 +30,7 @@ def main() -> None:
         return
     if part not in PARTS:
         stop("make_tiny.py", f"the first word is {part!r}, expected {' or '.join(PARTS)}.")
-    import_module(f"async_timestep.training.tiny.{PARTS[part]}").main()
+    import_module(f"async_timestep.training.{PARTS[part]}").main()
 
 
 if __name__ == "__main__":

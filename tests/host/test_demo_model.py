@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from plain_loop import plain_loop
 
 import comfy.sample
 from async_timestep.training.tiny.backbone import WEIGHTS, TinyBackbone, simple_sigmas
-from async_timestep.training.tiny.sampling import euler
 from async_timestep.training.tiny.scenes import held_out_scenes, render
 from async_timestep.training.tiny.score import score_images
 
@@ -102,7 +102,7 @@ def test_comfy_equals_the_trainers_own_loop(pack, demo, backbone, deviation, cfg
         patched, noise, 4, cfg, "euler", "simple", conditioning(clip, CAPTIONS[0]),
         conditioning(clip, ""), latent, disable_pbar=True, seed=4,
     )  # fmt: skip
-    own = euler(backbone, CAPTIONS[:1], noise, simple_sigmas(4), cfg, deviation=deviation)
+    own = plain_loop(backbone, CAPTIONS[:1], noise, simple_sigmas(4), cfg, deviation=deviation)
     theirs = model.model.process_latent_in(out)
     assert float((theirs - own).abs().max()) <= 5e-4 * float(own.abs().max())
     assert trace.runs[-1].family == "tiny"
@@ -112,7 +112,7 @@ def test_it_is_really_trained(backbone):
     """15 steps on held-out combinations; the figure for n = 512 is in training/tiny/README.md."""
     scenes = held_out_scenes(32, seed=77, compositions_only=True)
     noise = backbone.noise(list(range(32)))
-    latents = euler(backbone, [s.caption for s in scenes], noise, simple_sigmas(15), 3.0)
+    latents = plain_loop(backbone, [s.caption for s in scenes], noise, simple_sigmas(15), 3.0)
     scores = score_images(backbone.vae.decode(latents), [s.caption for s in scenes])
     assert float(scores["strict"].mean()) >= 0.75
     assert float(scores["relation"].mean()) >= 0.95

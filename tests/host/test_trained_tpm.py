@@ -11,10 +11,11 @@ import torch
 import yaml
 
 from async_timestep.harness import graphs
+from async_timestep.report.trace import Run
 from async_timestep.tpm.checkpoint import load_tpm
 from async_timestep.tpm.learned import TPMPolicy
 from async_timestep.training.backbones import load_backbone
-from async_timestep.training.backbones.sampling import Trace, sample
+from async_timestep.training.backbones.sampling import column
 from async_timestep.training.run.config import BackboneConfig
 
 FOLDER = Path(__file__).parents[2] / "training" / "tiny" / "tpm"
@@ -45,13 +46,14 @@ def test_the_node_decides_as_the_trainer(server, name):
     config = BackboneConfig(precision="fp32", guidance=meta.guidance)
     backbone = load_backbone(config, torch.device("cpu"))
     noise = torch.randn(batch, 16, 16, 16, generator=torch.Generator().manual_seed(seed))
-    trace = Trace()
-    sigmas = backbone.sigmas(steps)
-    sample(backbone, backbone.encode([PROMPT] * batch), noise, sigmas, TPMPolicy(module, meta),
-           trace=trace)  # fmt: skip
+    sigmas, policy = backbone.sigmas(steps), TPMPolicy(module, meta)
+    record = Run(policy.label, backbone.family, sigmas.tolist())
+    backbone.sample(backbone.encode([PROMPT] * batch), noise, sigmas, policy, record=record)
     assert len(found) == steps
     worst = 0.0
-    for step, t_star, omega in zip(found, trace.t_star, trace.omega, strict=True):
+    for step, t_star, omega in zip(
+        found, column(record, "t_star").T, column(record, "omega").T, strict=True
+    ):
         told = [t / UNIT for t in step["t_star"]]
         worst = max(worst, *(abs(a - b) for a, b in zip(told, t_star.tolist(), strict=True)))
         assert step["omega"] == pytest.approx(omega.tolist(), abs=1e-4)

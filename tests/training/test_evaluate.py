@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from plain_loop import plain_loop
 from safetensors.torch import load_file, save_file
 
 from async_timestep.tpm.checkpoint import TPMMeta, save_tpm
 from async_timestep.tpm.network import TimestepPredictionModule, TPMConfig
 from async_timestep.tpm.policies import Constant
+from async_timestep.training.backbones.sampling import column
 from async_timestep.training.evaluation import command as evaluate_command
 from async_timestep.training.evaluation import paired as measuring
 from async_timestep.training.evaluation import study as evaluation
@@ -22,11 +24,10 @@ from async_timestep.training.evaluation.methods import Method, Options, methods,
 from async_timestep.training.evaluation.paired import build, categories, keys
 from async_timestep.training.evaluation.per_prompt import PerPrompt, Scores
 from async_timestep.training.evaluation.selection import Selection
+from async_timestep.training.evaluation.statistics import difference, mean_error
 from async_timestep.training.evaluation.tables import (
     Result,
     difference_table,
-    mean_error,
-    paired,
     paper_table,
 )
 from async_timestep.training.grpo.validation import Validation
@@ -35,7 +36,6 @@ from async_timestep.training.run.distributed import World
 from async_timestep.training.run.rng import generator
 from async_timestep.training.run.settings import parse
 from async_timestep.training.tiny.backbone import WEIGHTS, simple_sigmas
-from async_timestep.training.tiny.sampling import euler
 from async_timestep.training.tiny.text import POOLED
 
 SMALL = [
@@ -143,10 +143,10 @@ def test_the_baseline_is_that_of_the_training_run_on_the_same_noises(bench):
 
 @pytest.mark.parametrize("mode", ["conditioning", "follow_time"])
 def test_a_fixed_deviation_is_that_of_the_laboratory(bench, mode):
-    latents, trace, _ = bench.sampled("evaluation", range(4), 3, Constant(0.5, mode=mode))
+    latents, record, _ = bench.sampled("evaluation", range(4), 3, Constant(0.5, mode=mode))
     seed = bench.config.data.seed
     noise = bench.backbone.noise([generator(seed, "evaluation", i) for i in range(4)])
-    expected = euler(
+    expected = plain_loop(
         bench.backbone.model, bench.texts("evaluation")[:4], noise, simple_sigmas(3), 3.0,
         deviation=0.5, lying=mode == "follow_time",
     )  # fmt: skip
@@ -159,12 +159,12 @@ def test_a_fixed_deviation_is_that_of_the_laboratory(bench, mode):
     decode = bench.backbone.decode
     assert torch.allclose(decode(latents), decode(expected), atol=1e-5)
     assert torch.allclose(latents, expected, atol=1e-5 * float(expected.abs().max()))
-    assert trace.deviation[1].tolist() == [0.5] * 4
+    assert record.steps[1]["deviation"] == [0.5] * 4
 
 
 def test_paired_differences_are_those_of_numpy():
     a, b = np.random.default_rng(0).normal(size=(2, 50))
-    mean, error = paired(torch.tensor(a), torch.tensor(b))
+    mean, error = difference(torch.tensor(a), torch.tensor(b))
     assert mean == pytest.approx((a - b).mean())
     assert error == pytest.approx((a - b).std(ddof=1) / np.sqrt(50))
     assert mean_error(torch.tensor(a))[1] == pytest.approx(a.std(ddof=1) / np.sqrt(50))
@@ -185,9 +185,9 @@ def test_table_csv_holds_the_differences_of_per_prompt_csv(whole):
 
 def test_the_mean_schedule_is_measured_on_the_validation_prompts(whole, bench, tpms):
     one = read_tpms(tpms[1:], "tiny")[0]
-    trace = bench.sampled("validation", range(4), 3, one.policy)[1]
+    record = bench.sampled("validation", range(4), 3, one.policy)[1]
     schedules = json.loads((whole / "selection.json").read_text())["schedules"]["3"]
-    expected = [float(d.double().mean()) for d in trace.deviation]
+    expected = column(record, "deviation").double().mean(0).tolist()
     assert schedules[one.sha256]["deviation"] == pytest.approx(expected, abs=1e-6)
     told = {row["deviation_by_step"] for row in rows(whole)["one mean schedule"]}
     assert len(told) == 1

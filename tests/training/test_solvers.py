@@ -8,9 +8,8 @@ from diffusers import DPMSolverMultistepScheduler, UniPCMultistepScheduler
 
 from async_timestep.tpm.conditioning import conditioning_time
 from async_timestep.tpm.policies import Constant
-from async_timestep.training.backbones import Conditioning
-from async_timestep.training.backbones.sampling import Euler, sample
-from async_timestep.training.backbones.solvers import SOLVERS
+from async_timestep.training.backbones.sampling import Tokens, VelocityBackbone
+from async_timestep.training.backbones.solvers import SOLVERS, Euler
 from async_timestep.training.tiny.backbone import simple_sigmas
 
 HIGHER = ("dpmpp_2m", "unipc")
@@ -23,7 +22,7 @@ def velocity(x: torch.Tensor, t: torch.Tensor | float) -> torch.Tensor:
     return x * (t - (1 - t) * SPREAD**2) / ((1 - t) ** 2 * SPREAD**2 + t**2)
 
 
-class Gaussian:
+class Gaussian(VelocityBackbone):
     """As much of a backbone as the sampling loop asks for."""
 
     family, device = "gaussian", torch.device("cpu")
@@ -48,8 +47,8 @@ def plain(own, x: torch.Tensor, told=lambda k, sigmas: sigmas[k]) -> torch.Tenso
     return x
 
 
-def conditioning(batch: int) -> Conditioning:
-    return Conditioning(("",) * batch, torch.zeros(batch, 1, 1), torch.zeros(batch, 1))
+def conditioning(batch: int) -> Tokens:
+    return Tokens(("",) * batch, torch.zeros(batch, 1, 1), torch.zeros(batch, 1))
 
 
 @pytest.mark.parametrize("steps", [2, 5, 16])
@@ -76,7 +75,7 @@ def test_unipc_with_our_sigmas_is_that_of_diffusers_with_our_sigmas():
 @pytest.mark.parametrize("name", HIGHER)
 def test_the_network_is_told_t_star_and_the_solver_keeps_its_times(name):
     sigmas, noise = simple_sigmas(5), start()
-    found = sample(Gaussian(), conditioning(3), noise, sigmas, Constant(0.5), solver=SOLVERS[name])
+    found = Gaussian().sample(conditioning(3), noise, sigmas, Constant(0.5), solver=name)
     own = scheduler(name)
     own.set_timesteps(5)
     own.sigmas = sigmas.clamp(max=1 - 1e-6)
@@ -86,7 +85,7 @@ def test_the_network_is_told_t_star_and_the_solver_keeps_its_times(name):
         return sigmas[:1] if k == 0 else conditioning_time(sigmas[k], sigmas[k - 1], half, low=1e-3)
 
     assert torch.allclose(found, plain(own, noise, told), atol=1e-6)
-    synchronous = sample(Gaussian(), conditioning(3), noise, sigmas, solver=SOLVERS[name])
+    synchronous = Gaussian().sample(conditioning(3), noise, sigmas, solver=name)
     assert (found - synchronous).abs().max() > 1e-3
 
 
@@ -95,7 +94,7 @@ def test_the_network_is_told_t_star_and_the_solver_keeps_its_times(name):
 def test_a_grid_that_starts_at_1_gives_no_nan(name, steps):
     sigmas = simple_sigmas(steps)
     assert sigmas[0] == 1 and sigmas[-1] == 0
-    found = sample(Gaussian(), conditioning(3), start(), sigmas, solver=SOLVERS[name])
+    found = Gaussian().sample(conditioning(3), start(), sigmas, solver=name)
     assert bool(found.isfinite().all())
 
 
@@ -104,8 +103,7 @@ def test_it_is_nearer_to_the_exact_solution_than_euler(name):
     sigmas, noise = simple_sigmas(10), start()
     error = {
         solver: (
-            sample(Gaussian(), conditioning(3), noise, sigmas, solver=SOLVERS[solver])
-            - SPREAD * noise
+            Gaussian().sample(conditioning(3), noise, sigmas, solver=solver) - SPREAD * noise
         ).norm()
         for solver in ("euler", name)
     }

@@ -20,14 +20,14 @@ MAY = {  # a room is a folder: its files may import its own, and these
     "nodes/run": "nodes/pixels tpm asyndm maps report",
     "nodes": "nodes/run tpm report",
     "training/run": "",
-    "training/tiny": "training/run tpm report",
+    "training/tiny": "training/run report",
     "training/data": "training/run training/tiny",
-    "training/backbones": "training/run training/tiny tpm",
+    "training/backbones": "training/run training/tiny tpm report",
     "training/rewards": "training/run training/tiny report",
-    "training/evaluation": "training/run training/data training/backbones training/rewards "
-    "tpm report",
+    "training/evaluation": "training/run training/tiny training/data training/backbones "
+    "training/rewards tpm report",
     "training/grpo": "training/run training/data training/backbones training/rewards "
-    "training/evaluation tpm",
+    "training/evaluation tpm report",
     "training": "",
     "harness": "tpm",
 }

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from async_timestep.training.tiny.accuracy import picture, table
+from async_timestep.training.evaluation.accuracy import picture, table
 from async_timestep.training.tiny.find import NAMES, find_objects
 from async_timestep.training.tiny.scenes import (
     COLOURS,

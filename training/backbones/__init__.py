@@ -1,38 +1,33 @@
 """The frozen diffusion models behind one small interface.
 
-A backbone knows prompts, noise, the sigma grid, the velocity at a told time, and pixels. It does
-not know the policy, and no other file knows which model it is.
+A backbone knows prompts, noise, the sigma grid, pixels, and how to sample while a policy decides
+what its network is told. No other file knows which model it is.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from ...report.trace import Run
+from ...tpm.policies import Policy
 from ..run.config import BackboneConfig
 from ..run.phase import phase
 
 
-@dataclass(frozen=True)
-class Conditioning:
-    """Encoded prompts, one row each. tokens: (B, L, W) for the network; pooled: (B, P), which the
-    TPM reads too."""
+class Conditioning(Protocol):
+    """Encoded prompts, one row each; what the network reads of them is the backbone's own affair.
+    pooled: (B, P), which the TPM reads, or None where the model has no pooled text."""
 
     prompts: tuple[str, ...]
-    tokens: Tensor
-    pooled: Tensor
+    pooled: Tensor | None
 
-    def __len__(self) -> int:
-        return len(self.prompts)
+    def __len__(self) -> int: ...
 
     def rows(self, index: list[int]) -> Conditioning:
         """The given rows, in the given order; a row may be taken more than once."""
-        at = torch.tensor(index, device=self.tokens.device)
-        prompts = tuple(self.prompts[i] for i in index)
-        return replace(self, prompts=prompts, tokens=self.tokens[at], pooled=self.pooled[at])
 
 
 class Backbone(Protocol):
@@ -59,9 +54,21 @@ class Backbone(Protocol):
     def sigmas(self, steps: int) -> Tensor:
         """The family's own grid (steps + 1,), float32 on the CPU, from 1 to 0."""
 
-    def velocity(self, x: Tensor, t_star: Tensor, conditioning: Conditioning) -> Tensor:
-        """v*_k (B, C, h, w) float32 at the told times t_star (B,): with CFG the guided one
-        (Algorithm 2, lines 4-6), both halves as one batch."""
+    def sample(
+        self,
+        conditioning: Conditioning,
+        noise: Tensor,
+        sigmas: Tensor,
+        policy: Policy | None = None,
+        solver: str = "euler",
+        record: Run | None = None,
+    ) -> Tensor:
+        """Latents (B, C, h, w) at sigmas[-1], from `noise` at sigmas[0].
+
+        sigmas: (K + 1,) falling, flow times. policy: None is synchronous; a `terminal` one is also
+        asked for grid point K, where no evaluation follows. solver: one of SOLVERS. record: gets
+        an entry per evaluation, in flow time.
+        """
 
     def decode(self, x: Tensor) -> Tensor:
         """Images (B, 3, H, W) float32 in [0, 1] on the backbone's device."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..run.config import BackboneConfig
-from . import Conditioning
+from .sampling import Tokens, VelocityBackbone
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -66,7 +66,7 @@ def shortened(text: str, most: int = 160) -> str:
     return text if len(text) <= most else text[: most - 3] + "..."
 
 
-class DiffusersBackbone:
+class DiffusersBackbone(VelocityBackbone):
     """The interface of `Backbone` over a diffusers pipeline; a family adds its grid and its call.
 
     The transformer runs in config.precision, the autoencoder in float32 (in fp16 it overflows),
@@ -180,7 +180,7 @@ class DiffusersBackbone:
     # --- the interface
 
     @torch.no_grad()
-    def encode(self, prompts: list[str]) -> Conditioning:
+    def encode(self, prompts: list[str]) -> Tokens:
         """Prompts through the pipeline's own encode_prompt; pooled is float32, as the TPM reads it.
 
         With config.match_comfyui, T5 is padded to the length that ComfyUI pads a short prompt to,
@@ -195,7 +195,7 @@ class DiffusersBackbone:
         finally:
             if self.offload_text:
                 self.move_text(torch.device("cpu"))
-        return Conditioning(tuple(prompts), tokens.to(self.dtype), pooled.float())
+        return Tokens(tuple(prompts), tokens.to(self.dtype), pooled.float())
 
     def move_text(self, device: torch.device) -> None:
         for name in self.text_encoders:
@@ -207,7 +207,7 @@ class DiffusersBackbone:
         return torch.stack([torch.randn(shape, generator=g) for g in generators]).to(self.device)
 
     @torch.no_grad()
-    def velocity(self, x: Tensor, t_star: Tensor, conditioning: Conditioning) -> Tensor:
+    def velocity(self, x: Tensor, t_star: Tensor, conditioning: Tokens) -> Tensor:
         """v* (B, 16, h, w) float32 at the told times t_star (B,) in [0, 1].
 
         With CFG both halves are one batch, in the pipeline's order (empty prompt first), and are

@@ -1,100 +1,108 @@
-"""Algorithm 2 of the AsyncDiff paper with any policy: the one sampling loop of the trainer and of
-the evaluation.
+"""Algorithm 2 of the AsyncDiff paper with any policy, for a backbone that has a velocity.
 
-    latents = sample(backbone, conditioning, noise, sigmas, Constant(0.5))
+    latents = backbone.sample(conditioning, noise, sigmas, Constant(0.5))
 
 The policies are those of the nodes (tpm.policies), so what is measured here is what a user runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from ...report.trace import Run
 from ...tpm.conditioning import FLOW_TIME_MIN, conditioning_time
 from ...tpm.policies import Constant, Decision, Evaluation, Policy, State
-from . import Backbone, Conditioning
+from .solvers import SOLVERS
 
 
-class Solver(Protocol):
-    """Integrates from grid point to grid point with the sampler's own times."""
+@dataclass(frozen=True)
+class Tokens:
+    """The `Conditioning` of a backbone that has a velocity: one row per prompt. tokens: (B, L, W)
+    for the network; pooled: (B, P), which the TPM reads too."""
 
-    def step(self, k: int, x: Tensor, v: Tensor) -> Tensor:
-        """x_{k+1} (B, C, h, w) from x_k and the (scaled) velocity there."""
+    prompts: tuple[str, ...]
+    tokens: Tensor
+    pooled: Tensor
 
+    def __len__(self) -> int:
+        return len(self.prompts)
 
-class Euler:
-    """Eq. 9: x_{k+1} = x_k + (t_{k+1} - t_k) v."""
-
-    def __init__(self, sigmas: Tensor):
-        self.sigmas = sigmas
-
-    def step(self, k: int, x: Tensor, v: Tensor) -> Tensor:
-        return x + (self.sigmas[k + 1] - self.sigmas[k]) * v
-
-
-@dataclass
-class Trace:
-    """What was told, by step; lists of (B,) tensors on the CPU."""
-
-    t_star: list[Tensor] = field(default_factory=list)
-    deviation: list[Tensor] = field(default_factory=list)
-    omega: list[Tensor] = field(default_factory=list)
+    def rows(self, index: list[int]) -> Tokens:
+        """The given rows, in the given order; a row may be taken more than once."""
+        at = torch.tensor(index, device=self.tokens.device)
+        prompts = tuple(self.prompts[i] for i in index)
+        return replace(self, prompts=prompts, tokens=self.tokens[at], pooled=self.pooled[at])
 
 
-@torch.no_grad()
-def sample(
-    backbone: Backbone,
-    conditioning: Conditioning,
-    noise: Tensor,
-    sigmas: Tensor,
-    policy: Policy | None = None,
-    solver: Callable[[Tensor], Solver] = Euler,
-    trace: Trace | None = None,
-    twins: int = 1,
-    terminal: bool = False,
-) -> Tensor:
-    """Latents (B, C, h, w) at sigmas[-1], from `noise` at sigmas[0].
+class VelocityBackbone:
+    """`Backbone.sample` over a velocity; a family adds the velocity."""
 
-    sigmas: (K + 1,) falling, flow times. policy: None is synchronous. twins: rows come in groups of
-    that many with one noise and one prompt, so the first velocity is computed once a group.
-    terminal: also ask the policy for grid point K, where no evaluation follows.
-    """
-    policy = policy or Constant(0.0)
-    steps, batch = len(sigmas) - 1, len(noise)
-    times = sigmas.to(noise.device)
-    integrator = solver(times)
-    x, evaluation = noise * times[0], None
-    for k in range(steps):
-        t = times[k].expand(batch)
-        decision = policy.decide(grid_state(backbone, sigmas, k, noise, evaluation))
-        t_star = t
-        if k > 0:  # t*_0 = t_0: no interval has passed
-            t_star = conditioning_time(
-                t, times[k - 1], decision.deviation, decision.cut * t, FLOW_TIME_MIN
-            )
-        if k == 0 and twins > 1:
-            first = conditioning.rows(list(range(0, batch, twins)))
-            v = backbone.velocity(x[::twins], t_star[::twins], first)
-            v = v.repeat_interleave(twins, dim=0)
-        else:
-            v = backbone.velocity(x, t_star, conditioning)
-        evaluation = Evaluation(x, v, x - t[0] * v, t, t_star, conditioning.pooled)
-        omega = t_star / t if decision.follow else decision.omega
-        if trace is not None:
-            write_down(trace, k, t_star, decision, omega)
-        x = integrator.step(k, x, omega.view(-1, 1, 1, 1) * v)  # exact where omega is 1
-    if terminal:
-        policy.decide(grid_state(backbone, sigmas, steps, noise, evaluation))
-    return x
+    family: str
+
+    def velocity(self, x: Tensor, t_star: Tensor, conditioning: Tokens) -> Tensor:
+        """v*_k (B, C, h, w) float32 at the told times t_star (B,): with CFG the guided one
+        (Algorithm 2, lines 4-6), both halves as one batch."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def sample(
+        self,
+        conditioning: Tokens,
+        noise: Tensor,
+        sigmas: Tensor,
+        policy: Policy | None = None,
+        solver: str = "euler",
+        record: Run | None = None,
+    ) -> Tensor:
+        """See `Backbone.sample`. A group of rows with one noise and one prompt has one first
+        velocity, which is computed once."""
+        policy = policy or Constant(0.0)
+        steps, batch = len(sigmas) - 1, len(noise)
+        times = sigmas.to(noise.device)
+        integrator = SOLVERS[solver](times)
+        x, evaluation = noise * times[0], None
+        for k in range(steps):
+            t = times[k].expand(batch)
+            decision = policy.decide(grid_state(self.family, sigmas, k, noise, evaluation))
+            t_star = t
+            if k > 0:  # t*_0 = t_0: no interval has passed
+                t_star = conditioning_time(
+                    t, times[k - 1], decision.deviation, decision.cut * t, FLOW_TIME_MIN
+                )
+            if k == 0 and (group := shared_noise_group(conditioning, noise)) > 1:
+                first = conditioning.rows(list(range(0, batch, group)))
+                v = self.velocity(x[::group], t_star[::group], first)
+                v = v.repeat_interleave(group, dim=0)
+            else:
+                v = self.velocity(x, t_star, conditioning)
+            evaluation = Evaluation(x, v, x - t[0] * v, t, t_star, conditioning.pooled)
+            omega = t_star / t if decision.follow else decision.omega
+            if record is not None:
+                write_down(record, k, sigmas, t_star, decision, omega)
+            x = integrator.step(k, x, omega.view(-1, 1, 1, 1) * v)  # exact where omega is 1
+        if policy.terminal:
+            policy.decide(grid_state(self.family, sigmas, steps, noise, evaluation))
+        return x
+
+
+def shared_noise_group(conditioning: Tokens, noise: Tensor) -> int:
+    """How many rows in a row have one noise and one prompt, where all rows come in groups of that
+    size; else 1."""
+    prompts, batch = conditioning.prompts, len(noise)
+    size = 1
+    while size < batch and prompts[size] == prompts[0] and torch.equal(noise[size], noise[0]):
+        size += 1
+    if size == 1 or batch % size:
+        return 1
+    alike = all(prompts[i] == prompts[i - i % size] for i in range(batch))
+    return size if alike and torch.equal(noise, noise[::size].repeat_interleave(size, 0)) else 1
 
 
 def grid_state(
-    backbone: Backbone, sigmas: Tensor, k: int, noise: Tensor, evaluation: Evaluation | None
+    family: str, sigmas: Tensor, k: int, noise: Tensor, evaluation: Evaluation | None
 ) -> State:
     """The policy's view of grid point k, as the nodes build it."""
     steps = len(sigmas) - 1
@@ -105,13 +113,28 @@ def grid_state(
         last=k + 1 >= steps and float(sigmas[-1]) == 0.0,
         batch=len(noise),
         device=noise.device,
-        family=backbone.family,
+        family=family,
         percent_to_sigma=lambda percent: 1.0 - percent,
         evaluation=evaluation,
     )
 
 
-def write_down(trace: Trace, k: int, t_star: Tensor, decision: Decision, omega: Tensor) -> None:
-    trace.t_star.append(t_star.cpu())
-    trace.deviation.append((decision.deviation * (k > 0)).cpu())
-    trace.omega.append(omega.cpu())
+def write_down(
+    record: Run, k: int, sigmas: Tensor, t_star: Tensor, decision: Decision, omega: Tensor
+) -> None:
+    """Adds an evaluation to a record, in flow time; at grid point 0 nothing deviates."""
+    sigma, moved = float(sigmas[k]), k > 0
+    record.add(
+        step=k,
+        sigma=sigma,
+        t=sigma,
+        t_star=t_star.tolist(),
+        deviation=(decision.deviation * moved).tolist(),
+        cut_percent=(decision.cut * moved * 100).tolist(),
+        omega=omega.tolist(),
+    )
+
+
+def column(record: Run, name: str) -> Tensor:
+    """(B, K) on the CPU: one of the lists of a record, a row per image and a column per step."""
+    return torch.tensor([step[name] for step in record.steps]).T

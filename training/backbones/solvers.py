@@ -1,6 +1,6 @@
-"""Higher-order solvers of diffusers as the integrator of sampling.sample, on our own grids.
+"""What integrates the velocity: Euler, and higher-order solvers of diffusers on our own grids.
 
-    sample(backbone, conditioning, noise, sigmas, policy, solver=SOLVERS["dpmpp_2m"])
+    backbone.sample(conditioning, noise, sigmas, policy, solver="dpmpp_2m")
 
 The network may be told t*; the solver keeps the sampler's own times: denoised = x - sigma_k v.
 """
@@ -8,12 +8,28 @@ The network may be told t*; the solver keeps the sampler's own times: denoised =
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from torch import Tensor
 
-from .sampling import Euler, Solver
-
 FIRST_SIGMA = 1 - 1e-6  # log(1 - sigma) is infinite at 1; diffusers' UniPC starts here itself
+
+
+class Solver(Protocol):
+    """Integrates from grid point to grid point with the sampler's own times."""
+
+    def step(self, k: int, x: Tensor, v: Tensor) -> Tensor:
+        """x_{k+1} (B, C, h, w) from x_k and the (scaled) velocity there."""
+
+
+class Euler:
+    """Eq. 9: x_{k+1} = x_k + (t_{k+1} - t_k) v."""
+
+    def __init__(self, sigmas: Tensor):
+        self.sigmas = sigmas
+
+    def step(self, k: int, x: Tensor, v: Tensor) -> Tensor:
+        return x + (self.sigmas[k + 1] - self.sigmas[k]) * v
 
 
 class Multistep:

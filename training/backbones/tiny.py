@@ -12,7 +12,7 @@ from ..run.distributed import first_line
 from ..tiny.backbone import FILES, WEIGHTS, TinyBackbone, simple_sigmas
 from ..tiny.text import POOLED
 from ..tiny.vae import CHANNELS, PATCH
-from . import Conditioning
+from .sampling import Tokens, VelocityBackbone
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -29,7 +29,7 @@ def load_weights(path: str) -> TinyBackbone:
         ) from error
 
 
-class TinyFlow:
+class TinyFlow(VelocityBackbone):
     """`TinyFlow(BackboneConfig(), device)`; the interface is that of `Backbone`."""
 
     family, base_model, license = "tiny", "async-timestep embedded demo model", "Apache-2.0"
@@ -49,8 +49,8 @@ class TinyFlow:
     def _encode(self, prompts: list[str]) -> tuple[Tensor, Tensor]:
         return tuple(part.to(self.device) for part in self.model.text(prompts))
 
-    def encode(self, prompts: list[str]) -> Conditioning:
-        return Conditioning(tuple(prompts), *self._encode(prompts))
+    def encode(self, prompts: list[str]) -> Tokens:
+        return Tokens(tuple(prompts), *self._encode(prompts))
 
     def noise(self, generators: list[torch.Generator]) -> Tensor:
         shape = (CHANNELS, *self.latent_size)
@@ -59,7 +59,7 @@ class TinyFlow:
     def sigmas(self, steps: int) -> Tensor:
         return simple_sigmas(steps)
 
-    def velocity(self, x: Tensor, t_star: Tensor, conditioning: Conditioning) -> Tensor:
+    def velocity(self, x: Tensor, t_star: Tensor, conditioning: Tokens) -> Tensor:
         cond = (conditioning.tokens, conditioning.pooled)
         if self.guidance == 1.0:
             return self.network(x, t_star, *cond)

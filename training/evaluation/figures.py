@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ..run.atomic import whole_file
 from .methods import BASELINE, Method
-from .tables import NOISE, Result, baseline_of, ordered, paired
+from .statistics import difference
+from .tables import NOISE, Result, baseline_of, ordered
 
 COLOURS = ("tab:blue", "tab:orange", "tab:green", "tab:red", "tab:purple", "tab:brown")
 HEIGHT, DPI = 5.12, 100  # 512 pixels
@@ -61,7 +62,7 @@ def plot_gamma(path: Path, results: list[Result]) -> bool:
             points = [(0.0, float(level.mean()), 0.0)] if plain else []
             for r in own:
                 values = r.scores.metrics[name]
-                points.append((r.method.gamma, float(values.mean()), paired(values, level)[1]))
+                points.append((r.method.gamma, float(values.mean()), difference(values, level)[1]))
             gamma, mean, error = zip(*sorted(set(points)), strict=True)
             lifted = own[0].method.lifted
             axis.errorbar(

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ...report.trace import Run
 from ...tpm.policies import Policy
 from ..backbones import Backbone, load_backbone
-from ..backbones.sampling import Trace, sample
-from ..backbones.solvers import SOLVERS
+from ..backbones.sampling import column
 from ..data.identity import identities
 from ..data.prompts import PromptList, load_prompts
 from ..rewards import RewardSet, load_rewards
@@ -58,36 +58,30 @@ class Bench:
 
     def sampled(
         self, split: str, rows: range, steps: int, policy: Policy | None, solver: str = "euler"
-    ) -> tuple[Tensor, Trace, float]:
+    ) -> tuple[Tensor, Run, float]:
         """Latents of some prompts of a split, what was told, and the seconds it took. The noise of
         prompt i is the same for every method."""
         everything = self.texts(split)
         conditioning = self.backbone.encode([everything[i] for i in rows])
         noise = self.backbone.noise([generator(self.config.data.seed, split, i) for i in rows])
         phase("sampling")
-        trace, start = Trace(), time.perf_counter()
-        latents = sample(
-            self.backbone,
-            conditioning,
-            noise,
-            self.backbone.sigmas(steps),
-            policy,
-            SOLVERS[solver],
-            trace,
-        )
+        sigmas = self.backbone.sigmas(steps)
+        record = Run(policy.label if policy else "D = 0", self.backbone.family, sigmas.tolist())
+        start = time.perf_counter()
+        latents = self.backbone.sample(conditioning, noise, sigmas, policy, solver, record)
         if latents.device.type == "cuda":
             torch.cuda.synchronize(latents.device)
-        return latents, trace, time.perf_counter() - start
+        return latents, record, time.perf_counter() - start
 
     def measure(
         self, split: str, rows: range, steps: int, policy: Policy | None, solver: str = "euler"
-    ) -> tuple[dict[str, Tensor], Trace, float]:
+    ) -> tuple[dict[str, Tensor], Run, float]:
         """metric -> (len(rows),), what was told, seconds of sampling."""
-        latents, trace, seconds = self.sampled(split, rows, steps, policy, solver)
+        latents, record, seconds = self.sampled(split, rows, steps, policy, solver)
         everything = self.texts(split)
         phase("scoring")
         scores = self.rewards(self.backbone.decode(latents), [everything[i] for i in rows])
-        return scores, trace, seconds
+        return scores, record, seconds
 
     def batches(self, split: str, first: int = 0) -> list[range]:
         size, count = self.rewards.batch, len(self.prompts[split])
@@ -105,9 +99,9 @@ class Bench:
         """A policy's mean decision over the validation prompts, one a grid point."""
         deviation, omega = [], []
         for rows in self.batches("validation"):
-            trace = self.sampled("validation", rows, steps, policy)[1]
-            deviation.append(torch.stack(trace.deviation, dim=1))
-            omega.append(torch.stack(trace.omega, dim=1))
+            record = self.sampled("validation", rows, steps, policy)[1]
+            deviation.append(column(record, "deviation"))
+            omega.append(column(record, "omega"))
             self.advance(len(rows) * steps)
         return Schedule(
             tuple(torch.cat(deviation).double().mean(0).tolist()),

@@ -12,7 +12,7 @@ from ...tpm.policies import Constant
 from ..run.folder import write_atomic
 from .methods import Schedule, TPMFile
 from .paired import Bench, keys
-from .tables import objective
+from .statistics import objective
 
 
 class Selection:

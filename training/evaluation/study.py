@@ -7,12 +7,12 @@ import json
 import shlex
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
+from ...report.trace import Run
 from ...tpm.checkpoint import TPMFileError
 from ...tpm.learned import grid_warning
-from ..backbones.sampling import Trace
+from ..backbones.sampling import column
 from ..rewards import RewardError
 from ..run.config import Config
 from ..run.console import Report
@@ -57,11 +57,11 @@ def evaluate(bench: Bench, table: PerPrompt, plan: dict[int, list[Method]]) -> l
 
 
 def lines(
-    rows: range, named: list[str], scores: dict[str, Tensor], trace: Trace, seconds: float
+    rows: range, named: list[str], scores: dict[str, Tensor], record: Run, seconds: float
 ) -> list[dict[str, str]]:
     """A batch's rows of per_prompt.csv; what was told from grid point 1 on."""
-    deviation = torch.stack(trace.deviation[1:], dim=1)
-    omega = torch.stack(trace.omega[1:], dim=1)
+    deviation = column(record, "deviation")[:, 1:]
+    omega = column(record, "omega")[:, 1:]
     return [
         {
             "prompt": str(i),
@@ -134,8 +134,7 @@ def run(
     config: Config, rest: argparse.Namespace, arguments: list[str], folder: Path, report: Report
 ) -> str:
     """The whole evaluation; returns a text for stdout. Raises those of EXPECTED."""
-    every = rest.k or ([config.steps] if isinstance(config.steps, int) else config.steps)
-    every = list(dict.fromkeys(every))
+    every = list(dict.fromkeys(rest.k or config.step_counts))
     check_steps(every, rest.more_steps)
     wanted = Options(
         *(tuple(getattr(rest, name)) for name in

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..run.folder import write_atomic
 from .methods import BASELINE, Method
 from .per_prompt import Scores
+from .statistics import difference, mean_error
 
 PAPER_COLUMNS = {"image_reward": "ImageReward", "hps": "HPSv2", "clip": "CLIP", "pick": "PickScore"}
 NOISE = "noise"  # lower is better; shown last
@@ -33,28 +34,6 @@ class Result:
     def cost(self) -> float:
         """Network evaluations, as a multiple of the baseline's."""
         return (self.steps + self.method.more) / self.steps
-
-
-def mean_error(values: Tensor) -> tuple[float, float]:
-    """Mean of (n,) and its standard error (n - 1 degrees of freedom); NaN for one value."""
-    values = values.double()
-    error = float(values.std()) / len(values) ** 0.5 if len(values) > 1 else float("nan")
-    return float(values.mean()), error
-
-
-def paired(a: Tensor, b: Tensor) -> tuple[float, float]:
-    """Mean of a - b over prompts (n,), and its standard error."""
-    return mean_error(a.double() - b.double())
-
-
-def objective(new: dict[str, Tensor], base: dict[str, Tensor], weights: dict[str, float]) -> float:
-    """Weighted mean of the paired differences in units of the baseline's std, as in validation."""
-    total = sum(abs(weight) for weight in weights.values())
-    return sum(
-        weight / total * float((new[name] - base[name]).double().mean())
-        / max(float(base[name].double().std()), 1e-6)
-        for name, weight in weights.items()
-    )  # fmt: skip
 
 
 def ordered(metrics: dict[str, Tensor]) -> list[str]:
@@ -99,7 +78,7 @@ def main_table(results: list[Result]) -> str:
             values, own = base.scores.metrics[name], result.scores.metrics[name]
             d = digits(values)
             row.append("{:.{d}f} ± {:.{d}f}".format(*mean_error(own), d=d))
-            change = "{:+.{d}f} ± {:.{d}f}".format(*paired(own, values), d=d)
+            change = "{:+.{d}f} ± {:.{d}f}".format(*difference(own, values), d=d)
             row.append("" if result is base else change)
         deviation = float(result.scores.mean_deviation.mean())
         seconds = float(result.scores.seconds.mean())
@@ -143,7 +122,7 @@ def difference_table(results: list[Result]) -> str:
     for a, b in pairs:
         row = [a.method.name, b.method.label]
         for name in names:
-            change = paired(a.scores.metrics[name], b.scores.metrics[name])
+            change = difference(a.scores.metrics[name], b.scores.metrics[name])
             row.append("{:+.{d}f} ± {:.{d}f}".format(*change, d=digits(base.scores.metrics[name])))
         rows.append(row)
     return markdown(["method", "minus", *names], rows)
@@ -162,7 +141,7 @@ def category_table(results: list[Result], name: str, categories: list[str]) -> s
             if result.method.kind == "baseline":
                 row.append("{:.{d}f} ± {:.{d}f}".format(*mean_error(own[mask]), d=d))
             else:
-                row.append("{:+.{d}f} ± {:.{d}f}".format(*paired(own[mask], base[mask]), d=d))
+                row.append("{:+.{d}f} ± {:.{d}f}".format(*difference(own[mask], base[mask]), d=d))
         rows.append(row)
     return markdown(header, rows)
 
@@ -217,7 +196,7 @@ def csv_table(results: list[Result]) -> str:
         own = result.scores.metrics
         cells = []
         for name in names:
-            cells += [*mean_error(own[name]), *paired(own[name], base[name])]
+            cells += [*mean_error(own[name]), *difference(own[name], base[name])]
         writer.writerow(
             [result.steps, result.method.name, result.method.note, len(base[names[0]]), *cells,
              float(result.scores.mean_deviation.mean()), result.cost,

@@ -101,8 +101,7 @@ def finite_price(price_per_hour: float) -> float:
 
 
 def mean_steps(config: Config) -> float:
-    every = [config.steps] if isinstance(config.steps, int) else config.steps
-    return sum(every) / len(every)
+    return sum(config.step_counts) / len(config.step_counts)
 
 
 def per_image(

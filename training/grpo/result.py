@@ -76,7 +76,7 @@ def tpm_meta(
     iterations: int,
 ) -> TPMMeta:
     """What the file says about itself. Of several K the largest is `steps`, all are `grids`."""
-    every = [config.steps] if isinstance(config.steps, int) else sorted(set(config.steps))
+    every = sorted(set(config.step_counts))
     grids = [tuple(backbone.sigmas(steps).tolist()) for steps in every]
     return TPMMeta(
         network=module.config,

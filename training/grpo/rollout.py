@@ -15,7 +15,6 @@ from ...tpm.learned import TPMPolicy
 from ...tpm.network import ACTIONS, TimestepPredictionModule, log_prob, sample
 from ...tpm.policies import Evaluation, State
 from ..backbones import Backbone, Conditioning
-from ..backbones.sampling import sample as run_sampler
 from ..run.config import PolicyConfig
 
 
@@ -62,6 +61,7 @@ class Actor(TPMPolicy):
     ):
         super().__init__(module, config, draw=self.sampled)
         self.generators = generators
+        self.terminal = config.include_terminal_action  # r_K of Algorithm 2
         self.evaluations: list[Evaluation] = []
         self.drawn: list[tuple[Tensor, Tensor]] = []  # raw (B, A, 2) and r (B, A) of each of them
         self.seconds = 0.0
@@ -94,14 +94,10 @@ def rollout(
     conditioning: Conditioning,
     noise: Tensor,
     sigmas: Tensor,
-    twins: int = 1,
 ) -> tuple[Tensor, Rollout]:
     """Latents (B, C, h, w) at the end of the grid (K + 1,), and the trajectories behind them."""
     config = actor.meta
-    terminal = config.include_terminal_action
-    latents = run_sampler(
-        backbone, conditioning, noise, sigmas, actor, twins=twins, terminal=terminal
-    )
+    latents = backbone.sample(conditioning, noise, sigmas, actor)
     raw, r = zip(*actor.drawn, strict=True)
 
     def stacked(name: str) -> Tensor:

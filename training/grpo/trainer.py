@@ -38,9 +38,8 @@ EXPECTED += (distributed.RankLost,)
 
 def steps_of(config: Config, iteration: int) -> int:
     """K of an iteration: the one that is set, or one drawn from the list."""
-    if isinstance(config.steps, int):
-        return config.steps
-    return config.steps[number(config.seed, "steps", iteration) % len(config.steps)]
+    every = config.step_counts
+    return every[number(config.seed, "steps", iteration) % len(every)]
 
 
 @contextmanager
@@ -70,10 +69,9 @@ def one_iteration(parts: Parts, iteration: int) -> dict:
     noise = initial_noise(parts, iteration, own)
     sigmas = parts.backbone.sigmas(steps)
     draws = [generator(config.seed, "action", iteration, i) for i in own]
-    twins = grpo.num_generations // world.size if grpo.group_noise == "shared" else 1
     with clock(seconds, "rollout", parts.device):
         actor = Actor(parts.module, config.policy, draws)
-        latents, states = rollout(parts.backbone, actor, conditioning, noise, sigmas, twins)
+        latents, states = rollout(parts.backbone, actor, conditioning, noise, sigmas)
     seconds["tpm"] = actor.seconds
     seconds["denoise"] = seconds.pop("rollout") - actor.seconds
     with clock(seconds, "decode", parts.device):

@@ -9,11 +9,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from ...report.trace import Run
 from ...tpm.learned import TPMPolicy
 from ...tpm.network import TimestepPredictionModule
 from ...tpm.policies import Policy
 from ..backbones import Backbone
-from ..backbones.sampling import Trace, sample
+from ..backbones.sampling import column
 from ..data.prompts import PromptList
 from ..evaluation.grids import write_grid
 from ..rewards import RewardSet
@@ -30,7 +31,7 @@ class Validation:
     def __init__(self, config: Config, backbone: Backbone, rewards: RewardSet, prompts: PromptList):
         self.config, self.backbone, self.rewards = config, backbone, rewards
         self.prompts, self.texts = prompts, list(prompts.texts)
-        every = config.steps if isinstance(config.steps, list) else [config.steps]
+        every = config.step_counts
         self.steps = [every[i % len(every)] for i in range(len(self.texts))]
         self.baseline: dict[str, list[float]] = {}  # metric -> one score a prompt, at D = 0
 
@@ -79,11 +80,11 @@ class Validation:
             for at in range(0, len(same), self.rewards.batch):
                 phase(doing, len(deviation), len(rows))
                 part = same[at : at + self.rewards.batch]
-                images, trace = self.images(part, k, policy)
+                images, record = self.images(part, k, policy)
                 found = self.rewards(images, [self.texts[i] for i in part])
                 for name, values in found.items():
                     scores.setdefault(name, {}).update(zip(part, values.tolist(), strict=True))
-                told = torch.stack(trace.deviation[1:], dim=1).tolist()
+                told = column(record, "deviation")[:, 1:].tolist()
                 deviation.update(zip(part, told, strict=True))
         if world.size > 1:
             boxes: list = [None] * world.size
@@ -100,16 +101,16 @@ class Validation:
             [deviation[i] for i in count],
         )
 
-    def images(self, rows: list[int], steps: int, policy: Policy | None) -> tuple[Tensor, Trace]:
+    def images(self, rows: list[int], steps: int, policy: Policy | None) -> tuple[Tensor, Run]:
         """Images (B, 3, H, W) of some validation prompts, and what was told."""
-        trace = Trace()
         conditioning = self.backbone.encode([self.texts[i] for i in rows])
         noise = self.backbone.noise(
             [generator(self.config.data.seed, "validation", i) for i in rows]
         )
         sigmas = self.backbone.sigmas(steps)
-        latents = sample(self.backbone, conditioning, noise, sigmas, policy, trace=trace)
-        return self.backbone.decode(latents), trace
+        record = Run(policy.label if policy else "D = 0", self.backbone.family, sigmas.tolist())
+        latents = self.backbone.sample(conditioning, noise, sigmas, policy, record=record)
+        return self.backbone.decode(latents), record
 
     def write_grid(self, path: Path, module: TimestepPredictionModule, advice: str) -> None:
         """The first prompts, baseline | async, as a PNG. advice: what to do on a full disk."""

@@ -356,13 +356,17 @@ class Config:
 
     def __post_init__(self) -> None:
         check(self)
-        every = self.steps if isinstance(self.steps, list) else [self.steps]
-        if self.policy.actions == "omega" and 2 in every:
+        if self.policy.actions == "omega" and 2 in self.step_counts:
             raise ValueError(
                 f"policy.actions is omega and steps {shown(self.steps)}, but omega of the last "
                 "step is 1 by definition, so two steps leave nothing to decide; set steps to 3 or "
                 "more, or policy.actions to both."
             )
+
+    @property
+    def step_counts(self) -> list[int]:
+        """Every K of `steps`, as they are written: one, or those of the list."""
+        return list(self.steps) if isinstance(self.steps, list) else [self.steps]
 
 
 def as_used(config: Config) -> Config:

@@ -1,11 +1,21 @@
 """The embedded text-to-image model: a tiny SD3.5-type rectified flow that ComfyUI's own UNET
-loader reads.
+loader reads. Guidance, deviation and solvers come with training/backbones/tiny.py.
 
     from async_timestep.training.tiny.backbone import TinyBackbone, simple_sigmas
-    from async_timestep.training.tiny.sampling import generate
 
-    captions = ["a red circle above a blue star on a dark rough background"]
-    images = generate(TinyBackbone(), captions, [0], simple_sigmas(4), guidance=3.0)
+    model, sigmas = TinyBackbone(), simple_sigmas(4)
+    tokens, pooled = model.text(["a red circle above a blue star on a dark rough background"])
+    x = model.noise([0])
+    for t, following in zip(sigmas[:-1], sigmas[1:]):  # guidance 1, synchronous
+        v = model.network(
+            x,
+            encoder_hidden_states=tokens,
+            pooled_projections=pooled,
+            timestep=1000 * t.view(1),
+            return_dict=False,
+        )[0]
+        x = x + (following - t) * v
+    images = model.vae.decode(x)
 """
 
 from __future__ import annotations
@@ -71,29 +81,8 @@ class TinyBackbone:
             LinearVAE(weights / "vae.safetensors"),
         )
 
-    @torch.inference_mode()
-    def velocity(
-        self, x: torch.Tensor, t: torch.Tensor, captions: list[str], guidance: float
-    ) -> torch.Tensor:
-        """CFG velocity v_uncond + guidance (v_cond - v_uncond), (B, 16, h, w), at per-sample
-        time t (B,) in [0, 1].
-        """
-        both = guidance != 1.0
-        tokens, pooled = self.text(captions + [""] * len(captions) if both else captions)
-        v = self.network(
-            x.repeat(2, 1, 1, 1) if both else x,
-            encoder_hidden_states=tokens,
-            pooled_projections=pooled,
-            timestep=1000 * (t.repeat(2) if both else t),
-            return_dict=False,
-        )[0]
-        if not both:
-            return v
-        cond, uncond = v.chunk(2)
-        return uncond + guidance * (cond - uncond)
-
     def noise(self, seeds: list[int], size: int = 64) -> torch.Tensor:
-        """Initial latents (B, 16, size/4, size/4), one generator a seed: the batch does not
+        """Initial latents (B, 16, size/4, size/4), one generator per seed: the batch does not
         change an image.
         """
         return torch.stack(

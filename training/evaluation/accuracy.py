@@ -14,10 +14,12 @@ from PIL import Image
 from tqdm import tqdm
 
 from ...report.sheets import enlarged, picture_of, sheet
-from .backbone import WEIGHTS, TinyBackbone, simple_sigmas
-from .sampling import generate
-from .scenes import KINDS, TEXTURES, Scene, held_out_scenes
-from .score import score_images
+from ...tpm.policies import Constant
+from ..backbones.tiny import TinyFlow
+from ..run.config import BackboneConfig
+from ..tiny.backbone import WEIGHTS
+from ..tiny.scenes import KINDS, TEXTURES, Scene, held_out_scenes
+from ..tiny.score import score_images
 
 COLUMNS = ("strict", "iou", "relation", "count", "attributes", "background", "reward")
 
@@ -71,17 +73,17 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     scenes = held_out_scenes(args.n, args.seed, compositions_only=not args.all)
     captions = [scene.caption for scene in scenes]
+    settings = BackboneConfig(path=str(args.weights), precision="fp32", guidance=args.guidance)
+    backbone = TinyFlow(settings, torch.device("cpu"))
+    sigmas, policy, parts = backbone.sigmas(args.steps), Constant(args.deviation), []
     with tqdm(total=args.n, unit="image") as bar:
-        images = generate(
-            TinyBackbone(args.weights),
-            captions,
-            [args.seed * 100_000 + i for i in range(args.n)],
-            simple_sigmas(args.steps),
-            args.guidance,
-            args.batch,
-            bar.update,
-            deviation=args.deviation,
-        )
+        for start in range(0, args.n, args.batch):
+            part = range(start, min(start + args.batch, args.n))
+            noise = backbone.model.noise([args.seed * 100_000 + i for i in part])
+            conditioning = backbone.encode([captions[i] for i in part])
+            parts.append(backbone.decode(backbone.sample(conditioning, noise, sigmas, policy)))
+            bar.update(len(part))
+    images = torch.cat(parts)
     print(table(score_images(images, captions), scenes))
     picture(images[:40], captions[:40]).save(args.out)
     print(f"Picture of the first 40: {args.out}")
