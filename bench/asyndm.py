@@ -20,9 +20,10 @@ from pathlib import Path
 
 import torch
 
-from async_timestep.bench import official_side as side
-from async_timestep.bench.asyndm_memory import computed
-from async_timestep.bench.overhead import MIB, memory, prompt, size
+from async_timestep.bench.parts import official_side as side
+from async_timestep.bench.parts.asyndm_memory import computed
+from async_timestep.bench.parts.memory import MIB, memory, size
+from async_timestep.bench.parts.random_models import cut_sd35, prompt, randomized
 from async_timestep.harness.in_process import import_comfy, pack
 
 STEPS, MAPPED = 8, range(1, 7)  # the grid, and its steps at which pixels have their own times
@@ -41,16 +42,6 @@ class Case:
     model: object
     positive: list
     latent: torch.Tensor
-
-
-def randomized(network: torch.nn.Module) -> None:
-    rng = torch.Generator().manual_seed(1)
-    for name, tensor in network.state_dict().items():
-        if tensor.ndim > 1:
-            tensor.normal_(0, 0.7 / tensor[0].numel() ** 0.5, generator=rng)
-        else:
-            gain = ("norm" in name or "ln_" in name) and not name.endswith("bias")
-            tensor.fill_(float(gain))
 
 
 def flux_model(double: int, single: int, dtype: torch.dtype):
@@ -94,25 +85,6 @@ def cases(args: argparse.Namespace):
     title = f"DiT, Flux's width 3072, 1 + 1 blocks, fp32, {(cells // 2) ** 2} + 256 tokens"
     yield Case(title, flux_model(1, 1, torch.float32), [[torch.randn(1, 256, 4096), pooled]],
                torch.zeros(1, 16, cells, cells)), None  # fmt: skip
-
-
-def cut_sd35(blocks: int):
-    """SD3.5-medium with its first blocks only, half of them with a second attention."""
-    import comfy.model_patcher
-    import comfy.supported_models
-
-    linear = {"in_features": 4096, "out_features": 1536}
-    config = comfy.supported_models.SD3({
-        "in_channels": 16, "patch_size": 2, "out_channels": 16, "depth": 24, "input_size": None,
-        "adm_in_channels": 2048, "num_patches": 64**2, "pos_embed_max_size": 64,
-        "context_embedder_config": {"target": "torch.nn.Linear", "params": linear},
-        "pos_embed_scaling_factor": None, "qk_norm": "rms", "num_blocks": blocks,
-        "x_block_self_attn_layers": list(range(blocks // 2)),
-    })  # fmt: skip
-    config.set_inference_dtype(torch.float32, None)
-    base, cpu = config.get_model({}, ""), torch.device("cpu")
-    randomized(base.diffusion_model)
-    return comfy.model_patcher.ModelPatcher(base, load_device=cpu, offload_device=cpu)
 
 
 def variants(case: Case) -> dict:

@@ -29,7 +29,7 @@ from PIL import Image, PngImagePlugin
 from torchvision.transforms.functional import to_tensor
 from tqdm import tqdm
 
-from async_timestep.bench.asyndm_graphs import (
+from async_timestep.bench.parts.asyndm_graphs import (
     CFGPP_RATIO,
     DEMO,
     METHODS,
@@ -45,7 +45,7 @@ from async_timestep.bench.asyndm_graphs import (
     make_image,
     read_set,
 )
-from async_timestep.bench.asyndm_scores import (
+from async_timestep.bench.parts.asyndm_scores import (
     Cache,
     Metric,
     metrics,
@@ -301,5 +301,9 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     return args
 
 
-if __name__ == "__main__":
+def main() -> None:
     run(parse())
+
+
+if __name__ == "__main__":
+    main()

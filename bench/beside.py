@@ -4,7 +4,7 @@
 
 FOLDER holds checkouts of other packs under their GitHub names; what is missing there is left out
 and said so. Random-weight models of a few MB run in this process through ComfyUI's own sampling;
-bench/peers_combos.py and bench/peers_packs.py have the combinations. The GGUF row needs the package
+parts/peers_combos.py and parts/peers_packs.py have the combinations. The GGUF row needs the package
 `gguf`.
 """
 
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from async_timestep.bench import peers_load as load
+from async_timestep.bench.parts import peers_load as load
 from async_timestep.harness.in_process import import_comfy, pack
 
 D = 0.4
@@ -139,7 +139,7 @@ def main() -> None:
     logging.getLogger().setLevel(logging.CRITICAL)
     import comfyui_version
 
-    from async_timestep.bench import peers_combos, peers_packs
+    from async_timestep.bench.parts import peers_combos, peers_packs
 
     rows, left_out, versions = [], [], []
     with tempfile.TemporaryDirectory() as folder:

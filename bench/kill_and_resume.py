@@ -1,9 +1,9 @@
-"""Kills a training run with SIGKILL at random moments, resumes it, and compares the result with the
-run that was left alone: bit for bit.
+"""Is a training run that was killed and resumed the run that was left alone, bit for bit?
 
     python bench/kill_and_resume.py --kills 50
 
-Prints one line a kill and a verdict; exits with 1 when anything differs.
+Kills it with SIGKILL at random moments, as often as --kills says. Prints one line per kill and a
+verdict; exits with 1 when anything differs.
 """
 
 from __future__ import annotations

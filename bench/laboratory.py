@@ -1,5 +1,4 @@
-"""Measures what deviation, lying sigma and omega do on the embedded model, against D = 0 with the
-same noises.
+"""What deviation, lying sigma and omega do on the embedded model, paired with D = 0.
 
     python bench/laboratory.py --n 512 --steps 3 4 6 10 15 --out docs/laboratory
 

@@ -2,7 +2,7 @@
 
     python bench/official.py --official PATH_TO_CHECKOUT --out docs/asyndm_official.md
 
-The checkout is of hu-zijing/AsynDM. Its `main` runs unchanged (see official_side.py) on a random
+The checkout is of hu-zijing/AsynDM. Its `main` runs unchanged (parts/official_side.py) on a random
 UNet of SD2.1's plan; ours runs the same weights in ComfyUI's network. What differs by intention is
 lined up here and nowhere else: the grid is the official 1001, 981, ..., 21, 1 whose first interval
 is not evaluated (the virtual start), then 0; a pixel's noise level is rounded to whole timesteps;
@@ -21,8 +21,8 @@ from types import SimpleNamespace
 
 import torch
 
-from async_timestep.bench import official_side as side
-from async_timestep.bench.official_words import words
+from async_timestep.bench.parts import official_side as side
+from async_timestep.bench.parts.official_words import words
 from async_timestep.harness.in_process import import_comfy, pack
 
 CURVES = {"quadratic": "bin", "linear": "lin", "exponential": "exp"}

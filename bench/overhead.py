@@ -18,9 +18,8 @@ import os
 import shlex
 import statistics
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,15 +27,15 @@ import psutil
 import torch
 from tqdm import tqdm
 
+from async_timestep.bench.parts.memory import MIB, memory, size
+from async_timestep.bench.parts.random_models import prompt, random_tpm
 from async_timestep.harness.in_process import import_comfy, pack
 
-ROOT = Path(__file__).resolve().parents[1]
 STOCK, AGAIN, FIXED, TPM = "stock", "stock again", "fixed D = 0.5", "TPM"
 VARIANTS = (STOCK, AGAIN, FIXED, TPM)
 GOALS = f"Goals: {FIXED} <= 1.01 x, {TPM} <= 1.02 x, and {FIXED} adds <= 0.2 ms with no network."
 MEDIUM = 24  # blocks of SD3.5-medium; the width is 64 times that
 DUAL = 13  # its first blocks with a second self-attention
-MIB = 2**20
 
 
 @dataclass
@@ -97,26 +96,6 @@ def sd35_model(depth: int, dual: int, context_width: int, dtype: torch.dtype):
         else:
             tensor.normal_(0, 0.05, generator=rng)
     return comfy.model_patcher.CoreModelPatcher(base, load_device=load, offload_device=offload)
-
-
-def prompt(width: int, tokens: int) -> list:
-    """A random conditioning with the pooled vector of CLIP-L and CLIP-G."""
-    rng = torch.Generator().manual_seed(2)
-    pooled = torch.randn(1, 2048, generator=rng)
-    return [[torch.randn(1, tokens, width, generator=rng), {"pooled_output": pooled}]]
-
-
-def random_tpm(grid: torch.Tensor):
-    """A TPM policy of default size, whose head is not zero, through its file as a user loads it."""
-    network, checkpoint = pack("tpm.network"), pack("tpm.checkpoint")
-    torch.manual_seed(3)
-    module = network.TimestepPredictionModule(network.TPMConfig())
-    torch.nn.init.normal_(module.raw.weight)
-    meta = checkpoint.TPMMeta(module.config, "sd35_medium", len(grid) - 1, tuple(grid.tolist()))
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "random.safetensors"
-        checkpoint.save_tpm(path, module, meta)
-        return pack("tpm.learned").TPMPolicy(*checkpoint.load_tpm(path), name=path.name)
 
 
 @contextlib.contextmanager
@@ -181,29 +160,6 @@ def measure(case: Case) -> Result:
         if told.off or len(told.steps) != case.steps:
             raise SystemExit(f"{name} was not applied: {told.summary()}")
     return Result(ms, weights, peak)
-
-
-def size(module: torch.nn.Module) -> int:
-    return sum(tensor.nbytes for tensor in module.state_dict().values())
-
-
-def memory(run: Callable[[], object], weights: int, cuda: bool) -> int:
-    """Peak bytes while `run` runs. On CUDA: all that torch has allocated there. On the CPU: the
-    weights, plus the largest sum of the tensors that were made in the run and still lived, from
-    torch's profiler; scratch space inside of oneDNN and the like is not seen."""
-    if cuda:
-        torch.cuda.reset_peak_memory_stats()
-        run()
-        return torch.cuda.max_memory_allocated()
-    os.environ.setdefault("KINETO_LOG_LEVEL", "5")  # it looks for a GPU and complains
-    with torch.autograd.profiler.profile(profile_memory=True) as profile:
-        run()
-    events = [e for e in profile.kineto_results.events() if e.name() == "[memory]"]
-    live, most = 0, 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        live += event.nbytes()
-        most = max(most, live)
-    return weights + most
 
 
 def spread(values: list[float], form: str) -> str:

@@ -5,7 +5,7 @@
 One process, one graph, one seed, Euler; the peers' nodes run unchanged from the checkouts. The
 variants take turns, round after round; a ratio is taken inside a round, `stock again` shows the
 noise. Milliseconds are the process's CPU time. The field is measured from outside, see
-bench/peers_field.py. Without a checkout its rows are left out.
+bench/parts/peers_field.py. Without a checkout its rows are left out.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from pathlib import Path
 
 import torch
 
-from async_timestep.bench import peers_load as load
-from async_timestep.bench.overhead import MIB, memory, size
-from async_timestep.bench.peers_field import Field, measure
+from async_timestep.bench.parts import peers_load as load
+from async_timestep.bench.parts.memory import MIB, memory, size
+from async_timestep.bench.parts.peers_field import Field, measure
+from async_timestep.bench.parts.peers_methods import detail_daemon, deviated, five_points
 from async_timestep.harness.in_process import import_comfy, pack
 
 STOCK, AGAIN = "stock Euler", "stock again"
@@ -38,32 +39,6 @@ class Variant:
     sampler: object
     own_levels: bool = False  # of each pixel
     mapped: bool = False  # a time for every pixel
-
-
-def detail_daemon(checkout, sampler, **changed):
-    """Detail Daemon's node on a SAMPLER; its own defaults but for what is `changed`."""
-    node = checkout.NODE_CLASS_MAPPINGS["DetailDaemonSamplerNode"]
-    inputs = node.INPUT_TYPES()["required"]
-    values = {name: spec[1]["default"] for name, spec in inputs.items() if name != "sampler"}
-    return node.go(sampler, **{**values, **changed})[0]
-
-
-def deviated(model, deviation, region=None, **settings):
-    """Our patch with a Deviation node of these settings; a number is the node's default unit."""
-    policy = deviation
-    if not hasattr(policy, "decide"):
-        make = pack("nodes.deviation").deviation_policy
-        policy = make("custom", deviation, **settings)
-    return pack("nodes.run.hook").attach(model, policy, region=region)[0]
-
-
-def five_points(steps: int | None = None) -> list[tuple[float, float]]:
-    """Start, peak and end of its default curve, at the steps where it has them, or as written."""
-    if steps is None:
-        start, peak, end = 0.2, 0.5, 0.8
-    else:
-        start, peak, end = (round(x * (steps - 1)) / steps for x in (0.2, 0.5, 0.8))
-    return [(0.0, 0.0), (start, 0.0), (peak, 1.0), (end, 0.0), (1.0, 0.0)]
 
 
 def variants(setup: load.Setup, peers: dict) -> dict[str, Variant]:

@@ -15,10 +15,10 @@ from pathlib import Path
 
 import torch
 
-from async_timestep.bench import peers_load as load
-from async_timestep.bench import peers_sides as sides
-from async_timestep.bench.peers import detail_daemon, deviated, five_points
-from async_timestep.bench.peers_field import measure
+from async_timestep.bench.parts import peers_load as load
+from async_timestep.bench.parts import peers_sides as sides
+from async_timestep.bench.parts.peers_field import measure
+from async_timestep.bench.parts.peers_methods import detail_daemon, deviated, five_points
 from async_timestep.harness.in_process import import_comfy, pack
 
 STEPS = (8, 15, 28)

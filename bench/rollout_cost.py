@@ -142,7 +142,7 @@ def measure(args: argparse.Namespace, device: torch.device) -> list[tuple[str, f
         ("TPM decides", actor.seconds, 0.0),
         ("integration, states", sampling - backbone.seconds - actor.seconds, 0.0),
         ("decode", decoding, decode),
-        (f"TPM update, {result.steps} optimizer steps", updating, 0.0),
+        (f"TPM update, {result.optimizer_steps} optimizer steps", updating, 0.0),
     ]
 
 

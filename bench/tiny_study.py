@@ -1,11 +1,10 @@
-"""What the trainer reaches on the embedded model: trains TPMs of several kinds and seeds, and
-evaluates them beside each other on held-out prompts.
+"""What the trainer reaches on the embedded model: TPMs of several kinds and seeds, side by side.
 
     python bench/tiny_study.py --out runs/study             # all of it: hours on 2 cores
     python bench/tiny_study.py --out runs/study --only lifted_s42 joint5_s42
 
-Prints every command before it runs it; a run that is finished is not made again. The tables of
-docs/trainer are from here.
+Trains them, and evaluates them on held-out prompts. Prints every command before it runs it; a run
+that is finished is not made again. The tables of docs/trainer are from here.
 """
 
 from __future__ import annotations

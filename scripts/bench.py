@@ -1,7 +1,7 @@
-"""Runs the benches of bench/ one after the other; what they measure is left in bench/out.
+"""Runs benches one after the other in the host's environment; what they measure is in bench/out.
 
-python scripts/bench.py                       all of them, with the arguments below
-python scripts/bench.py overhead --size tiny  one of them, with your own
+python scripts/bench.py                       those below, with the arguments below
+python scripts/bench.py overhead --size tiny  any one of `python -m bench`, with your own
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from async_timestep.harness.host import ROOT, TEST, ensure_host, environment, say
+from async_timestep.harness.host import ROOT, TEST, ensure_host, environment
 
 BENCHES = {
     "overhead": ["--size", "all", "--out", "bench/out/overhead.md"],
@@ -26,13 +26,10 @@ def main(arguments: list[str]) -> int:
     chosen = BENCHES
     if arguments:
         name, *own = arguments
-        if name not in BENCHES:
-            say(f"There is no bench {name!r}; choose one of {', '.join(BENCHES)}.")
-            return 2
-        chosen = {name: own or BENCHES[name]}
+        chosen = {name: own or BENCHES.get(name, [])}
     tree, python = ensure_host(TEST)
     for name, given in chosen.items():
-        command = [str(python), str(ROOT / "bench" / f"{name}.py"), *given]
+        command = [str(python), "-m", "bench", name, *given]
         code = subprocess.run(command, cwd=ROOT, env=environment(tree, python)).returncode
         if code:
             return code

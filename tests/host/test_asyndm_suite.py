@@ -11,7 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
-from async_timestep.bench import asyndm_graphs, asyndm_scores, asyndm_suite
+from async_timestep.bench import asyndm_suite
+from async_timestep.bench.parts import asyndm_graphs, asyndm_scores
 
 ROOT = Path(__file__).parents[2]
 

@@ -25,7 +25,7 @@ TARGETS = {
     "floor": "pytest",
     "host": None,
     "serve": "main.py",
-    "bench": "rollout_cost.py",
+    "bench": "-m bench rollout_cost",
     "parity": "parity_stages.py",
     "newest": "pytest",
 }

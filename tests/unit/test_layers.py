@@ -37,7 +37,10 @@ OURS = {room.split("/")[0] for room in MAY}
 # What a user types, what is started with a Python of its own, and the package's own name.
 COMMANDS = {"train_tpm.py", "evaluate.py", "prepare.py", "make_tiny.py"}
 ALONE = {"paper_runs.py", "reward_worker.py", "async_timestep.py"}
-FOREIGN = {"harness/in_process.py": 1, "bench/official_side.py": 2}  # folders of other projects
+FOREIGN = {
+    "harness/in_process.py": 1,
+    "bench/parts/official_side.py": 2,
+}  # folders of other projects
 
 
 def files_of(room: str) -> list[Path]:
@@ -188,6 +191,16 @@ def test_nothing_imports_tests():
                     assert module[1:2] not in {("tests",), (apart.get(top),)}, where
                 else:
                     assert module[0] not in tests, where
+
+
+def test_no_bench_imports_another():
+    """What they share lies in bench/parts, which imports none of them (bench/__main__.py)."""
+    benches = {path.stem for path in files_of("bench")} - {"async_timestep"}
+    for path in (ROOT / "bench").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level == 0:
+                names = [*node.module.split(".")[1:], *(alias.name for alias in node.names)]
+                assert names[0] != "bench" or names[1] not in benches, f"{path.name}: {names}"
 
 
 @pytest.mark.parametrize("room", ["tpm", "asyndm", "maps", "report"])

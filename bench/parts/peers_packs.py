@@ -7,8 +7,16 @@ from collections.abc import Iterator
 
 import torch
 
-from async_timestep.bench import peers_load as load
-from async_timestep.bench.peers_combos import BESIDE, CALLS, PIXEL, Combo, Shelf, call, node_of
+from async_timestep.bench.parts import peers_load as load
+from async_timestep.bench.parts.peers_combos import (
+    BESIDE,
+    CALLS,
+    PIXEL,
+    Combo,
+    Shelf,
+    call,
+    node_of,
+)
 
 
 def gguf(shelf: Shelf) -> Iterator[Combo]:
@@ -44,7 +52,7 @@ def gguf(shelf: Shelf) -> Iterator[Combo]:
 
 def sigma_samplers(shelf: Shelf) -> Iterator[Combo]:
     """SAMPLER wrappers around the sampler that runs on our patch, or around AsynDM Sampler."""
-    from async_timestep.bench.peers import detail_daemon
+    from async_timestep.bench.parts.peers_methods import detail_daemon
 
     module = shelf.checkout("ComfyUI-Detail-Daemon")
     for family, label in (("sd35_dual", "SD3.5"), ("sdxl", "SDXL")) if module else ():

@@ -16,7 +16,8 @@ from types import ModuleType
 
 import torch
 
-from async_timestep.bench.overhead import ROOT, prompt
+from async_timestep.bench.parts.random_models import cut_sd35, prompt, random_tpm
+from async_timestep.harness.host import ROOT
 from async_timestep.harness.in_process import pack
 
 PROMPT = "two red circles above a blue star on a dark rough background"
@@ -84,8 +85,6 @@ def embedded() -> Setup:
 def wide() -> Setup:
     """SD3.5-medium's width: its network dominates the time of a step."""
     import comfy.samplers
-    from async_timestep.bench.asyndm import cut_sd35
-    from async_timestep.bench.overhead import random_tpm
 
     model, text = cut_sd35(2), prompt(4096, 32)
     sampling = model.get_model_object("model_sampling")
@@ -105,7 +104,7 @@ def flux(folder: Path) -> Setup:
 
 def unet() -> Setup:
     """SD's UNet plan, eps prediction, on the noise table that SD1.5 and SDXL share."""
-    from async_timestep.bench import official_side as side
+    from async_timestep.bench.parts import official_side as side
 
     torch.manual_seed(0)
     network = side.sd21_unet((64, 64, 128, 128), 64, 768, 1)

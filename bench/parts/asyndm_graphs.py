@@ -22,8 +22,6 @@ from async_timestep.harness import graphs
 from async_timestep.harness.comfy_server import ComfyServer, error_message
 from async_timestep.harness.graphs import node
 
-ROOT = Path(__file__).resolve().parents[1]
-
 PLAIN = "plain"  # what the others are compared with
 SETS = ("animal", "drawbench", "geneval", "mscoco")
 PATIENCE = 3600.0  # seconds for one image

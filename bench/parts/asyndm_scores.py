@@ -34,8 +34,6 @@ from async_timestep.training.rewards.weights import from_hub
 from async_timestep.training.run.config import RewardsConfig
 from async_timestep.training.run.folder import write_atomic
 
-ROOT = Path(__file__).resolve().parents[1]
-
 # images and their prompts -> metric -> (score, what the model said) an image
 Scores = dict[str, list[tuple[float, str]]]
 Scorer = Callable[[list[Image.Image], list[str]], Scores]

@@ -63,7 +63,10 @@ class Official:
 
 
 def load(folder: Path) -> Official:
-    """Imports the checkout. Call it before ComfyUI is imported: the names are common ones."""
+    """Imports the checkout. Call it before ComfyUI is imported: the names are common ones. Raises
+    SystemExit where the folder is none."""
+    if not (folder / "asyn_sample.py").exists():
+        raise SystemExit(f"{folder} has no asyn_sample.py; give a checkout of hu-zijing/AsynDM.")
     stubs = {name: ModuleType(name) for name in STUBS}
     stubs["ml_collections"].ConfigDict = Loose
     stubs["ml_collections"].config_flags = SimpleNamespace(DEFINE_config_file=lambda *a: None)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from async_timestep.bench import peers_load as load
+from async_timestep.bench.parts import peers_load as load
 
 BESIDE, CALLS, PIXEL = "test_beside.py", "test_other_calls.py", "test_pixel_beside.py"
 NOTES = """\

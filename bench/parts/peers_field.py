@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from async_timestep.bench.peers_load import Setup, sample, sigmas_of
+from async_timestep.bench.parts.peers_load import Setup, sample, sigmas_of
 
 
 @dataclass

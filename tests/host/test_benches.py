@@ -1,0 +1,138 @@
+"""Every bench runs at a size that says nothing, or ends in the sentence that names what it needs.
+
+asyndm, overhead and peers have no argument for so small a size: `tiny_models` makes them small.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import re
+import sys
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from async_timestep.bench import __main__ as command
+from async_timestep.bench import asyndm, overhead, tiny_study
+from async_timestep.bench.parts import peers_load
+from async_timestep.training.run.settings import parse
+
+SMALLEST = {  # bench -> (arguments, what it prints)
+    "asyndm": ([*"--size sd15 --reps 1".split()], r"\| regional \| \d+\.\d"),
+    "asyndm_laboratory": (
+        "--n 4 --steps 2 --batch 4 --methods words --out {out}".split(),
+        r"\| words \|",
+    ),
+    "beside": (["--only", "lora"], r"(?i)\| .*lora.* \|"),
+    "laboratory": (
+        "--n 4 --steps 3 --batch 4 --threads 1 --methods D=+0.5 --out {out}".split(),
+        "Wrote laboratory.csv, laboratory.md and laboratory.png",
+    ),
+    "overhead": (["--rounds", "1"], r"\| TPM \| \d+\.\d+ "),
+    "peers": (["--rounds", "1"], r"\| Deviation 0.5 \| \d+ "),
+    "planted": (
+        "--iterations 1 --seeds 0 --steps=2 --grpo.group=2 --grpo.prompts=1 --grpo.minibatch=2 "
+        "--data.validation_prompts=2".split(),
+        r"\| 0 \| \+0\.30 \| [+-]\d",
+    ),
+    "rollout_cost": (
+        "--layers 1 --latent 2 --group 4 --steps 2".split(), r"\| TPM decides \| \d+\.\d",
+    ),
+}  # fmt: skip
+WANTING = {  # bench -> (arguments, the sentence it ends with here)
+    "noise_meter": (["--out", "{out}"], "The photographs need scikit-image: pip install"),
+    "official": (["--official", "{out}"], "has no asyn_sample.py; give a checkout of hu-zijing/"),
+    "peers_conversion": (
+        ["--detail-daemon", "{out}"], "has no __init__.py; give the folder of a checkout",
+    ),
+}  # fmt: skip
+ELSEWHERE = {  # its smallest size is another test's
+    "asyndm_suite": "tests/host/test_asyndm_suite.py",
+    "kill_and_resume": "tests/training/test_trainer.py",
+    "tiny_study": "test_the_runs_of_the_study_have_settings",
+}
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, pack):
+    """run(bench, arguments) as `python -m bench` does; what it sets for the process is put back."""
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    level, threads = logging.getLogger().level, torch.get_num_threads()
+
+    def start(name: str, arguments: list[str]) -> int:
+        with torch.enable_grad():
+            return command.main([name, *(part.format(out=tmp_path) for part in arguments)])
+
+    yield start
+    logging.getLogger().setLevel(level)
+    torch.set_num_threads(threads)
+
+
+def test_every_bench_is_here_and_has_a_line():
+    known = command.benches()
+    assert set(known) == SMALLEST.keys() | WANTING.keys() | ELSEWHERE.keys()
+    assert all(line.endswith((".", "?")) for line in known.values()), known
+
+
+def test_the_list_and_an_unknown_name(capsys):
+    assert command.main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(command.benches())
+    assert command.main(["laboratry"]) == 2
+    assert "There is no bench 'laboratry'; choose one of asyndm, " in capsys.readouterr().err
+
+
+@pytest.fixture
+def tiny_models(monkeypatch, families):
+    """The models of asyndm and peers are a tiny one, and overhead takes few steps. Before each run
+    they collect garbage, which takes longer than the run where a whole suite is in memory.
+    """
+    monkeypatch.setattr(gc, "collect", lambda: 0)
+    model, positive, negative, latent = families["sd35"]
+    case = asyndm.Case("A tiny model", model, positive, latent)
+    monkeypatch.setattr(asyndm, "cases", lambda args: [(case, None)])
+    setup = peers_load.Setup("A tiny model", model, positive, negative, latent, 3.0, steps=5)
+    few = [
+        replace(case, steps=4) for case in overhead.cases(SimpleNamespace(size="tiny", rounds=1))
+    ]
+    monkeypatch.setattr(overhead, "cases", lambda args: few)
+    for name in ("wide", "embedded", "unet"):
+        monkeypatch.setattr(peers_load, name, lambda: setup)
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_the_smallest_size_runs(run, capsys, request, name):
+    if name in ("asyndm", "overhead", "peers"):
+        request.getfixturevalue("tiny_models")
+    arguments, printed = SMALLEST[name]
+    assert run(name, arguments) == 0
+    assert re.search(printed, capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("name", WANTING)
+def test_what_is_wanting_is_said_in_a_sentence(run, monkeypatch, name):
+    arguments, sentence = WANTING[name]
+    monkeypatch.setitem(sys.modules, "skimage", None)  # whether it is installed here or not
+    with pytest.raises(SystemExit, match=re.escape(sentence)):
+        run(name, arguments)
+
+
+def test_the_runs_of_the_study_have_settings(run, capsys, monkeypatch):
+    """No run is started: each of its commands has settings that the trainer reads."""
+    started = []
+    monkeypatch.chdir(".")
+    monkeypatch.setattr(tiny_study, "run", started.append)
+    assert run("tiny_study", ["--out", "{out}"]) == 0
+    trained = [one for one in started if one[1] == "training/train_tpm.py"]
+    evaluated = [one for one in started if one[1] == "training/evaluate.py"]
+    assert len(trained) == len(tiny_study.RUNS)
+    assert len(evaluated) == len(tiny_study.EVALUATIONS)
+    for options in tiny_study.RUNS.values():
+        config, _ = parse(["--preset=tiny", *options])
+        assert config.policy.deviation_bound > 0
+    with pytest.raises(SystemExit):
+        run("tiny_study", ["--out", "{out}", "--only", "lifted"])
+    assert "lifted is none of tpm_s42, " in capsys.readouterr().err
