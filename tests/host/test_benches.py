@@ -34,8 +34,8 @@ SMALLEST = {  # bench -> (arguments, what it prints)
     "overhead": (["--rounds", "1"], r"\| TPM \| \d+\.\d+ "),
     "peers": (["--rounds", "1"], r"\| Deviation 0.5 \| \d+ "),
     "planted": (
-
-               "--iterations 1 --seeds 0 --steps=2 --grpo.num_generations=2 --grpo.prompts_per_iteration=1 --grpo.minibatch_size=2 "
+        "--iterations 1 --seeds 0 --steps=2 --grpo.num_generations=2 "
+        "--grpo.prompts_per_iteration=1 --grpo.minibatch_size=2 "
         "--data.validation_prompts=2".split(),
         r"\| 0 \| \+0\.30 \| [+-]\d",
     ),
