@@ -18,7 +18,7 @@ from torch import Tensor
 
 from async_timestep.training.backbones import Conditioning
 from async_timestep.training.backbones.tiny import TinyFlow
-from async_timestep.training.grpo.setup import build
+from async_timestep.training.grpo.setup import load_training
 from async_timestep.training.grpo.trainer import train
 from async_timestep.training.rewards import RewardSet
 from async_timestep.training.run.config import Config
@@ -85,7 +85,7 @@ def main() -> None:
         rewards = RewardSet(
             [Closeness(backbone, backbone.sigmas(config.steps))], {"close": 1.0}, 64
         )
-        parts = build(config, World(), backbone, rewards)
+        parts = load_training(config, World(), backbone, rewards)
         start = time.monotonic()
         train(parts, None, False, lambda kind, record: None)
         found = parts.validation.run(World(), parts.module)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from async_timestep.training.grpo.setup import build
+from async_timestep.training.grpo.setup import load_training
 from async_timestep.training.grpo.trainer import train
 from async_timestep.training.run import console
 from async_timestep.training.run.console import EVERY, Lines, Report, beat
@@ -195,7 +195,7 @@ def test_every_long_part_of_a_run_says_what_it_is():
     lines.begin("starting")
     clock.now += 25
     with heard(slow):
-        train(build(parse(SMALL)[0], World()), None, False, log)
+        train(load_training(parse(SMALL)[0], World()), None, False, log)
     for words in (
         "reading the prompts", "loading the rewards", "loading the model tiny", "encode", "rollout",
         "decode", "score", "update", "validation of the baseline 2 of 4", "validation 2 of 4",

@@ -16,12 +16,12 @@ from safetensors.torch import load_file, save_file
 from async_timestep.tpm.checkpoint import TPMMeta, save_tpm
 from async_timestep.tpm.network import TimestepPredictionModule, TPMConfig
 from async_timestep.tpm.policies import Constant
-from async_timestep.training.backbones.sampling import column
+from async_timestep.training.backbones.sampling import VelocityBackbone, column
 from async_timestep.training.evaluation import command as evaluate_command
 from async_timestep.training.evaluation import paired as measuring
 from async_timestep.training.evaluation import study as evaluation
 from async_timestep.training.evaluation.methods import Method, Options, methods, read_tpms
-from async_timestep.training.evaluation.paired import build, categories, keys
+from async_timestep.training.evaluation.paired import categories, keys, load_measurement
 from async_timestep.training.evaluation.per_prompt import PerPrompt, Scores
 from async_timestep.training.evaluation.selection import Selection
 from async_timestep.training.evaluation.statistics import difference, mean_error
@@ -84,7 +84,7 @@ def whole(tpms, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def bench():
     config, rest = parse(SMALL, more=evaluate_command.options)
-    bench = build(config, rest.n, Report(shown=False))
+    bench = load_measurement(config, rest.n, Report(shown=False))
     bench.begin("test", 1)
     return bench
 
@@ -279,9 +279,10 @@ def test_refusals_are_one_sentence(tmp_path, tpms, capsys):
 def test_another_grid_is_warned_of_once_and_equal_runs_are_shared(tmp_path, capsys, monkeypatch):
     file = write_tpm(tmp_path / "four.safetensors", 1, steps=4)
     measured = []
+    measure = measuring.PairedMeasurement.measure
     monkeypatch.setattr(
-        measuring.Bench, "measure",
-        lambda self, *a, own=measuring.Bench.measure: measured.append(a[2]) or own(self, *a),
+        measuring.PairedMeasurement, "measure",
+        lambda self, *a: measured.append(a[2]) or measure(self, *a),
     )  # fmt: skip
     few = ["--fixed", "--gammas", "1", "--k", "2", "3", "--n", "4", "--log.samples", "0"]
     assert (
@@ -311,12 +312,12 @@ def test_an_evaluation_goes_on_where_its_weights_have_moved(tmp_path, monkeypatc
     assert evaluate_command.main([*SMALL, *few, f"--backbone.path={tmp_path / 'a'}"]) == 0
     before = rows(tmp_path / "r")
     measured = []
-    monkeypatch.setattr(measuring.Bench, "measure", lambda *a: measured.append(a))
+    monkeypatch.setattr(measuring.PairedMeasurement, "measure", lambda *a: measured.append(a))
     assert evaluate_command.main([*SMALL, *few, f"--backbone.path={tmp_path / 'b'}"]) == 0
     file = tmp_path / "r" / "per_prompt.csv"
     first, rest = file.read_bytes().split(b"\n", 1)
     moved = parse([*SMALL, f"--backbone.path={tmp_path / 'b'}"], more=evaluate_command.options)[0]
-    new, old = keys(build(moved, 8, Report(shown=False)))
+    new, old = keys(load_measurement(moved, 8, Report(shown=False)))
     assert first.decode().strip() == f"# {new}" and new != old
     file.write_bytes(f"# {old}\r\n".encode() + rest)  # as an older trainer wrote it
     assert evaluate_command.main([*SMALL, *few, f"--backbone.path={tmp_path / 'b'}"]) == 0
@@ -400,14 +401,14 @@ def test_the_second_table_compares_every_tpm():
 
 def test_categories_are_those_of_the_prompts_but_for_scenes(bench):
     prompts = bench.prompts["evaluation"]
-    assert categories(prompts, "sd35_medium") == list(prompts.categories)
-    assert set(categories(prompts, "tiny")) == {"plain", "striped", "dotted", "rough"}
+    assert categories(prompts, VelocityBackbone()) == list(prompts.categories)
+    assert set(categories(prompts, bench.backbone)) == {"plain", "striped", "dotted", "rough"}
 
 
 @pytest.mark.parametrize("name", ["table.md", "_summary.json", "grid_tpm.png", "gamma_K4.png"])
 def test_a_file_that_is_no_evaluation_s_is_not_overwritten(tmp_path, capsys, monkeypatch, name):
     """Refused before the model is loaded."""
-    monkeypatch.setattr(evaluation, "build", lambda *a: pytest.fail("loaded"))
+    monkeypatch.setattr(evaluation, "load_measurement", lambda *a: pytest.fail("loaded"))
     (tmp_path / name).write_text("mine")
     assert evaluate_command.main([*SMALL, "--out", str(tmp_path)]) == 1
     sentence = capsys.readouterr().err.splitlines()[-1]
@@ -417,7 +418,7 @@ def test_a_file_that_is_no_evaluation_s_is_not_overwritten(tmp_path, capsys, mon
 
 
 def test_a_file_in_the_folder_s_place_is_refused_early(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(evaluation, "build", lambda *a: pytest.fail("loaded"))
+    monkeypatch.setattr(evaluation, "load_measurement", lambda *a: pytest.fail("loaded"))
     (tmp_path / "out").write_text("mine")
     assert evaluate_command.main([*SMALL, "--out", str(tmp_path / "out")]) == 1
     assert "out is a file; choose another --out" in capsys.readouterr().err.splitlines()[-1]

@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from async_timestep.tpm.checkpoint import load_tpm
-from async_timestep.training.grpo.setup import build
+from async_timestep.training.grpo.setup import load_training
 from async_timestep.training.grpo.trainer import EXPECTED, train
 from async_timestep.training.run.config import Config, as_used
 from async_timestep.training.run.distributed import World
@@ -89,7 +89,7 @@ def quick(small, tmp_path_factory) -> Config:
 @pytest.fixture(scope="module")
 def loaded(quick):
     """Model and rewards, for the runs whose settings are not theirs."""
-    return build(quick, World())
+    return load_training(quick, World())
 
 
 def test_the_walk_is_over_all_of_them():
@@ -174,7 +174,7 @@ def run(config: Config, loaded, name: str, out: Path) -> None:
         config = with_value(config, "log.samples_every", 0)  # a grid is of no interest there
     folder = RunFolder(out, config.log.keep)
     try:
-        parts = build(config, World(), *(() if own else (loaded.backbone, loaded.rewards)))
+        parts = load_training(config, World(), *(() if own else (loaded.backbone, loaded.rewards)))
         folder.create(False)
         ended = train(parts, folder, False, lambda kind, record: None)
     except EXPECTED as error:
@@ -205,7 +205,7 @@ def test_a_config_that_was_changed_is_checked_where_a_run_begins(small):
     with pytest.raises(
         ValueError, match="grpo.epsilon is -0.2, expected a number from 1e-06 to 10"
     ):
-        build(config, World())
+        load_training(config, World())
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_settings_that_do_not_go_together_are_both_named(changed, words):
 )  # fmt: skip
 def test_too_few_validation_prompts(more, words):
     with pytest.raises(ValueError) as caught:
-        build(parse([*SMALL, *more])[0], World())
+        load_training(parse([*SMALL, *more])[0], World())
     for word in words:
         assert word in str(caught.value)
 
@@ -252,7 +252,7 @@ def test_a_validation_file_of_one_line(tmp_path):
     files = ["--data.set=file", f"--data.train={tmp_path / 'train.txt'}",
              f"--data.validation={tmp_path / 'check.txt'}"]  # fmt: skip
     with pytest.raises(ValueError, match=r"check.txt, which gives 0, but log.validate_every is 1"):
-        build(parse([*SMALL, *files])[0], World())
+        load_training(parse([*SMALL, *files])[0], World())
 
 
 def test_no_validation_at_all_is_a_run(quick, loaded, tmp_path):
@@ -265,7 +265,7 @@ def test_no_validation_at_all_is_a_run(quick, loaded, tmp_path):
 @pytest.mark.parametrize("wanted", ["nonsense", "cuda:99", "meta", "word:1"])
 def test_a_device_that_is_not_there(wanted):
     with pytest.raises(ValueError, match=f"device is '{wanted}', which this torch cannot use"):
-        build(parse([*SMALL, f"--device={wanted}"])[0], World())
+        load_training(parse([*SMALL, f"--device={wanted}"])[0], World())
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")

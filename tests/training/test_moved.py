@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from async_timestep.training.data import identity
 from async_timestep.training.data.identity import difference, fingerprint, identities, place
 from async_timestep.training.grpo.resume import refuse_other
-from async_timestep.training.grpo.setup import build
+from async_timestep.training.grpo.setup import load_training
 from async_timestep.training.grpo.trainer import train
 from async_timestep.training.run.config import Config, as_used
 from async_timestep.training.run.distributed import World
@@ -45,7 +45,7 @@ def run(out: Path, *more: str, resume: bool = False, cut: int = 0) -> None:
         if kind == "checkpoint" and record["iteration"] == cut:
             raise Cut
 
-    train(build(config, World()), folder, resume, log)
+    train(load_training(config, World()), folder, resume, log)
 
 
 def left(out: Path) -> list:
@@ -262,17 +262,17 @@ def test_what_is_not_scored_with_need_not_be_there(tmp_path):
 def test_the_caller_s_config_stays(what, capsys):
     from rich.progress import Progress
 
-    from async_timestep.training.evaluation.paired import build as bench_of
+    from async_timestep.training.evaluation.paired import load_measurement
     from async_timestep.training.grpo.dry_run import dry_run
 
     config = parse([*SMALL, "--rewards.weights={scene: 1.0}"])[0]
     config.rewards.weights = {"scene": 1.0}  # without noise, which a run adds
     before = copy.deepcopy(config)
     if what == "build":
-        assert "noise" in build(config, World()).config.rewards.weights
+        assert "noise" in load_training(config, World()).config.rewards.weights
     elif what == "dry_run":
-        dry_run(build(config, World()), 1.0)
+        dry_run(load_training(config, World()), 1.0)
     else:
         config.data.evaluation_prompts = before.data.evaluation_prompts = 2
-        assert "noise" in bench_of(config, 0, Progress(disable=True)).config.rewards.weights
+        assert "noise" in load_measurement(config, 0, Progress(disable=True)).config.rewards.weights
     assert config == before

@@ -18,7 +18,7 @@ import torch
 from async_timestep.tpm.checkpoint import load_tpm
 from async_timestep.tpm.learned import grid_warning
 from async_timestep.training.grpo.result import announcement
-from async_timestep.training.grpo.setup import build
+from async_timestep.training.grpo.setup import load_training
 from async_timestep.training.grpo.trainer import steps_of, train
 from async_timestep.training.grpo.update import TrainingStopped
 from async_timestep.training.grpo.validation import Validation
@@ -45,7 +45,7 @@ def run(out: Path, *more: str, iterations: int = 4, resume: bool = False):
     config = settings(*more, iterations=iterations)
     folder, seen = RunFolder(out, config.log.keep), {}
     folder.create(resume)
-    parts = build(config, World())
+    parts = load_training(config, World())
     if not resume:
         folder.text("config.yaml", "")
     train(parts, folder, resume, lambda kind, record: seen.setdefault(kind, []).append(record))
@@ -68,7 +68,7 @@ def test_a_run_learns_something_and_its_file_loads(tmp_path):
     first = seen["iteration"][0]  # the head starts at exactly 0, and has to leave it at once
     assert first["grad_norm"] > 1e-3 and first["change"] > 1e-5
     assert len(record["rewards"]["scene"][0]) == 4 and "noise" in record["rewards"]
-    start = build(settings(), World()).module.state_dict()
+    start = load_training(settings(), World()).module.state_dict()
     moved = [k for k, v in parts.module.state_dict().items() if not torch.equal(v, start[k])]
     assert len(moved) == len(start)
     module, meta = load_tpm(tmp_path / "r" / "tpm_last.safetensors")
@@ -141,7 +141,7 @@ def interrupted(out: Path, at: int) -> None:
         if kind == "checkpoint" and record["iteration"] == at:
             raise KeyError("cut")
 
-    train(build(config, World()), folder, False, log)
+    train(load_training(config, World()), folder, False, log)
 
 
 def test_killed_with_sigkill_and_resumed(tmp_path, warm):
@@ -270,7 +270,7 @@ def test_two_ranks_equal_one(tmp_path, warm):
     one, two = (
         load_tpm(tmp_path / n / "tpm_last.safetensors")[0].state_dict() for n in ("one", "two")
     )
-    start = build(settings(), World()).module.state_dict()
+    start = load_training(settings(), World()).module.state_dict()
     moved = max(float((one[k] - start[k]).abs().max()) for k in one)
     apart = max(float((one[k] - two[k]).abs().max()) for k in one)
     assert apart < 2e-4 < 1e-3 < moved, (apart, moved)
@@ -389,6 +389,6 @@ def test_a_kill_between_a_validation_and_its_checkpoint_leaves_no_second_line(tm
             raise Killed
 
     with pytest.raises(Killed):
-        train(build(config, World()), folder, False, log)
+        train(load_training(config, World()), folder, False, log)
     run(out, iterations=6, resume=True)
     same(tmp_path / "straight", out)

@@ -27,7 +27,7 @@ MAY = {  # a room is a folder: its files may import its own, and these
     "training/evaluation": "training/run training/tiny training/data training/backbones "
     "training/rewards tpm report",
     "training/grpo": "training/run training/data training/backbones training/rewards "
-    "training/evaluation tpm report",
+    "training/evaluation tpm",
     "training": "",
     "harness": "tpm",
 }

@@ -70,6 +70,9 @@ class Backbone(Protocol):
         an entry per evaluation, in flow time.
         """
 
+    def group(self, prompt: str) -> str | None:
+        """The group of a prompt that matters for this model, None where it has none of its own."""
+
     def decode(self, x: Tensor) -> Tensor:
         """Images (B, 3, H, W) float32 in [0, 1] on the backbone's device."""
 

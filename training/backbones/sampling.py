@@ -42,6 +42,9 @@ class VelocityBackbone:
 
     family: str
 
+    def group(self, prompt: str) -> str | None:
+        return None
+
     def velocity(self, x: Tensor, t_star: Tensor, conditioning: Tokens) -> Tensor:
         """v*_k (B, C, h, w) float32 at the told times t_star (B,): with CFG the guided one
         (Algorithm 2, lines 4-6), both halves as one batch."""

@@ -81,5 +81,10 @@ class TinyFlow(VelocityBackbone):
                 return_dict=False,
             )[0].float()
 
+    def group(self, prompt: str) -> str:
+        """The texture of a scene, which is where a deviation matters; "" of other prompts."""
+        words = prompt.split()
+        return words[-2] if words[-1:] == ["background"] and len(words) > 1 else ""
+
     def decode(self, x: Tensor) -> Tensor:
         return self.model.vae.decode(x.cpu()).to(self.device)

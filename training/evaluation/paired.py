@@ -1,7 +1,7 @@
-"""One method on paired noises: the model, the rewards and the prompts of an evaluation.
+"""One method on paired noises: the model, rewards and prompts of an evaluation or validation.
 
-bench = build(config, count=256, report=report)
-scores, trace, seconds = bench.measure("evaluation", range(16), 4, Constant(0.5))
+measurement = load_measurement(config, count=256, report=report)
+scores, record, seconds = measurement.measure("evaluation", range(16), 4, Constant(0.5))
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -36,35 +37,47 @@ NOT_BINDING += ("rewards.batch", "rewards.address")
 
 
 @dataclass
-class Bench:
-    """Model, rewards and prompts of one evaluation."""
+class PairedMeasurement:
+    """Model, rewards and prompts: any policy on them, always from the same noises."""
 
     config: Config
     backbone: Backbone
     rewards: RewardSet
-    prompts: dict[str, PromptList]  # "validation" and "evaluation" -> prompts
-    report: Report
+    prompts: dict[str, PromptList]  # split, such as "validation" -> prompts
+    report: Report | None = None  # None: who measures tells by itself how far it is
     places: dict[str, dict] = field(default_factory=dict)  # what lies there, see identity.py
 
     def begin(self, description: str, total: int) -> None:
         """A new task, in network evaluations of one image."""
-        self.report.begin(description, total)
+        if self.report is not None:
+            self.report.begin(description, total)
 
     def advance(self, count: int, description: str | None = None) -> None:
-        self.report.advance(count, description)
+        if self.report is not None:
+            self.report.advance(count, description)
+
+    def phase(self, what: str) -> None:
+        """What is being done now, for whoever listens (run/phase.py)."""
+        if self.report is not None:
+            phase(what)
 
     def texts(self, split: str) -> list[str]:
         return list(self.prompts[split].texts)
 
     def sampled(
-        self, split: str, rows: range, steps: int, policy: Policy | None, solver: str = "euler"
+        self,
+        split: str,
+        rows: Sequence[int],
+        steps: int,
+        policy: Policy | None,
+        solver: str = "euler",
     ) -> tuple[Tensor, Run, float]:
         """Latents of some prompts of a split, what was told, and the seconds it took. The noise of
         prompt i is the same for every method."""
         everything = self.texts(split)
         conditioning = self.backbone.encode([everything[i] for i in rows])
         noise = self.backbone.noise([generator(self.config.data.seed, split, i) for i in rows])
-        phase("sampling")
+        self.phase("sampling")
         sigmas = self.backbone.sigmas(steps)
         record = Run(policy.label if policy else "D = 0", self.backbone.family, sigmas.tolist())
         start = time.perf_counter()
@@ -74,12 +87,17 @@ class Bench:
         return latents, record, time.perf_counter() - start
 
     def measure(
-        self, split: str, rows: range, steps: int, policy: Policy | None, solver: str = "euler"
+        self,
+        split: str,
+        rows: Sequence[int],
+        steps: int,
+        policy: Policy | None,
+        solver: str = "euler",
     ) -> tuple[dict[str, Tensor], Run, float]:
         """metric -> (len(rows),), what was told, seconds of sampling."""
         latents, record, seconds = self.sampled(split, rows, steps, policy, solver)
         everything = self.texts(split)
-        phase("scoring")
+        self.phase("scoring")
         scores = self.rewards(self.backbone.decode(latents), [everything[i] for i in rows])
         return scores, record, seconds
 
@@ -88,7 +106,7 @@ class Bench:
         return [range(i, min(i + size, count)) for i in range(first, count, size)]
 
     def whole(self, split: str, steps: int, policy: Policy | None) -> dict[str, Tensor]:
-        """metric -> one score a prompt of the split, Euler."""
+        """metric -> one score per prompt of the split, Euler."""
         parts = []
         for rows in self.batches(split):
             parts.append(self.measure(split, rows, steps, policy)[0])
@@ -96,7 +114,7 @@ class Bench:
         return {name: torch.cat([part[name] for part in parts]) for name in self.rewards.names}
 
     def mean_schedule(self, steps: int, policy: Policy) -> Schedule:
-        """A policy's mean decision over the validation prompts, one a grid point."""
+        """A policy's mean decision over the validation prompts, one per grid point."""
         deviation, omega = [], []
         for rows in self.batches("validation"):
             record = self.sampled("validation", rows, steps, policy)[1]
@@ -109,14 +127,34 @@ class Bench:
         )
 
 
-def build(config: Config, count: int, report: Report) -> Bench:
-    """Loads what the settings name; count: evaluation prompts, 0 is all of data's. The caller's
-    Config stays as it is. Raises ValueError or OSError of one sentence."""
+def set_up(config: Config, world: World) -> tuple[Config, torch.device]:
+    """The settings as they are used, a copy, and the device; sets torch's threads, and float32
+    products to all their bits. Raises ValueError of one sentence."""
     config = as_used(config)
     if config.threads:
         torch.set_num_threads(config.threads)
+    device = distributed.device_of(world, config.device)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    device = distributed.device_of(World(), config.device)
+    return config, device
+
+
+def load_models(
+    config: Config,
+    device: torch.device,
+    backbone: Backbone | None = None,
+    rewards: RewardSet | None = None,
+) -> tuple[Backbone, RewardSet]:
+    """The model and the rewards that the settings name, or the given ones in their place. Raises
+    ValueError, OSError or RuntimeError of one sentence."""
+    rewards = rewards or load_rewards(config.rewards, device)
+    offload = config.text_encoders == "offload"
+    return backbone or load_backbone(config.backbone, device, offload), rewards
+
+
+def load_measurement(config: Config, count: int, report: Report) -> PairedMeasurement:
+    """Loads what the settings name; count: evaluation prompts, 0 is all of data's. The caller's
+    Config stays as it is. Raises ValueError or OSError of one sentence."""
+    config, device = set_up(config, World())
     phase("reading the prompts")
     prompts = load_prompts(config.data, "evaluation")
     if count < 0 or count > len(prompts):
@@ -126,37 +164,32 @@ def build(config: Config, count: int, report: Report) -> Bench:
         )
     if count:
         prompts = PromptList(prompts.texts[:count], prompts.categories[:count], prompts.source)
-    return Bench(
-        config,
-        load_backbone(config.backbone, device, config.text_encoders == "offload"),
-        load_rewards(config.rewards, device),
-        {"evaluation": prompts, "validation": load_prompts(config.data, "validation")},
-        report,
-        places=identities(config),
-    )
+    splits = {"evaluation": prompts, "validation": load_prompts(config.data, "validation")}
+    models = load_models(config, device)
+    return PairedMeasurement(config, *models, splits, report, places=identities(config))
 
 
-def categories(prompts: PromptList, family: str) -> list[str]:
-    """One a prompt; of the embedded model's scenes their texture, which is where D matters."""
-    if family != "tiny":
-        return list(prompts.categories)
-    words = [prompt.split() for prompt in prompts.texts]
-    return [w[-2] if w[-1:] == ["background"] and len(w) > 1 else "" for w in words]
+def categories(prompts: PromptList, backbone: Backbone) -> list[str]:
+    """One per prompt: the model's own groups where it has some, or the categories of the data."""
+    groups = [backbone.group(text) for text in prompts.texts]
+    return list(prompts.categories) if None in groups else groups
 
 
-def keys(bench: Bench) -> tuple[str, str]:
+def keys(measurement: PairedMeasurement) -> tuple[str, str]:
     """Hashes of the settings that change a number, and of the prompts of both splits. Of a local
     place its content counts; the second, of an older trainer, has its name."""
-    values = flat(as_dict(bench.config))
+    values = flat(as_dict(measurement.config))
     own = {
         name: value
         for name, value in values.items()
         if (name.startswith(("backbone.", "rewards.")) and name not in NOT_BINDING)
         or name == "data.seed"
     }
-    prompts = "".join(f" {split} {found.sha256[:16]}" for split, found in bench.prompts.items())
+    prompts = "".join(
+        f" {split} {found.sha256[:16]}" for split, found in measurement.prompts.items()
+    )
     content = {name: value for name, value in own.items() if name not in PLACES}
-    content |= {name: found["hub"] or found["files"] for name, found in bench.places.items()}
+    content |= {name: found["hub"] or found["files"] for name, found in measurement.places.items()}
     return f"settings {digest(content)}{prompts}", f"settings {digest(own)}{prompts}"
 
 

@@ -1,6 +1,6 @@
 """What an evaluation learns on the validation prompts: the best fixed D, and TPMs' mean schedules.
 
-best, schedules = select(Selection(bench, folder / "selection.json"), [4], fixed, tpms)[4]
+best, schedules = select(Selection(measurement, folder / "selection.json"), [4], fixed, tpms)[4]
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from ...tpm.policies import Constant
 from ..run.folder import write_atomic
 from .methods import Schedule, TPMFile
-from .paired import Bench, keys
+from .paired import PairedMeasurement, keys
 from .statistics import objective
 
 
@@ -19,9 +19,9 @@ class Selection:
     """What is learnt on the validation prompts, kept in selection.json: the objective of every
     fixed D, and the mean schedules. D = 0 is a candidate with objective 0."""
 
-    def __init__(self, bench: Bench, path: Path):
-        self.bench, self.path = bench, path
-        known = keys(bench)
+    def __init__(self, measurement: PairedMeasurement, path: Path):
+        self.measurement, self.path = measurement, path
+        known = keys(measurement)
         self.values = {"key": known[0], "fixed": {}, "schedules": {}}
         if path.exists():
             before = json.loads(path.read_text())
@@ -40,10 +40,10 @@ class Selection:
         todo = self.missing(steps, fixed)
         own = self.values["fixed"].setdefault(str(steps), {})
         if todo:
-            base = self.bench.whole("validation", steps, None)
+            base = self.measurement.whole("validation", steps, None)
             for d in todo:
-                scores = self.bench.whole("validation", steps, Constant(d))
-                own[f"{d:g}"] = objective(scores, base, self.bench.rewards.weights)
+                scores = self.measurement.whole("validation", steps, Constant(d))
+                own[f"{d:g}"] = objective(scores, base, self.measurement.rewards.weights)
                 self.keep()
         candidates = {0.0: 0.0, **{d: own[f"{d:g}"] for d in fixed if d}}
         return max(candidates, key=candidates.__getitem__) if fixed else None
@@ -56,7 +56,7 @@ class Selection:
         """A TPM's name -> its mean schedule."""
         own = self.values["schedules"].setdefault(str(steps), {})
         for tpm in self.unscheduled(steps, tpms):
-            mean = self.bench.mean_schedule(steps, tpm.policy)
+            mean = self.measurement.mean_schedule(steps, tpm.policy)
             own[tpm.sha256] = {"deviation": mean.deviation, "omega": mean.omega}
             self.keep()
         return {
@@ -65,16 +65,18 @@ class Selection:
         }
 
 
-def check_validation(bench: Bench, fixed: list[float], scheduled: list[TPMFile]) -> None:
+def check_validation(
+    measurement: PairedMeasurement, fixed: list[float], scheduled: list[TPMFile]
+) -> None:
     """Raises ValueError where something is to be found on validation prompts that are not there;
     an objective divides by their spread."""
-    count = len(bench.prompts["validation"])
+    count = len(measurement.prompts["validation"])
     if count < 2 and (any(fixed) or scheduled):
         raise ValueError(
             f"There are {count} validation prompts (data.validation_prompts is "
-            f"{bench.config.data.validation_prompts}; of data.validation at most half are taken), "
-            "but the best fixed D and mean schedules are found on 2 or more of them; give more, or "
-            "leave out --mean_schedule and give --fixed no value."
+            f"{measurement.config.data.validation_prompts}; of data.validation at most half are "
+            "taken), but the best fixed D and mean schedules are found on 2 or more of them; give "
+            "more, or leave out --mean_schedule and give --fixed no value."
         )
 
 
@@ -82,12 +84,12 @@ def select(
     selection: Selection, every: list[int], fixed: list[float], scheduled: list[TPMFile]
 ) -> dict[int, tuple[float | None, dict[str, Schedule]]]:
     """K -> (best fixed D, mean schedules)."""
-    bench, total = selection.bench, 0
+    measurement, total = selection.measurement, 0
     for steps in every:
         todo = len(selection.missing(steps, fixed))
         todo += bool(todo) + len(selection.unscheduled(steps, scheduled))
-        total += todo * steps * len(bench.prompts["validation"])
-    bench.begin("selection on validation prompts", total)
+        total += todo * steps * len(measurement.prompts["validation"])
+    measurement.begin("selection on validation prompts", total)
     return {
         steps: (selection.rate(steps, fixed), selection.schedules(steps, scheduled))
         for steps in every

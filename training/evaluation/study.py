@@ -21,7 +21,7 @@ from ..run.settings import as_dict
 from . import figures
 from .grids import write_grid
 from .methods import Method, Options, TPMFile, check_sizes, check_steps, methods, read_tpms
-from .paired import Bench, build, categories, keys
+from .paired import PairedMeasurement, categories, keys, load_measurement
 from .per_prompt import PerPrompt, text, texts
 from .selection import Selection, check_validation, select
 from .tables import Result, difference_table, grouped, write_tables
@@ -32,25 +32,29 @@ WRITTEN = ("table.md", "table.csv", "categories.md", "paper_table.md", "selectio
 WRITTEN += ("_summary.json", "gamma*.png", "deviation*.png", "grid_*.png")
 
 
-def evaluate(bench: Bench, table: PerPrompt, plan: dict[int, list[Method]]) -> list[Result]:
+def evaluate(
+    measurement: PairedMeasurement, table: PerPrompt, plan: dict[int, list[Method]]
+) -> list[Result]:
     """Measures what is not in per_prompt.csv yet; returns everything of the plan."""
-    prompts = bench.prompts["evaluation"]
-    named = categories(prompts, bench.backbone.family)
+    prompts = measurement.prompts["evaluation"]
+    named = categories(prompts, measurement.backbone)
     runs = [(steps, method) for steps, own in plan.items() for method in own]
-    left = {(k, m.name): table.done(k, m, bench.rewards.batch) for k, m in runs}
-    bench.begin("evaluation", sum((k + m.more) * (len(prompts) - left[k, m.name]) for k, m in runs))
+    left = {(k, m.name): table.done(k, m, measurement.rewards.batch) for k, m in runs}
+    measurement.begin(
+        "evaluation", sum((k + m.more) * (len(prompts) - left[k, m.name]) for k, m in runs)
+    )
     synchronous: dict[int, tuple[int, str]] = {}  # number of steps -> a finished run at D = 0
     for steps, method in runs:
         first, total = left[steps, method.name], steps + method.more
-        bench.advance(0, f"K={steps} {method.name}")
+        measurement.advance(0, f"K={steps} {method.name}")
         if method.synchronous and first == 0 and total in synchronous:
             table.copy(steps, method, synchronous[total])
-            bench.advance(total * len(prompts))
+            measurement.advance(total * len(prompts))
             first = len(prompts)
-        for rows in bench.batches("evaluation", first):
-            found = bench.measure("evaluation", rows, total, method.policy, method.solver)
+        for rows in measurement.batches("evaluation", first):
+            found = measurement.measure("evaluation", rows, total, method.policy, method.solver)
             table.append(steps, method, lines(rows, named, *found))
-            bench.advance(total * len(rows))
+            measurement.advance(total * len(rows))
         if method.synchronous:
             synchronous.setdefault(total, (steps, method.name))
     return [Result(method, steps, table.scores(steps, method)) for steps, method in runs]
@@ -76,9 +80,11 @@ def lines(
     ]
 
 
-def write_grids(bench: Bench, folder: Path, steps: int, own: list[Method]) -> list[str]:
+def write_grids(
+    measurement: PairedMeasurement, folder: Path, steps: int, own: list[Method]
+) -> list[str]:
     """Picture tables of the first prompts at one K (Fig. 5 and 6). Returns their names."""
-    count = min(bench.config.log.samples, len(bench.prompts["evaluation"]))
+    count = min(measurement.config.log.samples, len(measurement.prompts["evaluation"]))
     sheets = figures.tpm_columns(own)
     if omega := figures.omega_columns(own):
         sheets["grid_omega"] = omega
@@ -87,10 +93,10 @@ def write_grids(bench: Bench, folder: Path, steps: int, own: list[Method]) -> li
         for method in columns.values():
             if method.name not in done:
                 args = steps + method.more, method.policy, method.solver
-                latents = bench.sampled("evaluation", range(count), *args)[0]
-                done[method.name] = list(bench.backbone.decode(latents).cpu())
+                latents = measurement.sampled("evaluation", range(count), *args)[0]
+                done[method.name] = list(measurement.backbone.decode(latents).cpu())
         images = {title: done[method.name] for title, method in columns.items()}
-        write_grid(folder / f"{name}.png", images, bench.texts("evaluation")[:count])
+        write_grid(folder / f"{name}.png", images, measurement.texts("evaluation")[:count])
     return [f"{name}.png" for name in sheets] if count else []
 
 
@@ -106,11 +112,11 @@ def write_plots(folder: Path, results: list[Result]) -> list[str]:
     return written
 
 
-def grid_notes(bench: Bench, tpms: list[TPMFile], every: list[int]) -> list[str]:
+def grid_notes(measurement: PairedMeasurement, tpms: list[TPMFile], every: list[int]) -> list[str]:
     """One sentence for every TPM that runs off its training grid, at the first such K."""
     notes = []
     for tpm in tpms:
-        found = (grid_warning(tpm.meta, bench.backbone.sigmas(k).tolist()) for k in every)
+        found = (grid_warning(tpm.meta, measurement.backbone.sigmas(k).tolist()) for k in every)
         if note := next(filter(None, found), None):
             notes.append(f"{tpm.name}: {note}")
     return notes
@@ -143,16 +149,16 @@ def run(
     methods(wanted, [], None, {})  # refuses an unknown solver before anything is loaded
     tpms = read_tpms(rest.tpm, config.backbone.name)
     check_folder(folder)
-    bench = build(config, rest.n, report)
-    check_sizes(tpms, bench.backbone)
-    check_validation(bench, rest.fixed, tpms if rest.mean_schedule else [])
-    notes = grid_notes(bench, tpms, every)
+    measurement = load_measurement(config, rest.n, report)
+    check_sizes(tpms, measurement.backbone)
+    check_validation(measurement, rest.fixed, tpms if rest.mean_schedule else [])
+    notes = grid_notes(measurement, tpms, every)
     for note in notes:
         report.say(note)
     folder.mkdir(parents=True, exist_ok=True)
-    prompts = bench.prompts["evaluation"]
-    key, older = keys(bench)
-    names = tuple(bench.rewards.names)
+    prompts = measurement.prompts["evaluation"]
+    key, older = keys(measurement)
+    names = tuple(measurement.rewards.names)
     table = PerPrompt(folder / "per_prompt.csv", names, key, len(prompts), older=older)
     table.open()
     command = shlex.join(["python", "training/evaluate.py", *arguments])
@@ -160,7 +166,7 @@ def run(
         "command": command,
         "key": table.key,
         "prompts": {n: {"source": p.source, "count": len(p), "sha256": p.sha256}
-                    for n, p in bench.prompts.items()},
+                    for n, p in measurement.prompts.items()},
         "steps": every,
         "tpms": [{"name": t.name, "sha256": t.sha256, "bound": t.meta.deviation_bound,
                   "actions": t.meta.actions, "steps": t.meta.steps,
@@ -169,27 +175,36 @@ def run(
     }  # fmt: skip
     write_atomic(folder / "_summary.json", (json.dumps(summary, indent=1) + "\n").encode())
     chosen = select(
-        Selection(bench, folder / "selection.json"),
+        Selection(measurement, folder / "selection.json"),
         every,
         rest.fixed,
         tpms if rest.mean_schedule else [],
     )
     plan = {k: methods(wanted, tpms, *chosen[k]) for k in every}
-    results = evaluate(bench, table, plan)
+    results = evaluate(measurement, table, plan)
     head = (
         f"Made by `{command}`.\n\n{len(prompts)} prompts ({prompts.source}, sha256 "
-        f"{prompts.sha256[:16]}), {bench.backbone.family}, guidance {bench.backbone.guidance:g}, "
+        f"{prompts.sha256[:16]}), {measurement.backbone.family}, guidance "
+        f"{measurement.backbone.guidance:g}, "
         f"{config.backbone.precision}. Every method starts from the same noises; ± is one standard "
         "error, of a mean or of a paired difference. cost: network evaluations, as a multiple of "
         "the baseline's; s / image: sampling alone. noise: level of high-frequency noise, lower is "
         "less."
     )
     report.begin("tables and pictures")
-    named = categories(prompts, bench.backbone.family)
-    write_tables(folder, results, bench.rewards.weights, named, bench.backbone.family, head, notes)
+    named = categories(prompts, measurement.backbone)
+    write_tables(
+        folder,
+        results,
+        measurement.rewards.weights,
+        named,
+        measurement.backbone.family,
+        head,
+        notes,
+    )
     summary["best_fixed"] = {str(k): best for k, (best, _) in chosen.items()}
     write_atomic(folder / "_summary.json", (json.dumps(summary, indent=1) + "\n").encode())
-    pictures = write_grids(bench, folder, every[0], plan[every[0]])
+    pictures = write_grids(measurement, folder, every[0], plan[every[0]])
     missing = ""
     if figures.installed():
         pictures += write_plots(folder, results)

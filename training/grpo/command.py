@@ -58,7 +58,7 @@ def run(config: Config, rest: argparse.Namespace, out: Path, report: Report) -> 
     from ..run.folder import RunFolder, command
     from ..run.memory import advice, out_of_memory
     from .result import announcement
-    from .setup import build
+    from .setup import load_training
     from .train_log import TrainLog
     from .trainer import EXPECTED, train
 
@@ -74,23 +74,23 @@ def run(config: Config, rest: argparse.Namespace, out: Path, report: Report) -> 
             from .dry_run import dry_run
 
             price = finite_price(rest.price_per_hour)
-            dry_run(build(config, world), price)
+            dry_run(load_training(config, world), price)
             return 0
         shown = TrainLog(report, config, out)
         folder = RunFolder(out, config.log.keep) if world.main else None
         if folder is not None:
             folder.check(rest.resume)  # nothing is made before all that is asked for is there
-        parts = build(config, world)
+        training = load_training(config, world)
         with contextlib.ExitStack() as stack:
             if folder is not None:
                 stack.enter_context(folder.only_here())
                 if said := folder.create(rest.resume):
                     report.say(said)
                 if not rest.resume:
-                    folder.text("config.yaml", to_yaml(parts.config))
-                    folder.text("prompts.txt", "\n".join(parts.prompts.texts) + "\n")
+                    folder.text("config.yaml", to_yaml(training.config))
+                    folder.text("prompts.txt", "\n".join(training.prompts.texts) + "\n")
             stack.enter_context(shown)
-            reason = train(parts, folder, rest.resume, shown.log)
+            reason = train(training, folder, rest.resume, shown.log)
         if world.main:
             stopped = f"Stopped by {reason}; go on with: {go_on}"
             report.say(stopped if reason else announcement(out))

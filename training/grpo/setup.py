@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import torch
 
 from ...tpm.network import TimestepPredictionModule, TPMConfig
-from ..backbones import Backbone, load_backbone
+from ..backbones import Backbone
 from ..data.identity import identities
 from ..data.prompts import PromptList, load_prompts, training_order
-from ..rewards import RewardSet, load_rewards
+from ..evaluation.paired import load_models, set_up
+from ..rewards import RewardSet
 from ..run import distributed
-from ..run.config import Config, as_used
+from ..run.config import Config
 from ..run.distributed import World
 from ..run.phase import phase
 from ..run.rng import number
@@ -21,7 +22,7 @@ from .validation import Validation
 
 
 @dataclass
-class Parts:
+class Training:
     """Everything that a run is made of."""
 
     config: Config
@@ -37,19 +38,15 @@ class Parts:
     places: dict[str, dict]  # setting -> what lies there (identity.py), on rank 0
 
 
-def build(
+def load_training(
     config: Config,
     world: World,
     backbone: Backbone | None = None,
     rewards: RewardSet | None = None,
-) -> Parts:
+) -> Training:
     """Loads what the settings name; the caller's Config stays as it is. Raises ValueError, OSError
     or RuntimeError of one sentence."""
-    config = as_used(config)
-    if config.threads:
-        torch.set_num_threads(config.threads)
-    device = distributed.device_of(world, config.device)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    config, device = set_up(config, world)
     phase("reading the prompts")
     prompts = load_prompts(config.data, "train")
     held_out = load_prompts(config.data, "validation")
@@ -57,8 +54,7 @@ def build(
     distributed.shard(
         world, config.grpo.prompts_per_iteration, config.grpo.num_generations
     )  # refuses early
-    rewards = rewards or load_rewards(config.rewards, device)
-    backbone = backbone or load_backbone(config.backbone, device, config.text_encoders == "offload")
+    backbone, rewards = load_models(config, device, backbone, rewards)
     places = identities(config) if world.main else {}
     policy = config.policy
     network = TPMConfig(
@@ -86,7 +82,7 @@ def build(
     )
     validation = Validation(config, backbone, rewards, held_out)
     order = training_order(prompts, config.seed)
-    return Parts(
+    return Training(
         config,
         world,
         device,

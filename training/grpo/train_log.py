@@ -1,7 +1,7 @@
 """What trainer.train tells, shown: the bar and the results of validations, and TensorBoard.
 
 with TrainLog(report, config, out) as shown:
-    train(parts, folder, resume, shown.log)
+    train(training, folder, resume, shown.log)
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The training run: draw prompts, roll out, score, update, write down. See train_tpm.py.
 
-    parts = build(config, World())
-    train(parts, folder, resume=False, log=print)
+    training = load_training(config, World())
+    train(training, folder, resume=False, log=print)
 
 An iteration depends on the settings and its own number alone (rng.py), so a resumed run is the run
 that was never stopped.
@@ -28,7 +28,7 @@ from ..run.rng import generator, number
 from .result import untrained, write_files
 from .resume import checkpoint, restore
 from .rollout import Actor, Rollout, rollout
-from .setup import Parts
+from .setup import Training
 from .update import TrainingStopped, advantages, update
 
 # what ends a run with its own sentence; anything else is a fault of ours and keeps its traceback
@@ -53,52 +53,54 @@ def clock(seconds: dict[str, float], name: str, device: torch.device) -> Iterato
     seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
 
 
-def one_iteration(parts: Parts, iteration: int) -> dict:
+def one_iteration(training: Training, iteration: int) -> dict:
     """One iteration: rollout of this rank's share, scores, advantages, optimizer steps on rank 0.
     Returns the line of metrics.jsonl. Raises RewardError and TrainingStopped."""
-    config, world = parts.config, parts.world
+    config, world = training.config, training.world
     grpo, seconds = config.grpo, {}
     steps = steps_of(config, iteration)
     texts = [
-        parts.order(iteration * grpo.prompts_per_iteration + p)
+        training.order(iteration * grpo.prompts_per_iteration + p)
         for p in range(grpo.prompts_per_iteration)
     ]
     own = distributed.shard(world, grpo.prompts_per_iteration, grpo.num_generations)
-    with clock(seconds, "encode", parts.device):
-        conditioning = parts.backbone.encode(texts).rows([i // grpo.num_generations for i in own])
-    noise = initial_noise(parts, iteration, own)
-    sigmas = parts.backbone.sigmas(steps)
+    with clock(seconds, "encode", training.device):
+        conditioning = training.backbone.encode(texts).rows(
+            [i // grpo.num_generations for i in own]
+        )
+    noise = initial_noise(training, iteration, own)
+    sigmas = training.backbone.sigmas(steps)
     draws = [generator(config.seed, "action", iteration, i) for i in own]
-    with clock(seconds, "rollout", parts.device):
-        actor = Actor(parts.module, config.policy, draws)
-        latents, states = rollout(parts.backbone, actor, conditioning, noise, sigmas)
+    with clock(seconds, "rollout", training.device):
+        actor = Actor(training.module, config.policy, draws)
+        latents, states = rollout(training.backbone, actor, conditioning, noise, sigmas)
     seconds["tpm"] = actor.seconds
     seconds["denoise"] = seconds.pop("rollout") - actor.seconds
-    with clock(seconds, "decode", parts.device):
-        images = parts.backbone.decode(latents)
-    with clock(seconds, "score", parts.device):
-        scores = parts.rewards(images, list(conditioning.prompts))
-    with clock(seconds, "update", parts.device):
+    with clock(seconds, "decode", training.device):
+        images = training.backbone.decode(latents)
+    with clock(seconds, "score", training.device):
+        scores = training.rewards(images, list(conditioning.prompts))
+    with clock(seconds, "update", training.device):
         scores = {
-            name: distributed.gather(world, values.to(parts.device), grpo.prompts_per_iteration)
+            name: distributed.gather(world, values.to(training.device), grpo.prompts_per_iteration)
             .cpu()
             .view(grpo.prompts_per_iteration, grpo.num_generations)
             for name, values in scores.items()
         }
-        states = gathered(parts, states)
-        set_rate(parts, iteration)
+        states = gathered(training, states)
+        set_rate(training, iteration)
         result = None
         if world.main:
             advantage, alive = advantages(scores, config.rewards.weights, grpo)
-            result = update(parts.module, parts.optimizer, states, advantage, alive, grpo)
-        distributed.broadcast(world, parts.module)
+            result = update(training.module, training.optimizer, states, advantage, alive, grpo)
+        distributed.broadcast(world, training.module)
     if result is None:
         return {}
     return {
         "iteration": iteration + 1,
         "steps": steps,
         "prompts": texts,
-        "lr": parts.optimizer.param_groups[0]["lr"],
+        "lr": training.optimizer.param_groups[0]["lr"],
         "rewards": {name: values.tolist() for name, values in scores.items()},
         **policy_record(config, states),
         **asdict(result),
@@ -107,26 +109,26 @@ def one_iteration(parts: Parts, iteration: int) -> dict:
     }
 
 
-def initial_noise(parts: Parts, iteration: int, own: list[int]) -> Tensor:
+def initial_noise(training: Training, iteration: int, own: list[int]) -> Tensor:
     """One latent an image, or one a prompt where the group shares it."""
-    seed, grpo = parts.config.seed, parts.config.grpo
+    seed, grpo = training.config.seed, training.config.grpo
     shared = grpo.group_noise == "shared"
     names = [i // grpo.num_generations * grpo.num_generations if shared else i for i in own]
-    return parts.backbone.noise([generator(seed, "noise", iteration, name) for name in names])
+    return training.backbone.noise([generator(seed, "noise", iteration, name) for name in names])
 
 
-def gathered(parts: Parts, states: Rollout) -> Rollout:
+def gathered(training: Training, states: Rollout) -> Rollout:
     """The trajectories of all ranks, in the order prompt * group + image."""
-    prompts = parts.config.grpo.prompts_per_iteration
+    prompts = training.config.grpo.prompts_per_iteration
     return Rollout(
-        **states.parts(lambda part: distributed.gather(parts.world, part, prompts)),
+        **states.parts(lambda part: distributed.gather(training.world, part, prompts)),
     )
 
 
-def set_rate(parts: Parts, iteration: int) -> None:
-    grpo = parts.config.grpo
-    left = 1 - iteration / parts.config.iterations if grpo.lr_schedule == "linear" else 1.0
-    for group in parts.optimizer.param_groups:
+def set_rate(training: Training, iteration: int) -> None:
+    grpo = training.config.grpo
+    left = 1 - iteration / training.config.iterations if grpo.lr_schedule == "linear" else 1.0
+    for group in training.optimizer.param_groups:
         group["lr"] = grpo.lr * max(left, 0.0)
 
 
@@ -164,54 +166,56 @@ class Stop:
 
 
 def train(
-    parts: Parts, folder: RunFolder | None, resume: bool, log: Callable[[str, dict], None]
+    training: Training, folder: RunFolder | None, resume: bool, log: Callable[[str, dict], None]
 ) -> str:
     """Runs until the last iteration, max_hours or a signal; returns why it ended ("" = done).
 
     folder: rank 0's run folder, already created. log(kind, record) is told of "start", "iteration",
     "validation" and "checkpoint" as they happen, and by "said" of a sentence for the user.
     """
-    config, world = parts.config, parts.world
-    first, best, spent = restore(parts, folder, resume, log)
+    config, world = training.config, training.world
+    first, best, spent = restore(training, folder, resume, log)
     stop, start = Stop(), time.monotonic()
     idle = [] if folder is None else idle_at_the_end(folder.records("metrics.jsonl"))
     done = first
     log("start", {"iteration": first})
     for iteration in range(first, config.iterations):
-        if due(config.log.validate_every, iteration) or iteration == 0:
-            best = judge(parts, folder, iteration, best, log)
-        record = one_iteration(parts, iteration)
+        if is_due(config.log.validate_every, iteration) or iteration == 0:
+            best = validate(training, folder, iteration, best, log)
+        record = one_iteration(training, iteration)
         done = iteration + 1
         spent_now = spent + time.monotonic() - start
         if folder is not None:
             folder.append("metrics.jsonl", record)
             log("iteration", record)
             idle = [*idle, record["idle"]] if record["idle"] else []
-            if due(config.log.samples_every, done):
+            if is_due(config.log.samples_every, done):
                 phase("sample grid")
                 path = folder.samples / f"{done:06d}.png"
-                parts.validation.write_grid(path, parts.module, folder.advice())
+                training.validation.write_grid(path, training.module, folder.advice())
         if config.max_hours and spent_now > config.max_hours * 3600:
             stop.ask(f"max_hours {config.max_hours:g}")
         stuck = len(idle) >= config.grpo.patience > 0
         reason, stuck = distributed.share(world, (stop.reason, stuck and idle_sentence(idle)))
-        if folder is not None and (reason or stuck or due(config.log.checkpoint_every, done)):
-            checkpoint(parts, folder, done, best, spent_now)
+        if folder is not None and (reason or stuck or is_due(config.log.checkpoint_every, done)):
+            checkpoint(training, folder, done, best, spent_now)
             log("checkpoint", {"iteration": done})
         if stuck:
             raise TrainingStopped(stuck)
         if reason:
             return str(reason)
-    best = judge(parts, folder, done, best, log)
+    best = validate(training, folder, done, best, log)
     if folder is not None:
-        checkpoint(parts, folder, done, best, spent + time.monotonic() - start)
-    if untrained(parts.module):
+        checkpoint(training, folder, done, best, spent + time.monotonic() - start)
+    if untrained(training.module):
         raise TrainingStopped(
             f"After {done} iterations the TPM is what it was at the start, D = 0 everywhere, and "
             f"no tpm.safetensors was written{': ' + idle[-1] if idle else ''}."
         )
     if folder is not None:
-        write_files(folder, config, parts.backbone, parts.prompts, parts.module, done, best)
+        write_files(
+            folder, config, training.backbone, training.prompts, training.module, done, best
+        )
     return ""
 
 
@@ -231,23 +235,23 @@ def idle_sentence(idle: list[str]) -> str:
     )
 
 
-def due(every: int, done: int) -> bool:
+def is_due(every: int, done: int) -> bool:
     return bool(every) and done > 0 and done % every == 0
 
 
-def judge(parts: Parts, folder: RunFolder | None, done: int, best: dict, log) -> dict:
+def validate(training: Training, folder: RunFolder | None, done: int, best: dict, log) -> dict:
     """Validates, and remembers the module that was best. The same on every rank."""
-    if not parts.config.log.validate_every:
+    if not training.config.log.validate_every:
         return best
     if best.get("validated", -1) >= done:
         return best
-    result = parts.validation.run(parts.world, parts.module)
+    result = training.validation.run(training.world, training.module)
     record = {"iteration": done, **result}
     if folder is not None:
         folder.append("validation.jsonl", record)
         log("validation", record)
-    best = {**best, "validated": done, "baseline": parts.validation.baseline}
+    best = {**best, "validated": done, "baseline": training.validation.baseline}
     if "score" not in best or result["objective"] > best["score"]:
-        weights = {k: v.detach().cpu().clone() for k, v in parts.module.state_dict().items()}
+        weights = {k: v.detach().cpu().clone() for k, v in training.module.state_dict().items()}
         best |= {"score": result["objective"], "iteration": done, "weights": weights}
     return best

@@ -9,7 +9,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ...report.trace import Run
 from ...tpm.learned import TPMPolicy
 from ...tpm.network import TimestepPredictionModule
 from ...tpm.policies import Policy
@@ -17,23 +16,26 @@ from ..backbones import Backbone
 from ..backbones.sampling import column
 from ..data.prompts import PromptList
 from ..evaluation.grids import write_grid
+from ..evaluation.paired import PairedMeasurement
+from ..evaluation.statistics import difference, mean_error, objective
 from ..rewards import RewardSet
 from ..run import distributed
 from ..run.config import Config
 from ..run.distributed import World
 from ..run.phase import phase
-from ..run.rng import generator
+
+SPLIT = "validation"
 
 
 class Validation:
     """Fixed prompts, noises and, where K is a list, a fixed K for every prompt."""
 
     def __init__(self, config: Config, backbone: Backbone, rewards: RewardSet, prompts: PromptList):
-        self.config, self.backbone, self.rewards = config, backbone, rewards
-        self.prompts, self.texts = prompts, list(prompts.texts)
+        self.measurement = PairedMeasurement(config, backbone, rewards, {SPLIT: prompts})
+        self.config, self.prompts, self.texts = config, prompts, list(prompts.texts)
         every = config.step_counts
         self.steps = [every[i % len(every)] for i in range(len(self.texts))]
-        self.baseline: dict[str, list[float]] = {}  # metric -> one score a prompt, at D = 0
+        self.baseline: dict[str, list[float]] = {}  # metric -> one score per prompt, at D = 0
 
     def run(self, world: World, module: TimestepPredictionModule) -> dict:
         """metrics: name -> mean, paired difference to D = 0 and its standard error; mean_deviation;
@@ -42,19 +44,15 @@ class Validation:
         if not self.baseline:
             self.baseline = self.score(world, None)[0]
         scores, deviation = self.score(world, TPMPolicy(module, self.config.policy))
-        weights = self.config.rewards.weights
-        total = sum(abs(weight) for weight in weights.values())
-        metrics, objective = {}, 0.0
-        for name, values in scores.items():
-            new, base = torch.tensor(values), torch.tensor(self.baseline[name])
-            change = new - base
-            metrics[name] = {
-                "mean": float(new.mean()),
-                "difference": float(change.mean()),
-                "error": float(change.std() / len(change) ** 0.5),
-            }
-            spread = float(base.std().clamp(min=1e-6))
-            objective += weights.get(name, 0.0) / total * float(change.mean()) / spread
+        new, base = (
+            {name: torch.tensor(values) for name, values in some.items()}
+            for some in (scores, self.baseline)
+        )
+        metrics = {}
+        for name, values in new.items():
+            change, error = difference(values, base[name])
+            mean = mean_error(values)[0]
+            metrics[name] = {"mean": mean, "difference": change, "error": error}
         largest = max(self.steps)
         at_largest = torch.tensor([d for d, k in zip(deviation, self.steps, strict=True)
                                    if k == largest])  # fmt: skip
@@ -63,25 +61,25 @@ class Validation:
             "metrics": metrics,
             "mean_deviation": sum(means) / len(means),
             "deviation": at_largest.mean(0).tolist(),
-            "objective": objective,
+            "objective": objective(new, base, self.config.rewards.weights),
         }
 
     def score(
         self, world: World, policy: Policy | None
     ) -> tuple[dict[str, list[float]], list[list[float]]]:
-        """metric -> one score a prompt, and the deviations of every prompt; this rank computes its
-        share, every rank gets all."""
+        """metric -> one score per prompt, and the deviations of every prompt; this rank computes
+        its share, every rank gets all."""
         rows = list(range(world.rank, len(self.texts), world.size))
         scores: dict[str, dict[int, float]] = {}
         deviation: dict[int, list[float]] = {}
+        size = self.measurement.rewards.batch
         doing = "validation" if policy else "validation of the baseline"
         for k in sorted(set(self.steps)):
             same = [i for i in rows if self.steps[i] == k]
-            for at in range(0, len(same), self.rewards.batch):
+            for at in range(0, len(same), size):
                 phase(doing, len(deviation), len(rows))
-                part = same[at : at + self.rewards.batch]
-                images, record = self.images(part, k, policy)
-                found = self.rewards(images, [self.texts[i] for i in part])
+                part = same[at : at + size]
+                found, record, _ = self.measurement.measure(SPLIT, part, k, policy)
                 for name, values in found.items():
                     scores.setdefault(name, {}).update(zip(part, values.tolist(), strict=True))
                 told = column(record, "deviation")[:, 1:].tolist()
@@ -101,17 +99,6 @@ class Validation:
             [deviation[i] for i in count],
         )
 
-    def images(self, rows: list[int], steps: int, policy: Policy | None) -> tuple[Tensor, Run]:
-        """Images (B, 3, H, W) of some validation prompts, and what was told."""
-        conditioning = self.backbone.encode([self.texts[i] for i in rows])
-        noise = self.backbone.noise(
-            [generator(self.config.data.seed, "validation", i) for i in rows]
-        )
-        sigmas = self.backbone.sigmas(steps)
-        record = Run(policy.label if policy else "D = 0", self.backbone.family, sigmas.tolist())
-        latents = self.backbone.sample(conditioning, noise, sigmas, policy, record=record)
-        return self.backbone.decode(latents), record
-
     def write_grid(self, path: Path, module: TimestepPredictionModule, advice: str) -> None:
         """The first prompts, baseline | async, as a PNG. advice: what to do on a full disk."""
         count = min(self.config.log.samples, len(self.texts))
@@ -120,5 +107,7 @@ class Validation:
         columns: dict[str, list[Tensor]] = {"D = 0": [], "TPM": []}
         policies = (None, TPMPolicy(module, self.config.policy))
         for policy, images in zip(policies, columns.values(), strict=True):
-            images += [self.images([i], self.steps[i], policy)[0][0].cpu() for i in range(count)]
+            for i in range(count):
+                latents = self.measurement.sampled(SPLIT, [i], self.steps[i], policy)[0]
+                images.append(self.measurement.backbone.decode(latents)[0].cpu())
         write_grid(path, columns, self.texts[:count], advice)
