@@ -138,7 +138,7 @@ def test_other_step_counts_scale_by_evaluations_and_decisions():
 
 @given(st.integers(1, 8), st.integers(1, 4), st.sampled_from([1, 2, 4, 8]))
 def test_ranks_share_all_but_the_update_and_the_prompts(images, prompts, ranks):
-    config = run(grpo_prompts=prompts)
+    config = run(grpo_prompts_per_iteration=prompts)
     one = estimate(config, SECONDS, images, 15)
     many = estimate(config, SECONDS, images, 15, ranks)
     for phase in ("denoise", "tpm", "decode", "score"):

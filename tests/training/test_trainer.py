@@ -181,7 +181,7 @@ def test_no_run_is_overwritten(tmp_path):
 
 def test_resume_refuses_other_settings_and_names_them(tmp_path):
     run(tmp_path / "r", iterations=2)
-    with pytest.raises(RunFolderError, match=r"grpo\.clip is 0\.3.*had 0\.2"):
+    with pytest.raises(RunFolderError, match=r"grpo\.epsilon is 0\.3.*had 0\.2"):
         run(tmp_path / "r", "--grpo.epsilon=0.3", iterations=2, resume=True)
 
 
