@@ -82,7 +82,7 @@ def test_a_file_in_the_place_of_the_folder_is_refused_before_the_model_is_loaded
     tmp_path, capsys, monkeypatch, below
 ):
     monkeypatch.setattr(
-        "async_timestep.training.grpo.setup.load_backbone", lambda *a: pytest.fail("loaded")
+        "async_timestep.training.grpo.setup.load_models", lambda *a: pytest.fail("loaded")
     )
     file = tmp_path / "mine"
     file.write_text("work")
