@@ -25,9 +25,10 @@ from async_timestep.training.backbones.diffusers_common import DTYPES
 from async_timestep.training.backbones.flux import Flux
 from async_timestep.training.backbones.sampling import Tokens
 from async_timestep.training.backbones.sd35 import SD35
-from async_timestep.training.grpo.rollout import Actor, rollout, synchronize
+from async_timestep.training.grpo.rollout import Actor, rollout
 from async_timestep.training.grpo.update import update
 from async_timestep.training.run.config import BackboneConfig, GRPOConfig, PolicyConfig
+from async_timestep.training.run.distributed import synchronize
 
 # layers, steps of the paper, text tokens with match_comfyui
 FULL = {"sd35_medium": (24, 15, 154), "flux1_dev": (19, 10, 256)}

@@ -21,7 +21,7 @@ ACTIONS = {"deviation": 1, "omega": 1, "both": 2, "follow_time": 1}
 R_MIN = 1e-4  # r stays in [R_MIN, 1 - R_MIN]: outliers beyond dominate the policy gradient
 TIME_SCALE = 1000.0  # flow time 1 = 1000, the range that sinusoids are made for
 TIME_FEATURES = 256  # of the sinusoids, at any width
-POSITION_SCALE = 16.0  # the image's side in position units: one a patch at 512 px
+POSITION_SCALE = 16.0  # the image's side in position units: one per patch at 512 px
 
 
 @dataclass(frozen=True)

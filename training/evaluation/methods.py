@@ -62,7 +62,7 @@ class TPMFile:
 
 @dataclass(frozen=True)
 class Schedule(Policy):
-    """The same deviation and omega for every sample, one a grid point: index k, 0 unused."""
+    """The same deviation and omega for every sample, one per grid point: index k, 0 unused."""
 
     deviation: tuple[float, ...]
     omega: tuple[float, ...]

@@ -82,8 +82,7 @@ class PairedMeasurement:
         record = Run(policy.label if policy else "D = 0", self.backbone.family, sigmas.tolist())
         start = time.perf_counter()
         latents = self.backbone.sample(conditioning, noise, sigmas, policy, solver, record)
-        if latents.device.type == "cuda":
-            torch.cuda.synchronize(latents.device)
+        distributed.synchronize(latents.device)
         return latents, record, time.perf_counter() - start
 
     def measure(

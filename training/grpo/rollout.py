@@ -16,6 +16,7 @@ from ...tpm.network import ACTIONS, TimestepPredictionModule, log_prob, sample
 from ...tpm.policies import Evaluation, State
 from ..backbones import Backbone, Conditioning
 from ..run.config import PolicyConfig
+from ..run.distributed import synchronize
 
 
 @dataclass(frozen=True)
@@ -80,12 +81,6 @@ class Actor(TPMPolicy):
         r = torch.stack([sample(row, g) for row, g in zip(raw, self.generators, strict=True)])
         self.drawn.append((raw, r))
         return r
-
-
-def synchronize(device: torch.device) -> None:
-    """Waits for the device, so that a clock read next means something."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def rollout(

@@ -48,8 +48,7 @@ def clock(seconds: dict[str, float], name: str, device: torch.device) -> Iterato
     phase(name)
     start = time.perf_counter()
     yield
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    distributed.synchronize(device)
     seconds[name] = seconds.get(name, 0.0) + time.perf_counter() - start
 
 
@@ -110,7 +109,7 @@ def one_iteration(training: Training, iteration: int) -> dict:
 
 
 def initial_noise(training: Training, iteration: int, own: list[int]) -> Tensor:
-    """One latent an image, or one a prompt where the group shares it."""
+    """One latent per image, or per prompt where the group shares it."""
     seed, grpo = training.config.seed, training.config.grpo
     shared = grpo.group_noise == "shared"
     names = [i // grpo.num_generations * grpo.num_generations if shared else i for i in own]

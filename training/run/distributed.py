@@ -90,6 +90,12 @@ def give_up(world: World, reason: str) -> None:
     time.sleep(1.0)
 
 
+def synchronize(device: torch.device) -> None:
+    """Waits for the device, so that a clock read next means something."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def device_of(world: World, wanted: str) -> torch.device:
     """The device that was asked for, else this rank's CUDA device, else the CPU. Raises ValueError
     where it is not there, or lacks float64, which the log-probabilities need."""
