@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...report.trace import Run
-from ...tpm.conditioning import FLOW_TIME_MIN, conditioning_time
+from ...tpm.conditioning import FLOW_TIME_MIN, PERCENT_UNIT, conditioning_time
 from ...tpm.policies import Constant, Decision, Evaluation, Policy, State
 from .solvers import SOLVERS
 
@@ -133,6 +133,7 @@ def write_down(
         t=sigma,
         t_star=t_star.tolist(),
         deviation=(decision.deviation * moved).tolist(),
+        percent=(decision.cut * moved / PERCENT_UNIT).tolist(),
         cut_percent=(decision.cut * moved * 100).tolist(),
         omega=omega.tolist(),
     )
