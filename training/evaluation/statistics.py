@@ -21,7 +21,7 @@ def difference(a: Tensor, b: Tensor) -> tuple[float, float]:
 
 def objective(new: dict[str, Tensor], base: dict[str, Tensor], weights: dict[str, float]) -> float:
     """Weighted mean of the paired differences, in units of the baseline's std: what the best fixed
-    D and `log.best` go by."""
+    D and `log.best` go by. A metric of weight 0 need not have been measured."""
     total = sum(abs(weight) for weight in weights.values())
     return sum(
         weight
@@ -29,4 +29,5 @@ def objective(new: dict[str, Tensor], base: dict[str, Tensor], weights: dict[str
         * difference(new[name], base[name])[0]
         / max(float(base[name].double().std()), SPREAD_MIN)
         for name, weight in weights.items()
+        if weight
     )
