@@ -148,3 +148,24 @@ def test_a_record_has_an_entry_per_evaluation():
     told = torch.tensor([[1.0, 0.75, 0.5], [1.0, 0.5, 0.25]])
     assert torch.allclose(column(record, "t_star"), told)
     assert column(record, "omega").tolist() == [[1.0] * 3] * 2
+
+
+@pytest.mark.parametrize(
+    "policy,cut",
+    [
+        (Constant(0.5), [0.0, 100 / 6, 25.0]),
+        (Constant(0.5, mode="follow_time"), [0.0, 100 / 6, 25.0]),
+        (Constant(0.5, unit="percent"), [0.0, 5.0, 5.0]),
+        (Constant(0.0), [0.0, 0.0, 0.0]),
+    ],
+)
+def test_a_record_says_how_much_of_sigma_is_cut(policy, cut):
+    """By t*, whatever the unit of the deviation: as Detail Daemon's setting is worked out from."""
+    from async_timestep.report.trace import Run
+
+    record = Run("", "line", SIGMAS.tolist())
+    Line().sample(conditioning(2), NOISE, SIGMAS, policy, record=record)
+    assert torch.allclose(column(record, "cut_percent"), torch.tensor([cut, cut]), atol=1e-4)
+    assert record.peak_cut() == pytest.approx(max(cut), abs=1e-4)
+    moved = getattr(policy, "mode", "") == "follow_time"
+    assert record.follows_time() == (moved or not any(cut))

@@ -125,7 +125,8 @@ def grid_state(
 def write_down(
     record: Run, k: int, sigmas: Tensor, t_star: Tensor, decision: Decision, omega: Tensor
 ) -> None:
-    """Adds an evaluation to a record, in flow time; at grid point 0 nothing deviates."""
+    """Adds an evaluation to a record, in flow time; at grid point 0 nothing deviates. The cut is
+    that of t*, whatever made it, as in the nodes' records."""
     sigma, moved = float(sigmas[k]), k > 0
     record.add(
         step=k,
@@ -134,7 +135,7 @@ def write_down(
         t_star=t_star.tolist(),
         deviation=(decision.deviation * moved).tolist(),
         percent=(decision.cut * moved / PERCENT_UNIT).tolist(),
-        cut_percent=(decision.cut * moved * 100).tolist(),
+        cut_percent=(100 * (1 - t_star / sigma)).tolist(),
         omega=omega.tolist(),
     )
 
