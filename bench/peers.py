@@ -72,7 +72,7 @@ def variants(setup: load.Setup, peers: dict) -> dict[str, Variant]:
 
 
 def costs(setup: load.Setup, rows: dict[str, Variant], rounds: int):
-    """({name: CPU milliseconds a step, one a round}, {name: peak bytes})."""
+    """({name: CPU milliseconds of a step, one per round}, {name: peak bytes})."""
     import comfy.model_management as mm
 
     mm.load_models_gpu([setup.model])

@@ -1,7 +1,9 @@
 """Runs benches one after the other in the host's environment; what they measure is in bench/out.
 
-python scripts/bench.py                       those below, with the arguments below
-python scripts/bench.py overhead --size tiny  any one of `python -m bench`, with your own
+    python scripts/bench.py                       those below, with the arguments below
+    python scripts/bench.py overhead --size tiny  any one of `python -m bench`, with your own
+
+The host is set up first where there is none. The first bench that fails ends the run.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """Opens a ComfyUI with this pack and its embedded model, to play with in a browser.
 
-python scripts/serve.py [--port 8188] [any other ComfyUI flag]
+    python scripts/serve.py [--port 8188] [any other ComfyUI flag]
+
+On the CPU where torch finds no GPU. Models and pictures are kept in .host/base.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
 """Sets the hosts up, checks the style and runs all tests, then the floor suite on the oldest host,
 then whether the trainer learns with the newest packages (scripts/newest.py).
 
-python scripts/test.py                             everything
-python scripts/test.py [-k expression] [tests/unit]  arguments go to pytest; newest host only
-python scripts/test.py --lint                      the style
-python scripts/test.py --floor [-k expression]     the floor suite (scripts/floor.py)
+    python scripts/test.py                               everything
+    python scripts/test.py [-k expression] [tests/unit]  arguments go to pytest; newest host only
+    python scripts/test.py --lint                        the style
+    python scripts/test.py --floor [-k expression]       the floor suite (scripts/floor.py)
+
+Its exit code is that of the first that failed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Prints, as JSON, what of ComfyUI's own is another object after the pack was imported and used.
 
-python tests/floor/untouched.py COMFYUI_FOLDER     on the CPU, in a process of its own
+    python tests/floor/untouched.py COMFYUI_FOLDER     on the CPU, in a process of its own
 
 Looked at: every function and class of every module of ComfyUI, what can be called in the classes,
 lists of names, constant tables; and torch.nn, which packs like to patch too.

@@ -28,7 +28,7 @@ def pack():
 
 @pytest.fixture(scope="session")
 def model_files(tmp_path_factory, pack) -> dict[str, Path]:
-    """Tiny model files, one a family, that ComfyUI's own loader accepts."""
+    """Tiny model files, one per family, that ComfyUI's own loader accepts."""
     from async_timestep.harness.tiny_models import write_models
 
     return write_models(tmp_path_factory.mktemp("models"))
