@@ -1,64 +1,30 @@
-"""evaluate.py on the embedded model: what is compared, the numbers, resuming, refusals."""
+"""evaluate.py on the embedded model: what is compared, the numbers, resuming."""
 
 from __future__ import annotations
 
 import csv
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from evaluations import SMALL, rows, write_tpm
 from plain_loop import plain_loop
-from safetensors.torch import load_file, save_file
 
-from async_timestep.tpm.checkpoint import TPMMeta, save_tpm
-from async_timestep.tpm.network import TimestepPredictionModule, TPMConfig
 from async_timestep.tpm.policies import Constant
 from async_timestep.training.backbones.sampling import VelocityBackbone, column
 from async_timestep.training.evaluation import command as evaluate_command
-from async_timestep.training.evaluation import paired as measuring
-from async_timestep.training.evaluation import study as evaluation
-from async_timestep.training.evaluation.methods import Method, Options, methods, read_tpms
-from async_timestep.training.evaluation.paired import categories, keys, load_measurement
-from async_timestep.training.evaluation.per_prompt import PerPrompt, Scores
+from async_timestep.training.evaluation.methods import Options, methods, read_tpms
+from async_timestep.training.evaluation.paired import categories, load_measurement
+from async_timestep.training.evaluation.per_prompt import PerPrompt
 from async_timestep.training.evaluation.selection import Selection
-from async_timestep.training.evaluation.statistics import difference, mean_error
-from async_timestep.training.evaluation.tables import (
-    Result,
-    difference_table,
-    paper_table,
-)
 from async_timestep.training.grpo.validation import Validation
 from async_timestep.training.run.console import Report
 from async_timestep.training.run.distributed import World
 from async_timestep.training.run.rng import generator
 from async_timestep.training.run.settings import parse
-from async_timestep.training.tiny.backbone import WEIGHTS, simple_sigmas
-from async_timestep.training.tiny.text import POOLED
-
-SMALL = [
-    "--preset=tiny", "--backbone.precision=fp32", "--data.validation_prompts=4",
-    "--data.evaluation_prompts=8", "--steps=3", "--rewards.batch=4", "--log.samples=1",
-    "--threads=1", "--n", "8",
-]  # fmt: skip
-
-
-def write_tpm(path: Path, seed: int, steps: int = 3, family: str = "tiny", **meta) -> Path:
-    """A TPM that was not trained but decides something."""
-    config = TPMConfig(
-        latent_channels=16, pooled_dim=POOLED, pooled_split=(POOLED,), width=16, layers=1, heads=2
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        module = TimestepPredictionModule(config)
-        with torch.no_grad():
-            for values in module.raw.parameters():
-                values.copy_(torch.randn_like(values))
-    sigmas = tuple(simple_sigmas(steps).tolist())
-    save_tpm(path, module, TPMMeta(config, family, steps, sigmas, **meta))
-    return path
+from async_timestep.training.tiny.backbone import simple_sigmas
 
 
 @pytest.fixture(scope="module")
@@ -87,17 +53,6 @@ def bench():
     bench = load_measurement(config, rest.n, Report(shown=False))
     bench.begin("test", 1)
     return bench
-
-
-def rows(out: Path, *leave: str) -> dict[str, list[dict[str, str]]]:
-    """Method -> its rows, without some columns."""
-    with open(out / "per_prompt.csv", newline="") as file:
-        assert next(file).startswith("# settings ")
-        found: dict[str, list[dict[str, str]]] = {}
-        for row in csv.DictReader(file):
-            own = {k: v for k, v in row.items() if k not in leave}
-            found.setdefault(row["method"], []).append(own)
-    return found
 
 
 def test_every_method_has_every_prompt_once_and_a_row_in_the_table(whole):
@@ -160,14 +115,6 @@ def test_a_fixed_deviation_is_that_of_the_laboratory(bench, mode):
     assert torch.allclose(decode(latents), decode(expected), atol=1e-5)
     assert torch.allclose(latents, expected, atol=1e-5 * float(expected.abs().max()))
     assert record.steps[1]["deviation"] == [0.5] * 4
-
-
-def test_paired_differences_are_those_of_numpy():
-    a, b = np.random.default_rng(0).normal(size=(2, 50))
-    mean, error = difference(torch.tensor(a), torch.tensor(b))
-    assert mean == pytest.approx((a - b).mean())
-    assert error == pytest.approx((a - b).std(ddof=1) / np.sqrt(50))
-    assert mean_error(torch.tensor(a))[1] == pytest.approx(a.std(ddof=1) / np.sqrt(50))
 
 
 def test_table_csv_holds_the_differences_of_per_prompt_csv(whole):
@@ -247,87 +194,6 @@ def test_a_later_run_keeps_the_baseline_and_measures_only_what_is_new(
     assert len(rows(tmp_path)["one gamma=1"]) == 8
 
 
-def test_refusals_are_one_sentence(tmp_path, tpms, capsys):
-    flux = write_tpm(tmp_path / "flux.safetensors", 1, family="flux1_dev")
-    for wrong, said in (
-        (["--tpm", str(flux)], "is for the model family flux1_dev, expected tiny"),
-        (["--tpm", str(tmp_path / "none.safetensors")], "was not found"),
-        (["--tpm", tpms[1], tpms[1]], "several files called"),
-        (["--solvers", "heun"], "expected some of dpmpp_2m, unipc"),
-        (["--k", "1"], "2 or more steps"),
-        (["--n", "9"], "there are 8 evaluation prompts"),
-        (["--n=-1"], "--n is -1"),
-        (["--k", "1000000000000"], "--k has 1000000000000, expected 2 or more steps"),
-        (["--k", "1000", "--more_steps", "1"], "--more_steps has 1 and --k 1000"),
-        (["--more_steps", "0"], "--more_steps has 0"),
-        (["--fixed", ".nan"], "--fixed has nan, expected numbers from -100 to 100"),
-        (["--gammas", "1e30"], "--gammas has 1e+30"),
-        (["--omegas", ".inf"], "--omegas has inf"),
-        (["--lying", "-1000"], "--lying has -1000"),
-        (["--tpm", ""], "was not found"),
-        (["--out", str(flux)], "is a file; choose another --out"),
-        (["--data.validation_prompts=1"], "There are 1 validation prompts"),
-    ):
-        capsys.readouterr()
-        assert evaluate_command.main([*SMALL, "--out", str(tmp_path / "out"), *wrong]) == 1
-        lines = [line for line in capsys.readouterr().err.splitlines() if "so far" not in line]
-        lines = [line for line in lines if not line.startswith("No --tpm was given")]
-        assert len(lines) == 1 and said in lines[0] and lines[0].startswith("evaluate.py: ")
-    assert not (tmp_path / "out").exists()
-
-
-def test_another_grid_is_warned_of_once_and_equal_runs_are_shared(tmp_path, capsys, monkeypatch):
-    file = write_tpm(tmp_path / "four.safetensors", 1, steps=4)
-    measured = []
-    measure = measuring.PairedMeasurement.measure
-    monkeypatch.setattr(
-        measuring.PairedMeasurement, "measure",
-        lambda self, *a: measured.append(a[2]) or measure(self, *a),
-    )  # fmt: skip
-    few = ["--fixed", "--gammas", "1", "--k", "2", "3", "--n", "4", "--log.samples", "0"]
-    assert (
-        evaluate_command.main([*SMALL, *few, "--tpm", str(file), "--out", str(tmp_path / "out")])
-        == 0
-    )
-    assert capsys.readouterr().err.count("was trained on 4 steps") == 1
-    assert measured == [2, 2, 3, 3, 4]  # "+1 step" of K = 2 is the baseline of K = 3
-    with open(tmp_path / "out" / "per_prompt.csv", newline="") as file:
-        next(file)
-        found = {(r["K"], r["method"], r["prompt"]): r["scene"] for r in csv.DictReader(file)}
-    assert all(found["2", "+1 step", str(i)] == found["3", "D=0", str(i)] for i in range(4))
-
-
-@pytest.mark.parametrize("option", ["--fixed", "--gammas", "--k", "--n", "--more_steps"])
-def test_what_is_no_number_is_one_sentence(option, capsys):
-    with pytest.raises(SystemExit):
-        evaluate_command.main([*SMALL, option, "word"])
-    text = capsys.readouterr().err
-    assert text.count("\n") == 1 and f"{option} is word, expected a " in text, text
-
-
-def test_an_evaluation_goes_on_where_its_weights_have_moved(tmp_path, monkeypatch):
-    few = ["--fixed", "--gammas", "--more_steps", "--log.samples=0", "--out", str(tmp_path / "r")]
-    for name in ("a", "b"):
-        shutil.copytree(WEIGHTS, tmp_path / name)
-    assert evaluate_command.main([*SMALL, *few, f"--backbone.path={tmp_path / 'a'}"]) == 0
-    before = rows(tmp_path / "r")
-    measured = []
-    monkeypatch.setattr(measuring.PairedMeasurement, "measure", lambda *a: measured.append(a))
-    assert evaluate_command.main([*SMALL, *few, f"--backbone.path={tmp_path / 'b'}"]) == 0
-    file = tmp_path / "r" / "per_prompt.csv"
-    first, rest = file.read_bytes().split(b"\n", 1)
-    moved = parse([*SMALL, f"--backbone.path={tmp_path / 'b'}"], more=evaluate_command.options)[0]
-    new, old = keys(load_measurement(moved, 8, Report(shown=False)))
-    assert first.decode().strip() == f"# {new}" and new != old
-    file.write_bytes(f"# {old}\r\n".encode() + rest)  # as an older trainer wrote it
-    assert evaluate_command.main([*SMALL, *few, f"--backbone.path={tmp_path / 'b'}"]) == 0
-    assert not measured and rows(tmp_path / "r") == before
-    table = load_file(tmp_path / "b" / "vae.safetensors")
-    table["mean"] = table["mean"] + 1e-3
-    save_file(table, tmp_path / "b" / "vae.safetensors")
-    assert evaluate_command.main([*SMALL, *few, f"--backbone.path={tmp_path / 'b'}"]) == 1
-
-
 class Fixed:
     """A bench whose scores are known: scene falls with |D - best|."""
 
@@ -356,87 +222,7 @@ def test_the_best_fixed_deviation_is_chosen_on_validation(tmp_path, bench, best,
     )
 
 
-def result(name: str, kind: str, level: float, **more) -> Result:
-    """A method whose metrics lie `level` above those of level 0."""
-    sizes = {"image_reward": 0.9, "hps": 0.27, "clip": 0.27, "pick": 22.0, "noise": 0.01}
-    values = torch.linspace(0, 1, 5, dtype=torch.float64)
-    metrics = {metric: size * (1 + 0.1 * values + level) for metric, size in sizes.items()}
-    told = torch.full((5, 3), 0.2 * bool(level), dtype=torch.float64)
-    scores = Scores(metrics, told[:, 0], told, torch.ones_like(told), torch.ones(5))
-    return Result(Method(name, kind, **more), 4, scores)
-
-
-def test_the_paper_table_has_the_form_of_tables_1_and_2():
-    results = [
-        result("D=0", "baseline", 0.0),
-        result("a gamma=1", "tpm", 0.1, tpm="a"),
-        result("a gamma=2", "tpm", 0.3, tpm="a", gamma=2.0),
-        result("b gamma=1", "tpm", 0.2, tpm="b", bound=1.0),
-    ]
-    lines = paper_table(results, "sd35_medium").splitlines()
-    assert lines[0] == ("| Method | ImageReward | HPSv2 | CLIP | PickScore | Mean Deviation |")
-    assert (
-        lines[2].startswith("| sd35_medium base | 0.9450 | 0.2835 |") and lines[2][-5:] == "| 0 |"
-    )
-    assert "a (0.5 + r*) | <u>" in lines[3] and lines[3].endswith("| +0.200 |")
-    assert "b (2 x r*) | **" in lines[4] and len(lines) == 5
-
-
-def test_the_second_table_compares_every_tpm():
-    results = [
-        result("D=0", "baseline", 0.0),
-        result("D=+0.5", "fixed", 0.05, best=True),
-        result("a gamma=1", "tpm", 0.1, tpm="a"),
-        result("a mean schedule", "mean", 0.08, tpm="a"),
-        result("b gamma=1", "tpm", 0.2, tpm="b"),
-        result("+1 step", "steps", 0.02, more=1),
-    ]
-    found = [line.split(" | ")[:2] for line in difference_table(results).splitlines()[2:]]
-    assert found == [
-        ["| a gamma=1", "D=+0.5"], ["| a gamma=1", "a mean schedule"], ["| a gamma=1", "+1 step"],
-        ["| b gamma=1", "D=+0.5"], ["| b gamma=1", "+1 step"],
-    ]  # fmt: skip
-    assert "+0.0450 ± 0.0000" in difference_table(results)  # image_reward: 0.9 * (0.1 - 0.05)
-
-
 def test_categories_are_those_of_the_prompts_but_for_scenes(bench):
     prompts = bench.prompts["evaluation"]
     assert categories(prompts, VelocityBackbone()) == list(prompts.categories)
     assert set(categories(prompts, bench.backbone)) == {"plain", "striped", "dotted", "rough"}
-
-
-@pytest.mark.parametrize("name", ["table.md", "_summary.json", "grid_tpm.png", "gamma_K4.png"])
-def test_a_file_that_is_no_evaluation_s_is_not_overwritten(tmp_path, capsys, monkeypatch, name):
-    """Refused before the model is loaded."""
-    monkeypatch.setattr(evaluation, "load_measurement", lambda *a: pytest.fail("loaded"))
-    (tmp_path / name).write_text("mine")
-    assert evaluate_command.main([*SMALL, "--out", str(tmp_path)]) == 1
-    sentence = capsys.readouterr().err.splitlines()[-1]
-    assert f"{name} would be overwritten" in sentence and "--out" in sentence
-    assert [p.name for p in tmp_path.iterdir()] == [name]
-    assert (tmp_path / name).read_text() == "mine"
-
-
-def test_a_file_in_the_folder_s_place_is_refused_early(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(evaluation, "load_measurement", lambda *a: pytest.fail("loaded"))
-    (tmp_path / "out").write_text("mine")
-    assert evaluate_command.main([*SMALL, "--out", str(tmp_path / "out")]) == 1
-    assert "out is a file; choose another --out" in capsys.readouterr().err.splitlines()[-1]
-
-
-def test_it_may_go_into_the_folder_of_a_run(tmp_path):
-    """runs/NAME/evaluation and runs/NAME itself: what the run wrote stays."""
-    for name in ("config.yaml", "README.md", "tpm.safetensors"):
-        (tmp_path / name).write_text("the run's")
-    evaluation.check_folder(tmp_path)
-    evaluation.check_folder(tmp_path / "evaluation")
-    assert not (tmp_path / "evaluation").exists()
-
-
-def test_a_log_file_says_what_is_measured(tmp_path, capsys):
-    arguments = [*SMALL, "--fixed", "0.5", "--out", str(tmp_path / "out")]
-    assert evaluate_command.main(arguments) == 0
-    lines = capsys.readouterr().err.splitlines()
-    begun = [line.partition(" 0 of ")[0].partition(";")[0] for line in lines]
-    wanted = ["starting", "selection on validation prompts", "evaluation", "tables and pictures"]
-    assert [line for line in begun if line in wanted] == wanted
