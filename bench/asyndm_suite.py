@@ -173,7 +173,7 @@ def write_results(
 
 
 def write_grids(out: Path, rows: list[dict], methods: list[str], count: int) -> None:
-    """grid_SET.png: the first seed of the first prompts, one column a method."""
+    """grid_SET.png: the first seed of the first prompts, one column per method."""
     rows = [r for r in rows if r["seed"] == rows[0]["seed"] and r["prompt_index"] < count]
     for name in dict.fromkeys(row["set"] for row in rows):
         own = [row for row in rows if row["set"] == name]

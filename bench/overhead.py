@@ -53,7 +53,7 @@ class Case:
 
 @dataclass
 class Result:
-    """ms: milliseconds a step, one value a round. weights, peak: bytes, see `memory`."""
+    """ms: milliseconds per step, one value per round. weights, peak: bytes, see `memory`."""
 
     ms: dict[str, list[float]]
     weights: dict[str, int]

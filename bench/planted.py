@@ -4,7 +4,7 @@
 
 The network of the embedded model is told f(t*) with f(t_k + D (t_k - t_{k-1})) = t_k at every grid
 point, D planted: only a policy that answers D everywhere undoes it, and the reward is the distance
-to the image that the right clock gives from the same noise. Prints a table, one row a seed.
+to the image that the right clock gives from the same noise. Prints a table, one row per seed.
 """
 
 from __future__ import annotations

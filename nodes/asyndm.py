@@ -26,7 +26,7 @@ def asyndm_ksampler(
     model, region: Region, strength: float, sampler_name: str, eta: float, **stock
 ) -> tuple[dict, Trace]:
     """The stock `common_ksampler` with AsynDM in its sampler's place. `stock`: its other
-    arguments. Raises ValueError on a model that cannot be told one time a pixel."""
+    arguments. Raises ValueError on a model that cannot be told one time per pixel."""
     patched, trace = attach_asyndm(model, region, strength, sampler_name, eta)
     return common_ksampler(patched, sampler_name=sampler_name, **stock)[0], trace
 

@@ -1,6 +1,8 @@
 """Sheets of pictures with words above and below them.
 
-picture = sheet([[first, second], [third, fourth]], above=[["D = 0", "D = 0.5"]])
+    picture = sheet([[first, second], [third, fourth]], above=[["D = 0", "D = 0.5"]])
+
+Pictures are never smoothed: small ones are enlarged by a whole factor.
 """
 
 from __future__ import annotations

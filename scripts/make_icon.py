@@ -2,7 +2,7 @@
 
     python scripts/make_icon.py
 
-The embedded model samples one seed a row in a real ComfyUI, with a deviation of its own in every
+The embedded model samples one seed per row in a real ComfyUI, with a deviation of its own in every
 column; the columns go from a smoother to a rougher picture.
 """
 

@@ -186,7 +186,7 @@ def as_comfy(unet: UNet2DConditionModel, dtype: torch.dtype = torch.float32):
 
 @dataclass
 class Recording:
-    """What passed through one official run, one entry a step."""
+    """What passed through one official run, one entry per step."""
 
     noise: torch.Tensor  # the initial latents
     t: list = field(default_factory=list)  # (B, 64, 64), rounded

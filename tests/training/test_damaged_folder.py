@@ -15,6 +15,7 @@ import torch
 from async_timestep.training.grpo import command as train_command
 from async_timestep.training.run.content import CONTENT, content_sha256, is_whole
 from async_timestep.training.run.folder import RunFolder, RunFolderError
+from async_timestep.training.run.lock import is_at
 from async_timestep.training.run.settings import parse
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -148,7 +149,7 @@ def test_a_broken_line_costs_no_other_line(run, line):
     said = RunFolder(run).truncate("metrics.jsonl", 3)
     assert path.read_text().splitlines() == lines
     assert (run / "metrics.jsonl.damaged_1").read_bytes() == touched
-    assert "1 lines that cannot be read" in said and "metrics.jsonl.damaged_1" in said
+    assert said.startswith("1 of 4 lines of ") and "metrics.jsonl.damaged_1" in said
     assert RunFolder(run).truncate("metrics.jsonl", 3) == ""  # mended: nothing is set aside
     assert not (run / "metrics.jsonl.damaged_2").exists()
 
@@ -160,6 +161,14 @@ def test_what_could_not_be_read_is_said_where_the_run_goes_on(run, capsys):
     code, text = resumed(run, capsys)
     assert code == 0 and "metrics.jsonl.damaged_1" in text
     assert path.read_text().splitlines() == lines
+
+
+def test_a_whole_line_at_the_end_may_lack_its_line_end(run):
+    """As some editors save a file."""
+    path = run / "metrics.jsonl"
+    text = path.read_text()
+    path.write_text(text.removesuffix("\n"))
+    assert RunFolder(run).truncate("metrics.jsonl", 3) == "" and path.read_text() == text
 
 
 def test_half_a_line_at_the_end_is_what_a_kill_leaves(run, capsys):
@@ -231,6 +240,24 @@ def test_a_killed_trainer_leaves_no_lock_behind(run, capsys):
     other.wait()
     assert lock.exists()
     assert resume(run, capsys)[0] == 0 and not lock.exists()
+
+
+def test_a_lock_that_was_removed_is_none(tmp_path):
+    """Whoever opened it before its holder removed it has a file that nobody else finds."""
+    path = tmp_path / ".lock"
+    with open(path, "a+") as removed:
+        assert is_at(path, removed.fileno())
+        path.unlink()
+        assert not is_at(path, removed.fileno())
+        path.touch()
+        assert not is_at(path, removed.fileno())
+
+
+def test_a_folder_that_cannot_be_locked_is_one_sentence(tmp_path):
+    (tmp_path / ".lock").mkdir()
+    with pytest.raises(RunFolderError, match=r"\.lock could not be written"):
+        with RunFolder(tmp_path).only_here():
+            pass
 
 
 def test_a_start_beside_a_start_moves_nothing_aside(tmp_path, capsys):

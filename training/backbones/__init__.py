@@ -49,7 +49,7 @@ class Backbone(Protocol):
         """Encodes prompts. Raises ValueError on one that the model cannot read."""
 
     def noise(self, generators: list[torch.Generator]) -> Tensor:
-        """Initial latents, one CPU generator an image, so that no batch or rank changes one."""
+        """Initial latents, one CPU generator per image, so that no batch or rank changes one."""
 
     def sigmas(self, steps: int) -> Tensor:
         """The family's own grid (steps + 1,), float32 on the CPU, from 1 to 0."""

@@ -28,7 +28,7 @@ def octets(size: str) -> float | None:
 
 
 def listing(found: list[Need], here: Callable[[Need], bool]) -> str:
-    """One block a source, one line a file, [x] where it is here."""
+    """One block per source, one line per file, [x] where it is here."""
     lines, missing = [], []
     for source in dict.fromkeys(need.source for need in found):
         group = [need for need in found if need.source == source]

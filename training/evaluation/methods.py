@@ -1,7 +1,9 @@
 """What evaluate.py compares: every method is a policy, a solver, and a number of steps.
 
-tpms = read_tpms(["runs/tiny/tpm.safetensors"], "tiny")
-for method in methods(options, tpms, best=0.25, schedules={}): ...
+    tpms = read_tpms(["runs/tiny/tpm.safetensors"], "tiny")
+    for method in methods(options, tpms, best=0.25, schedules={}): ...
+
+The policies are those of the nodes.
 """
 
 from __future__ import annotations

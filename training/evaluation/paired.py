@@ -1,7 +1,9 @@
 """One method on paired noises: the model, rewards and prompts of an evaluation or validation.
 
-measurement = load_measurement(config, count=256, report=report)
-scores, record, seconds = measurement.measure("evaluation", range(16), 4, Constant(0.5))
+    measurement = load_measurement(config, count=256, report=report)
+    scores, record, seconds = measurement.measure("evaluation", range(16), 4, Constant(0.5))
+
+The noise of a prompt is the same for every method, so what differs is the method's.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ TAIL = ("mean_deviation", "deviation_by_step", "omega_by_step", "seconds", "file
 
 @dataclass
 class Scores:
-    """What one method did at one K; float64, one row a prompt.
+    """What one method did at one K; float64, one row per prompt.
 
     metrics: name -> (n,); deviation, omega: (n, steps - 1) at grid points 1...; seconds: (n,) of
     sampling, a batch's share. file: sha256 of the TPM, or empty.

@@ -1,6 +1,9 @@
 """What an evaluation learns on the validation prompts: the best fixed D, and TPMs' mean schedules.
 
-best, schedules = select(Selection(measurement, folder / "selection.json"), [4], fixed, tpms)[4]
+    chosen = Selection(measurement, folder / "selection.json")
+    best, schedules = select(chosen, [4], fixed, tpms)[4]
+
+What was measured is kept in that file, from which an interrupted evaluation goes on.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """Tables of an evaluation: means and paired differences with their standard errors.
 
-write_tables(folder, results, weights, head)
+    write_tables(folder, results, weights, categories, family, head, notes)
+
+Every file is written whole or not at all.
 """
 
 from __future__ import annotations

@@ -59,9 +59,8 @@ def estimate(
         )
     grpo, every = config.grpo, mean_steps(config)
     one = per_image(seconds, images, steps, every)
-    share = math.ceil(
-        grpo.prompts_per_iteration * grpo.num_generations / ranks
-    )  # images of one rank
+    # images of one rank
+    share = math.ceil(grpo.prompts_per_iteration * grpo.num_generations / ranks)
     iteration = {
         "encode": seconds["encode"] * grpo.prompts_per_iteration,
         **{phase: one[phase] * share for phase in ("denoise", "tpm", "decode", "score")},

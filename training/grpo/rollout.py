@@ -21,7 +21,7 @@ from ..run.distributed import synchronize
 
 @dataclass(frozen=True)
 class Rollout:
-    """B trajectories of N decisions with A actions each, one row an image.
+    """B trajectories of N decisions with A actions each, one row per image.
 
     x, v: (B, N, C, h, w) float32 of grid points 0..N-1; t, t_star: (B, N); pooled: (B, P); r:
     (B, N, A) the actions; raw: (B, N, A, 2) the policy that drew them. steps: K. mask: (N, A), 0

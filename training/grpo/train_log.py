@@ -1,7 +1,9 @@
 """What trainer.train tells, shown: the bar and the results of validations, and TensorBoard.
 
-with TrainLog(report, config, out) as shown:
-    train(training, folder, resume, shown.log)
+    with TrainLog(report, config, out) as shown:
+        train(training, folder, resume, shown.log)
+
+The run folder's own records are the trainer's affair.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """Files that are written whole or not at all.
 
-with whole_file(path) as temporary:   # a name beside `path`
-    temporary.write_bytes(data)       # moved to `path` here, or gone after an exception
+    with whole_file(path) as temporary:   # a name beside `path`
+        temporary.write_bytes(data)       # moved to `path` here, or gone after an exception
+
+tpm/checkpoint.py has its own: it is used without the trainer.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """Which preset a command takes where its arguments name no model: tiny, and it says so.
 
-arguments = with_preset(arguments, print_lines)
+    arguments = with_preset(arguments, print_lines)
+
+Whatever names a model, an option or a file of settings, is left as it is.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """The hash of what a checkpoint holds, kept inside it: torch reads past the checksums of its files.
 
-state["content"] = content_sha256(state)      # over everything but "content"
+    state["content"] = content_sha256(state)      # over everything but "content"
+
+A checkpoint of an older trainer has none, and is taken as it is.
 """
 
 from __future__ import annotations

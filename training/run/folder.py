@@ -117,11 +117,12 @@ class RunFolder:
     def only_here(self) -> Iterator[None]:
         """As long as this lasts no other process trains in the folder. Raises RunFolderError where
         one does."""
-        new = not self.path.exists()
-        self.path.mkdir(parents=True, exist_ok=True)
-        lock = self.path / LOCK
+        new, lock = not self.path.exists(), self.path / LOCK
         try:
-            with locked(lock) as free:
+            with contextlib.ExitStack() as stack:
+                with self.writing(LOCK):
+                    self.path.mkdir(parents=True, exist_ok=True)
+                    free = stack.enter_context(locked(lock))
                 if not free:
                     raise RunFolderError(
                         f"{self.path} is in use: {holder(lock)} trains there; wait for it, or "
@@ -236,21 +237,21 @@ class RunFolder:
         return [record for record in self.lines(name) if record]
 
     def lines(self, name: str) -> list[dict]:
-        """A record per line, an empty one where the line is none."""
+        """A record per line, an empty one where the line is none. Half a line at the end, which a
+        killed run leaves, is no line."""
         path = self.path / name
         text = path.read_text("utf-8", "replace") if path.exists() else ""
-        return [record_of(line) for line in text.split("\n")[: text.count("\n")]]
+        *whole, last = map(record_of, text.split("\n"))
+        return [*whole, last] if last else whole
 
     def truncate(self, name: str, iteration: int) -> str:
         """Keeps what was recorded up to an iteration: what comes after is made again. Where a line
         is no record, the file as it was stays beside it; returns a sentence that says so, or ""."""
-        found = self.lines(name)  # half a line at the end of a killed run is none
-        said = ""
-        if not all(found):
-            aside = self.set_aside(name)
+        found, said = self.lines(name), ""
+        if lost := found.count({}):
             said = (
-                f"{self.path / name} has {found.count({})} lines that cannot be read; they are "
-                f"left out, and the file as it was is {aside}."
+                f"{lost} of {len(found)} lines of {self.path / name} cannot be read and are left "
+                f"out; the file as it was is {self.set_aside(name)}."
             )
         kept = [r for r in found if r and r["iteration"] <= iteration]
         self.text(name, "".join(json.dumps(record) + "\n" for record in kept))

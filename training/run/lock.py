@@ -17,9 +17,8 @@ def locked(path: Path) -> Iterator[bool]:
     """Holds the lock of a file, and says whether it could: False where another process has it. The
     file names that one (see `holder`). It is gone at the end, but not after a kill: what it says
     then counts for nothing."""
-    with contextlib.ExitStack() as stack:
-        file = stack.enter_context(open(path, "a+", encoding="utf-8"))
-        if not taken(file.fileno()):
+    with open(path, "a+", encoding="utf-8") as file:
+        if not taken(file.fileno()) or not is_at(path, file.fileno()):
             yield False
             return
         file.truncate(0)
@@ -30,6 +29,13 @@ def locked(path: Path) -> Iterator[bool]:
         finally:
             with contextlib.suppress(OSError):  # Windows removes no open file
                 path.unlink()
+
+
+def is_at(path: Path, descriptor: int) -> bool:
+    """Whether an open file is still the one of that name: its last holder removes it."""
+    with contextlib.suppress(OSError):
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    return False
 
 
 def holder(path: Path) -> str:
