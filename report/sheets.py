@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-GAP, SIZE = 6, 14  # pixels between pictures; of the letters
-LINE = SIZE + 6
+GAP, SIZE = 6, 14  # pixels between pictures; of the letters where nothing else is said
+LEADING = 6  # pixels between lines
 MOST_LINES = 4  # of the words below a picture
 
 
@@ -34,16 +34,17 @@ def sheet(
     rows: Sequence[Sequence[Image.Image]],
     above: Sequence[Sequence[str]] = (),
     below: Sequence[str | Sequence[str]] = (),
+    size: int = SIZE,
 ) -> Image.Image:
     """Rows of pictures, all as wide as the widest.
 
     above: for each of the first rows, a text over each of its pictures; with one row of texts they
     are the titles of the columns. below: for each row one text under the whole row, cut where it is
-    wider, or one under each of its pictures, in as many lines as it needs.
+    wider, or one under each of its pictures, in as many lines as it needs. size: of the letters.
     """
     width = max(picture.width for row in rows for picture in row)
     full = max(len(row) for row in rows) * (width + GAP) - GAP
-    font = ImageFont.load_default(SIZE)
+    font, line = ImageFont.load_default(size), size + LEADING
     laid, top = [], GAP
     for r, row in enumerate(rows):
         heads = above[r] if r < len(above) else ()
@@ -52,10 +53,10 @@ def sheet(
             feet = [[shortened(texts, font, full)]] if texts else []
         else:
             feet = [wrapped(text, font, width) for text in texts]
-        place = top + (LINE if heads else 0)
+        place = top + (line if heads else 0)
         end = place + max(picture.height for picture in row)
         laid.append((row, heads, feet, top, place, end))
-        top = end + LINE * max(map(len, feet), default=0) + GAP
+        top = end + line * max(map(len, feet), default=0) + GAP
     out = Image.new("RGB", (full + 2 * GAP, top), "white")
     draw = ImageDraw.Draw(out)
     for row, heads, feet, head, place, end in laid:
@@ -64,8 +65,8 @@ def sheet(
         for c, text in enumerate(heads):
             draw.text((GAP + c * (width + GAP), head), text, "black", font)
         for c, lines in enumerate(feet):
-            for n, line in enumerate(lines):
-                draw.text((GAP + c * (width + GAP), end + 1 + n * LINE), line, "black", font)
+            for n, words in enumerate(lines):
+                draw.text((GAP + c * (width + GAP), end + 1 + n * line), words, "black", font)
     return out
 
 

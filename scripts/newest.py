@@ -16,7 +16,7 @@ from pathlib import Path
 
 from async_timestep.harness.host import HOST, ROOT, TEST, compiled, interpreter, make_venv, run, say
 
-NOT_OURS = ("playwright", "ruff", "pathspec", "diffusers", "jsonargparse", "rich")
+NOT_OURS = ("playwright", "ruff", "diffusers", "jsonargparse", "rich")
 LEARNS = [
     "tests/unit/test_tpm_network.py",
     "tests/training/test_grpo.py",

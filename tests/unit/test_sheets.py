@@ -59,6 +59,16 @@ def test_words_are_drawn_and_leave_the_pictures_alone():
     assert not (np.asarray(bare.convert("L"))[:GAP] < 255).any()
 
 
+def test_larger_letters_take_more_room():
+    rows = [[coloured(90, 20, 1)]]
+    small, large = (sheet(rows, [["over"]], ["under"], size) for size in (SIZE, 2 * SIZE))
+    ink = [
+        int((np.asarray(s.convert("L"))[: found_at(s, rows[0][0])[1]] < 128).sum())
+        for s in (small, large)
+    ]
+    assert large.height - small.height == 2 * SIZE and ink[1] > 2 * ink[0]
+
+
 def test_rows_of_different_lengths_and_pictures_of_different_sizes():
     rows = [[coloured(20, 10, 1), coloured(30, 40, 2), coloured(20, 10, 3)], [coloured(30, 5, 4)]]
     whole = sheet(rows, below=[["a", "b", "c"], "alone"])
