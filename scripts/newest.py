@@ -44,8 +44,8 @@ def ensure_newest() -> Path:
     return python
 
 
-def main(arguments: list[str]) -> int:
-    """pytest's exit code."""
+def main(arguments: list[str], log: Path | None = None) -> int:
+    """pytest's exit code. log: takes its output, which is shown at the end in one piece."""
     python = ensure_newest()
     version = "import torch; print(torch.__version__)"
     torch = subprocess.run([python, "-c", version], capture_output=True, text=True).stdout.strip()
@@ -54,7 +54,12 @@ def main(arguments: list[str]) -> int:
     own = [a for a in arguments if a != "--learns"]
     quiet = {**compiled(), "OMP_NUM_THREADS": "1"}
     command = [str(python), "-m", "pytest", "-q", "-n", "2", *tests, *own]
-    return subprocess.run(command, cwd=ROOT, env=quiet).returncode
+    if log is None:
+        return subprocess.run(command, cwd=ROOT, env=quiet).returncode
+    with open(log, "wb") as out:
+        code = subprocess.run(command, cwd=ROOT, env=quiet, stdout=out, stderr=out).returncode
+    say(f"With torch {torch}:\n{log.read_text('utf-8', 'replace')}")
+    return code
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
 """Sets the hosts up, checks the style and runs all tests, then the floor suite on the oldest host,
-then whether the trainer learns with the newest packages (scripts/newest.py).
+and beside it whether the trainer learns with the newest packages (scripts/newest.py).
 
     python scripts/test.py                               everything
     python scripts/test.py [-k expression] [tests/unit]  arguments go to pytest; newest host only
@@ -15,7 +15,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from async_timestep.harness.host import ROOT, TEST, ensure_host, environment, say
+from async_timestep.harness.host import HOST, ROOT, TEST, ensure_host, environment, say
 from async_timestep.scripts import floor, newest
 
 
@@ -38,9 +38,12 @@ def main(arguments: list[str]) -> int:
         return subprocess.run(suite, cwd=ROOT, env=quiet).returncode
     with ThreadPoolExecutor() as beside:  # its set-up waits for the network more than for a core
         ready = beside.submit(newest.ensure_newest)
-        code = subprocess.run(suite, cwd=ROOT, env=quiet).returncode or floor.main([])
+        code = subprocess.run(suite, cwd=ROOT, env=quiet).returncode
         ready.result()
-    return code or newest.main(["--learns"])
+        if code:
+            return code
+        learns = beside.submit(newest.main, ["--learns"], HOST / "learns.log")
+        return floor.main([]) or learns.result()
 
 
 if __name__ == "__main__":
