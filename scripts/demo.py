@@ -17,7 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from async_timestep.harness.host import DEMO, ROOT, ensure_host, environment, say
+from async_timestep.harness.host import DEMO, ROOT, ensure_host, environment
+from async_timestep.harness.venvs import say
 
 SEEDS = 2  # images a prompt, in one batch
 DEVIATIONS = (-0.5, 0.0, 0.25, 0.5, 1.0)

@@ -11,7 +11,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from async_timestep.harness.host import FLOOR, ROOT, TEST, ensure_host, environment, own_tree, say
+from async_timestep.harness.host import FLOOR, ROOT, TEST, ensure_host, environment, own_tree
+from async_timestep.harness.venvs import say
 
 TESTS = (
     "tests/floor",

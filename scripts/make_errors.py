@@ -12,7 +12,8 @@ import tempfile
 from pathlib import Path
 
 from async_timestep.harness.comfy_server import ComfyServer
-from async_timestep.harness.host import ROOT, TEST, ensure_host, say
+from async_timestep.harness.host import ROOT, TEST, ensure_host
+from async_timestep.harness.venvs import say
 
 DOC = ROOT / "docs" / "errors.md"
 WHERE = {"node": "red node", "before": "before it runs", "log": "log", "plot": "plot text"}

@@ -15,7 +15,8 @@ from pathlib import Path
 from PIL import Image
 
 from async_timestep.harness.comfy_server import ComfyServer
-from async_timestep.harness.host import ROOT, ensure_host, say
+from async_timestep.harness.host import ROOT, ensure_host
+from async_timestep.harness.venvs import say
 from async_timestep.scripts.page_pictures import PICTURES
 
 OUT = ROOT / "web" / "docs" / "images"

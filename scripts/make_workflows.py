@@ -19,8 +19,9 @@ import uuid
 from pathlib import Path
 
 from async_timestep.harness.comfy_server import PATIENCE, ComfyServer
-from async_timestep.harness.host import ROOT, TEST, ensure_host, say
+from async_timestep.harness.host import ROOT, TEST, ensure_host
 from async_timestep.harness.in_process import import_comfy
+from async_timestep.harness.venvs import say
 from async_timestep.scripts.example_workflows import EVERY, LARGE, NOTES
 from async_timestep.scripts.graphs_large import models_of
 from async_timestep.scripts.graphs_places import place

@@ -14,7 +14,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from async_timestep.harness.host import HOST, ROOT, TEST, compiled, interpreter, make_venv, run, say
+from async_timestep.harness.host import HOST, ROOT, TEST, compiled
+from async_timestep.harness.venvs import install, interpreter, make_venv, say
 
 NOT_OURS = ("playwright", "ruff", "diffusers", "jsonargparse", "rich")
 LEARNS = [
@@ -32,14 +33,14 @@ def ensure_newest() -> Path:
     venv = HOST / "newest-venv"
     python = interpreter(venv)
     tools = [t for t in TEST if not t.startswith(NOT_OURS)]  # the rest is in the extra, or style
-    wanted = (ROOT / "pyproject.toml").read_text() + "\n".join(tools)
-    marker = venv / f".complete-{hashlib.sha256(wanted.encode()).hexdigest()[:16]}"
+    asked = (ROOT / "pyproject.toml").read_text() + "\n".join(tools)
+    marker = venv / f".complete-{hashlib.sha256(asked.encode()).hexdigest()[:16]}"
     if marker.exists() and python.exists():
         return python
     say("Installing the newest packages of the extra 'train' into .host/newest-venv ...")
     make_venv(venv, HOST / "newest.log")
-    install = [python, "-m", "uv", "pip", "install", "--quiet", "--upgrade", "--python", python]
-    run([*install, "-r", ROOT / "pyproject.toml", "--extra", "train", *tools], HOST / "newest.log")
+    wanted = ["--upgrade", "-r", ROOT / "pyproject.toml", "--extra", "train", *tools]
+    install(python, wanted, HOST / "newest.log")
     marker.touch()
     return python
 

@@ -13,7 +13,7 @@ from PIL import Image
 from async_timestep.harness import graphs
 from async_timestep.harness import graphs_regions as regions
 from async_timestep.harness.graphs import node
-from async_timestep.harness.host import say
+from async_timestep.harness.venvs import say
 from async_timestep.scripts.page_sheets import sheet, stacked_strips
 
 ROUGH = graphs.PROMPT

@@ -20,17 +20,8 @@ import time
 from pathlib import Path
 
 from async_timestep.harness.comfy_server import PATIENCE
-from async_timestep.harness.host import (
-    HOST,
-    ROOT,
-    TEST,
-    TORCH,
-    ensure_host,
-    interpreter,
-    make_venv,
-    run,
-    say,
-)
+from async_timestep.harness.host import HOST, ROOT, TEST, TORCH, ensure_host
+from async_timestep.harness.venvs import install, interpreter, make_venv, say
 
 PACKAGES = [
     "image-reward==1.5",
@@ -57,8 +48,7 @@ def ensure_packages() -> Path:
         return python
     say("Installing image-reward and hpsv2 into .host/packages-venv ...")
     make_venv(venv, HOST / "packages.log")
-    uv = [python, "-m", "uv", "pip", "install", "--quiet", "--python", python]
-    run([*uv, *PACKAGES], HOST / "packages.log")
+    install(python, PACKAGES, HOST / "packages.log")
     site = next(path for path in venv.rglob("site-packages") if path.is_dir())
     shutil.copy(site / "clip" / VOCABULARY, site / "hpsv2" / "src" / "open_clip" / VOCABULARY)
     marker.write_text("\n".join(PACKAGES))

@@ -10,7 +10,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from async_timestep.harness.host import ensure_base, ensure_host, say
+from async_timestep.harness.host import ensure_base, ensure_host
+from async_timestep.harness.venvs import say
 
 if __name__ == "__main__":
     tree, python = ensure_host()

@@ -15,7 +15,8 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 
-from async_timestep.harness.host import HOST, ROOT, TEST, ensure_host, environment, say
+from async_timestep.harness.host import HOST, ROOT, TEST, ensure_host, environment
+from async_timestep.harness.venvs import say
 from async_timestep.scripts import floor, newest
 
 

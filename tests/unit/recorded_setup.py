@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -36,7 +37,9 @@ def leave_behind(command: list[str]) -> int:
         python.write_text("whole")
     elif command[0] == "git":
         make_tree(Path(command[-1]))
-    elif "hpsv2==1.2.0" in command:
+    if "--cache-dir" in command:
+        Path(command[command.index("--cache-dir") + 1], "archive").mkdir(parents=True)
+    if "hpsv2==1.2.0" in command:
         site = Path(command[0]).parents[1] / "lib" / "site-packages"
         (site / "hpsv2" / "src" / "open_clip").mkdir(parents=True)
         (site / "clip").mkdir()
@@ -76,6 +79,9 @@ class Listening:
 
 if __name__ == "__main__":
     subprocess.run, subprocess.Popen = recorded, Listening
+    if "FREE" in os.environ:  # bytes on the disk
+        usage = shutil.disk_usage(".")._replace(free=int(os.environ["FREE"]))
+        shutil.disk_usage = lambda path: usage
     sys.path[0] = str(SCRIPT.parent)
     sys.argv = [str(SCRIPT), *sys.argv[3:]]
     runpy.run_path(str(SCRIPT), run_name="__main__")

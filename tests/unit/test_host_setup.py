@@ -244,6 +244,29 @@ def test_an_install_that_failed_is_done_again(clone, comfyui):
     assert clone.run("host", COMFYUI_PATH=tree).returncode == 0 and len(clone.installs()) == 2
 
 
+@pytest.mark.parametrize("fails", ["", "-r"])
+def test_nothing_grows_outside_the_clone(clone, comfyui, fails):
+    """Each environment is gigabytes, and uv's own cache would keep all of them once more."""
+    tree = comfyui()
+    for target, given in (("host", {"COMFYUI_PATH": tree}), ("newest", {})):
+        done = clone.run(target, **given, FAILS=fails)
+        assert done.returncode == bool(fails)
+        (install,) = [one for one in clone.installs() if "uv" in one[:3]]
+        cache = Path(install[install.index("--cache-dir") + 1])
+        assert cache.parent == clone.host and not cache.exists()
+
+
+def test_a_disk_without_room_is_named(clone, comfyui):
+    tree = comfyui()
+    done = clone.run("host", COMFYUI_PATH=tree, FREE=431_000_000)
+    assert f"{clone.host} has 0.4 GB free, and an environment with torch takes up to 8 GB" in (
+        done.stderr
+    )
+    assert done.returncode == 0 and len(clone.installs()) == 2, "it is tried all the same"
+    shutil.rmtree(clone.host)
+    assert "GB free" not in clone.run("host", COMFYUI_PATH=tree, FREE=9_000_000_000).stderr
+
+
 @pytest.mark.parametrize("broken", ["without pip", "without an interpreter"])
 def test_an_environment_that_was_left_half_made_is_made_again(clone, comfyui, broken):
     tree = comfyui()
