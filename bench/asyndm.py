@@ -1,6 +1,6 @@
 """What AsynDM and a regional deviation cost a step, over ComfyUI's euler on the same network.
 
-    python bench/asyndm.py --size mid --official PATH_TO_CHECKOUT --out docs/asyndm_cost.md
+    python bench/asyndm.py --size mid --official CHECKOUT --out docs/measurements/asyndm_cost.md
 
 Random weights, one image, cfg 1 (one call a step: the hardest case for the ratio), one thread. Each
 variant runs beside a stock run, the two taking turns step by step, and a ratio is that of two steps

@@ -1,6 +1,6 @@
 """What AsynDM does to prompt alignment on the embedded model, through the nodes' own code.
 
-    python bench/asyndm_laboratory.py --n 512 --steps 10 20 50 --out docs/asyndm_laboratory
+    python bench/asyndm_laboratory.py --n 512 --steps 10 20 50 --out FOLDER
 
 Every method starts from the same noises as plain Euler; differences are paired. The words are the
 objects of the caption ("red circle"); the object mask is where the plain image of the same noise

@@ -1,6 +1,6 @@
-"""What was run together with this pack, and what came out: makes the table of docs/beside.md.
+"""What was run together with this pack, and what came out: docs/measurements/beside.md.
 
-    python bench/beside.py --packs FOLDER --out docs/beside.md
+    python bench/beside.py --packs FOLDER --out docs/measurements/beside.md
 
 FOLDER holds checkouts of other packs under their GitHub names; what is missing there is left out
 and said so. Random-weight models of a few MB run in this process through ComfyUI's own sampling;

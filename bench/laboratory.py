@@ -1,6 +1,6 @@
 """What deviation, lying sigma and omega do on the embedded model, paired with D = 0.
 
-    python bench/laboratory.py --n 512 --steps 3 4 6 10 15 --out docs/laboratory
+    python bench/laboratory.py --n 512 --steps 3 4 6 10 15 --out docs/measurements/laboratory
 
 Writes laboratory.csv (every mean, paired difference to D = 0 and its standard error), laboratory.md
 and laboratory.png into --out. Interrupted, it goes on where it stopped: rows in the csv are not

@@ -1,6 +1,6 @@
 """The official AsynDM code and ours beside each other: timesteps, step, network, masks, whole loop.
 
-    python bench/official.py --official PATH_TO_CHECKOUT --out docs/asyndm_official.md
+    python bench/official.py --official PATH_TO_CHECKOUT --out docs/measurements/asyndm_official.md
 
 The checkout is of hu-zijing/AsynDM. Its `main` runs unchanged (parts/official_side.py) on a random
 UNet of SD2.1's plan; ours runs the same weights in ComfyUI's network. What differs by intention is

@@ -1,6 +1,6 @@
 """This pack beside the nodes that users would pick instead: cost, and what each does to the field.
 
-    python bench/peers.py --detail-daemon CHECKOUT --selective-sigma CHECKOUT --out docs/peers.md
+    python bench/peers.py --detail-daemon CHECKOUT --selective-sigma CHECKOUT --out peers.md
 
 One process, one graph, one seed, Euler; the peers' nodes run unchanged from the checkouts. The
 variants take turns, round after round; a ratio is taken inside a round, `stock again` shows the

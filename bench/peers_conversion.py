@@ -1,6 +1,6 @@
-"""From Detail Daemon's settings to this pack's: the numbers of docs/detail_daemon.md.
+"""From Detail Daemon's settings to this pack's: the numbers of docs/guides/detail_daemon.md.
 
-    python bench/peers_conversion.py --detail-daemon CHECKOUT --picture docs/detail_daemon.png
+    python bench/peers_conversion.py --detail-daemon CHECKOUT --picture detail_daemon.png
 
 Its node runs unchanged from the checkout. Every cut is the one that the network was told, read at
 the network; the tables go to the screen.

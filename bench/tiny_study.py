@@ -4,7 +4,7 @@
     python bench/tiny_study.py --out runs/study --only lifted_s42 joint5_s42
 
 Trains them, and evaluates them on held-out prompts. Prints every command before it runs it; a run
-that is finished is not made again. The tables of docs/trainer are from here.
+that is finished is not made again. The tables of docs/measurements/trainer are from here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The likeliest mistakes as graphs for a real server: what docs/errors.md has a row for.
+"""The likeliest mistakes as graphs for a real server: what docs/guides/errors.md has a row for.
 
     MISTAKES[what the user did] -> Mistake(where the answer stands, the graph)
 

@@ -37,7 +37,7 @@ TRAIN = (
     "python training/train_tpm.py --preset {preset} --out runs/own\n```\n\n"
     "Copy **runs/own/tpm.safetensors** into **models/tpm**, press R, add a *TPM Loader* and "
     "connect it to **deviation** of the patch. It wants the steps, the size and the schedule that "
-    "it was trained on: those of this graph. **docs/trainer.md** says what it costs.\n\n"
+    "it was trained on: those of this graph. **docs/guides/trainer.md** says what it costs.\n\n"
 )
 UNMEASURED = (
     "**What to expect.** More fine texture where few steps leave it too flat; from some scale on, "
@@ -78,7 +78,7 @@ NOTES = {
     + HOW
     + "One seed. *Everywhere* only bends the schedule (the paper's concave comparison): what words "
     "do beyond it is the method's own. *Held still* takes its regions from a plain first sampling "
-    "and costs twice the time. On this small model the four are close: docs/asyndm.md "
+    "and costs twice the time. On this small model the four are close: docs/guides/asyndm.md "
     "has the numbers.",
     "demo_8_regional_detail": "## Detail where the words are\n\n"
     + HOW

@@ -1,4 +1,4 @@
-"""Writes into docs/errors.md what a real server says to each mistake of harness/mistakes.py.
+"""Writes into docs/guides/errors.md what a real server says to each mistake of harness/mistakes.py.
 
     python scripts/make_errors.py
 
@@ -15,7 +15,7 @@ from async_timestep.harness.comfy_server import ComfyServer
 from async_timestep.harness.host import ROOT, TEST, ensure_host
 from async_timestep.harness.venvs import say
 
-DOC = ROOT / "docs" / "errors.md"
+DOC = ROOT / "docs" / "guides" / "errors.md"
 WHERE = {"node": "red node", "before": "before it runs", "log": "log", "plot": "plot text"}
 
 
@@ -42,7 +42,7 @@ def main() -> int:
     lines = [filled(line, answers) for line in DOC.read_text().splitlines()]
     DOC.write_text("\n".join(lines) + "\n")
     for did, (_, text) in answers.items():
-        say(f"docs/errors.md has no row for {did!r}: {text}")
+        say(f"docs/guides/errors.md has no row for {did!r}: {text}")
     return bool(answers)
 
 

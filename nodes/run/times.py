@@ -1,6 +1,6 @@
 """Times and sigmas of a loaded model: from a decision to the time that the network is told.
 
-The only file that asks which kind of time a model has; docs/times.md is its table.
+The only file that asks which kind of time a model has; docs/guides/times.md is its table.
 """
 
 from __future__ import annotations

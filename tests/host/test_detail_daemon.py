@@ -1,4 +1,4 @@
-"""docs/detail_daemon.md: what a user of Detail Daemon sets here, against its equation.
+"""docs/guides/detail_daemon.md: what a user of Detail Daemon sets here, against its equation.
 
     sigma'_k = sigma_k (1 - 0.1 a c_k)
 
@@ -25,7 +25,7 @@ import comfy.sample
 import comfy.samplers
 from comfy_api.input import CurveInput
 
-PAGE = (Path(__file__).parents[2] / "docs" / "detail_daemon.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "guides" / "detail_daemon.md").read_text()
 
 
 def bump(steps: int) -> list[float]:
@@ -155,7 +155,9 @@ def run(tiny, model, sampler):
 
 
 def test_on_top_of_percent_the_cuts_multiply(pack, families):
-    """docs/beside.md; in the unit interval they do not: the deviation is a share of a distance."""
+    """docs/measurements/beside.md; in the unit interval they do not: there the deviation is a share
+    of a distance.
+    """
     tiny, euler = families["sd35"], comfy.samplers.sampler_object("euler")
     model = deviated(pack, tiny[0], 0.4, [(0.0, 1.0), (1.0, 1.0)], "conditioning")
     plain, daemon = run(tiny, tiny[0], euler)[1], run(tiny, tiny[0], lowered(euler, 0.1))[1]
@@ -170,7 +172,7 @@ def test_on_top_of_percent_the_cuts_multiply(pack, families):
 
 
 def test_around_asyndm_it_does_nothing(pack, families):
-    """docs/beside.md: there each pixel's noise level comes from AsynDM's own schedule."""
+    """docs/measurements/beside.md: each pixel's noise level is from AsynDM's own schedule."""
     tiny, half = families["sd35"], torch.zeros(1, 8, 8)
     half[..., 4:] = 1
     region = pack("nodes.run.region").Region("mask", mask=half)

@@ -1,4 +1,4 @@
-"""docs/errors.md holds what a real server says to every mistake of mistakes.py, word for word."""
+"""docs/guides/errors.md holds, word for word, what a real server says to every mistake."""
 
 from __future__ import annotations
 

@@ -209,11 +209,11 @@ def cells_of(text: str) -> list[float | str]:
 
 
 def test_the_page_has_this_table(pack):
-    page = (Path(__file__).parents[2] / "docs" / "times.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "guides" / "times.md").read_text()
     wanted = table(pack)
     for found, cell in zip(cells_of(page), cells_of(wanted), strict=True):
         same = found == (pytest.approx(cell, abs=0.15) if isinstance(cell, float) else cell)
-        assert same, f"put this into docs/times.md:\n{wanted}"
+        assert same, f"put this into docs/guides/times.md:\n{wanted}"
 
 
 @pytest.mark.parametrize("name", list(BUILDERS))

@@ -118,7 +118,7 @@ class Update:
             return "the steps were too small to change a parameter; raise grpo.lr"
         return (
             f"the gradient was 0 (torch {torch.__version__}); lower grpo.lr if the policy has run "
-            "into policy.raw_cap, else take a torch that docs/trainer.md names as tested"
+            "into policy.raw_cap, else take a torch that docs/guides/trainer.md names as tested"
         )
 
 

@@ -1,7 +1,7 @@
 """The noise meter as metrics: give one a negative weight, and noise is a penalty.
 
 The paper's own gap (section 6): its four rewards do not see residual high-frequency noise. What
-each of these sees is measured in docs/noise_meter.md.
+each of these sees is measured in docs/measurements/noise_meter.md.
 """
 
 from __future__ import annotations
