@@ -35,9 +35,8 @@ def inside_host(prompts: int) -> None:
     """The demo itself; runs under the host's interpreter (torch, PIL)."""
     from tqdm import tqdm
 
-    from async_timestep.harness import graphs
+    from async_timestep.harness import graphs, workflows
     from async_timestep.harness.comfy_server import ComfyServer
-    from async_timestep.scripts import example_workflows
     from async_timestep.scripts.demo_report import read_images, save_grid, score, write_table
     from async_timestep.training.tiny.scenes import held_out_scenes, parse_caption
 
@@ -48,11 +47,14 @@ def inside_host(prompts: int) -> None:
     )
     scores, shown = [], []
     with tempfile.TemporaryDirectory() as base, ComfyServer(Path(base)) as server:
-        for name, make in tqdm(example_workflows.WORKFLOWS.items(), desc="bundled workflows"):
-            outputs = server.run(make())
-            save_grid([read_images(server, outputs["preview"])], [name], [""], out / f"{name}.png")
-            if "plot" in outputs:
-                read_images(server, outputs["plot"])[0].save(out / f"{name}_plot.png")
+        for name in tqdm(workflows.embedded(), desc="bundled workflows"):
+            graph = workflows.load(name)
+            outputs = server.run(graph)
+            preview = outputs[workflows.find(graph, "PreviewImage")]
+            save_grid([read_images(server, preview)], [name], [""], out / f"{name}.png")
+            plots = [key for key in outputs if graph[key]["class_type"] == "AsyncTimestepPlot"]
+            if len(plots) == 1:
+                read_images(server, outputs[plots[0]])[0].save(out / f"{name}_plot.png")
         total = len(DEVIATIONS) * len(scenes)
         with tqdm(total=total, desc="deviation sweep", unit="prompt") as bar:
             for deviation in DEVIATIONS:

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from async_timestep.harness.comfy_server import PATIENCE, ComfyServer
-from async_timestep.scripts.example_workflows import LARGE
-from async_timestep.scripts.make_workflows import CHROMIUM, RUN, fit, open_page
+from async_timestep.harness.editor import CHROMIUM, LOAD, QUEUED, RUN, fit, open_page
+from async_timestep.harness.workflows import downloads, to_prompt
 
 ROOT = Path(__file__).parents[2]
 
@@ -24,7 +24,6 @@ SHOTS = os.environ.get("ASYNC_TIMESTEP_SHOTS")  # a folder that keeps a picture 
 UNKNOWN = """() => window.app.graph.nodes.filter(n => !n.constructor.nodeData
   && !['Note', 'MarkdownNote'].includes(n.type)).map(n => n.type)"""
 MARKED = "() => window.app.graph.nodes.filter(n => n.has_errors).map(n => String(n.id))"
-LOAD = "([workflow, name]) => window.app.loadGraphData(workflow, true, true, name)"
 SHOWN = """([kinds, nodes2]) => window.app.graph.nodes.every(n => {
   if (!kinds.includes(n.type)) return true
   if (!nodes2) return n.imgs?.length && n.imgs.every(i => i.complete && i.naturalWidth >= 128)
@@ -48,6 +47,10 @@ def page(request, server):
         yield page
 
 
+def without_titles(graph: dict) -> dict:
+    return {key: (node["class_type"], node["inputs"]) for key, node in graph.items()}
+
+
 def keep_shot(page, name: str) -> None:
     if SHOTS:
         Path(SHOTS).mkdir(parents=True, exist_ok=True)
@@ -62,7 +65,7 @@ def test_workflow_in_the_editor(page, path):
     """
     workflow = json.loads(path.read_text())
     offered = [n for n in workflow["nodes"] if n["properties"].get("models")]
-    if path.stem in LARGE:
+    if downloads(workflow):
         page.evaluate(LOAD, [workflow, path.stem])
         page.wait_for_function(f"() => ({MARKED})().length === {len(offered)}")
     else:
@@ -76,6 +79,7 @@ def test_workflow_in_the_editor(page, path):
     loaded = page.evaluate("() => window.app.graph.nodes.map(n => n.type)")
     assert sorted(loaded) == sorted(node["type"] for node in workflow["nodes"])
     assert page.evaluate(UNKNOWN) == []
+    assert without_titles(page.evaluate(QUEUED)) == without_titles(to_prompt(workflow))
     assert sorted(page.evaluate(MARKED)) == sorted(str(node["id"]) for node in offered)
     keep_shot(page, path.stem)
     assert len(page.screenshot()) > 20_000

@@ -8,9 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from async_timestep.harness import graphs, graphs_regions
+from async_timestep.harness import graphs, graphs_regions, workflows
 from async_timestep.harness.comfy_server import PACK, ComfyServer
-from async_timestep.scripts import example_workflows
 
 IDS = {
     "AsyncTimestepModel", "AsyncTimestepKSampler", "AsyncTimestepKSamplerAdvanced",
@@ -105,9 +104,9 @@ def test_a_region_with_scale_zero_is_stock_bit_for_bit(server):
     assert not torch.equal(latents(server, graphs_regions.regional_detail(batch=1)), stock)
 
 
-@pytest.mark.parametrize("name", [n for n in example_workflows.WORKFLOWS if n.startswith("demo_")])
+@pytest.mark.parametrize("name", workflows.embedded())
 def test_bundled_workflow_runs(server, info, name):
-    graph = example_workflows.WORKFLOWS[name]()
+    graph = workflows.load(name)
     missing = {node["class_type"] for node in graph.values()} - info.keys()
     if missing:
         assert not missing & IDS

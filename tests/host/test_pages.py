@@ -122,7 +122,7 @@ WIDTHS = "() => [...document.querySelectorAll('.node-help-content img')].map(i =
 def test_page_in_the_editor(server, tmp_path):
     """The Info panel of a node shows its page, and every picture of it has arrived."""
     playwright = pytest.importorskip("playwright.sync_api")
-    from async_timestep.scripts.make_workflows import CHROMIUM, open_page
+    from async_timestep.harness.editor import CHROMIUM, open_page
 
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine")

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import io
-import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from async_timestep.harness import graphs
-from async_timestep.harness.ui_format import to_prompt
-from async_timestep.scripts import example_workflows, graphs_compared
+from async_timestep.harness import graphs, workflows
+from async_timestep.harness.workflows import change, downloads, find, load
 
 ROOT = Path(__file__).parents[2]
 
-WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
-EMBEDDED = [path for path in WORKFLOWS if path.stem in example_workflows.WORKFLOWS]
 PICTURES = {"demo_9_tpm_scale_sweep": 9}  # the others show four
 TITLE = 30  # pixels of a node's title, above its own place
 
@@ -28,20 +25,21 @@ def images(server, output: dict) -> list[np.ndarray]:
     ]
 
 
-def by_type(workflow: dict, outputs: dict, kind: str) -> dict:
-    node = next(node for node in workflow["nodes"] if node["type"] == kind)
-    return outputs[str(node["id"])]
+def by_type(graph: dict, outputs: dict, kind: str) -> dict:
+    """What the first node of this type shows."""
+    return outputs[next(key for key, node in graph.items() if node["class_type"] == kind)]
 
 
-def test_the_folder_holds_what_the_graphs_say():
-    assert [path.stem for path in WORKFLOWS] == sorted(example_workflows.EVERY)
+def preview(server, graph: dict) -> list[np.ndarray]:
+    return images(server, server.run(graph)[find(graph, "PreviewImage")])
 
 
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-def test_a_note_stands_beside_nodes_that_do_not_overlap(path):
-    nodes = json.loads(path.read_text())["nodes"]
-    notes = [node["widgets_values"][0] for node in nodes if node["type"] == "MarkdownNote"]
-    assert notes == [example_workflows.NOTES[path.stem]]
+@pytest.mark.parametrize("name", workflows.names())
+def test_a_note_stands_beside_nodes_that_do_not_overlap(name):
+    nodes = workflows.saved(name)["nodes"]
+    (note,) = [node["widgets_values"][0] for node in nodes if node["type"] == "MarkdownNote"]
+    assert note.startswith("## ")
+    assert all((ROOT / page).exists() for page in re.findall(r"docs/[\w/]+\.md", note))
     for i, a in enumerate(nodes):
         for b in nodes[:i]:
             (ax, ay), (aw, ah), (bx, by), (bw, bh) = a["pos"], a["size"], b["pos"], b["size"]
@@ -49,69 +47,62 @@ def test_a_note_stands_beside_nodes_that_do_not_overlap(path):
             assert beside or ay - TITLE >= by + bh or by - TITLE >= ay + ah, (a["type"], b["type"])
 
 
-@pytest.mark.parametrize("path", EMBEDDED, ids=lambda path: path.stem)
-def test_workflow_runs(server, path):
-    workflow = json.loads(path.read_text())
-    outputs = server.run(to_prompt(workflow, server.get("/object_info")))
-    pictures = images(server, by_type(workflow, outputs, "PreviewImage"))
-    assert len(pictures) == PICTURES.get(path.stem, 4)
+@pytest.mark.parametrize("name", workflows.embedded())
+def test_workflow_runs(server, name):
+    graph = load(name)
+    outputs, types = server.run(graph), [node["class_type"] for node in graph.values()]
+    pictures = images(server, by_type(graph, outputs, "PreviewImage"))
+    assert len(pictures) == PICTURES.get(name, 4)
     assert all(p.shape == (128, 128, 3) and p.std() > 20 for p in pictures)
-    if "AsyncTimestepPlot" in [node["type"] for node in workflow["nodes"]]:
-        shown = by_type(workflow, outputs, "AsyncTimestepPlot")
+    if "AsyncTimestepPlot" in types:
+        shown = by_type(graph, outputs, "AsyncTimestepPlot")
         assert images(server, shown)[0].shape[1] >= 512
         assert "evaluations" in shown["text"][0]
         # what the first plot says: of the sweep it is the stock row
         special = {"demo_9_tpm_scale_sweep": "off", "demo_10_velocity_scale": "omega 0.75"}
-        assert special.get(path.stem, "peak cut") in shown["text"][0]
-    if "AsyncTimestepNoiseMeter" in [node["type"] for node in workflow["nodes"]]:
-        assert images(server, by_type(workflow, outputs, "AsyncTimestepNoiseMeter"))[0].std() > 20
-    if "AsynDMRegionMask" in [node["type"] for node in workflow["nodes"]]:
+        assert special.get(name, "peak cut") in shown["text"][0]
+    if "AsyncTimestepNoiseMeter" in types:
+        assert images(server, by_type(graph, outputs, "AsyncTimestepNoiseMeter"))[0].std() > 20
+    if "AsynDMRegionMask" in types:
         # this one samples one picture three times over, the others four at once
-        over = {"demo_7_asyndm_compared": "the picture"}.get(path.stem, "4 pictures")
+        over = {"demo_7_asyndm_compared": "the picture"}.get(name, "4 pictures")
         assert f"(means over {over}; " in shown["text"][0]
 
 
-@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-def test_workflow_is_offered_with_its_picture(server, path):
+@pytest.mark.parametrize("name", workflows.names())
+def test_workflow_is_offered_with_its_picture(server, name):
     offered = server.get("/workflow_templates")
-    assert path.stem in offered["async-timestep"]
-    with Image.open(path.with_suffix(".jpg")) as picture:
+    assert name in offered["async-timestep"]
+    with Image.open(workflows.FOLDER / f"{name}.jpg") as picture:
         assert picture.size == (512, 512)
 
 
-def test_the_saved_prompt_is_the_graph(server):
-    """The editor kept every value and wire (widgets in their order, nothing shifted)."""
+@pytest.mark.parametrize("name", workflows.names())
+def test_a_saved_workflow_has_a_value_for_every_input(server, name):
+    """And none that the server does not know. That the editor queues the same: test_browser.py."""
     info = server.get("/object_info")
-    for path in WORKFLOWS:
-        saved = to_prompt(json.loads(path.read_text()), info)
-        graph = example_workflows.EVERY[path.stem]()
-        names = {str(k): word for k, word in enumerate(graph, start=1)}
-        for number, node in saved.items():
-            wanted = graph[names[number]]
-            assert node["class_type"] == wanted["class_type"]
-            left = set(node["inputs"]) - {"curve"}  # the editor's own default, flat
-            assert left == set(wanted["inputs"]), (path.stem, number)
-            for name, value in wanted["inputs"].items():
-                got = node["inputs"][name]
-                got = [names[got[0]], got[1]] if isinstance(got, list) else got
-                assert got == value, (path.stem, number, name)
+    for number, node in load(name).items():
+        known = info[node["class_type"]]["input"]
+        optional = known.get("optional", {}).keys()
+        asked = {key for key in known.get("required", {}) if "AUTOGROW" not in str(known)}
+        assert asked <= node["inputs"].keys(), number
+        own = {key.split(".")[0] for key in node["inputs"]}
+        assert own <= known.get("required", {}).keys() | optional, number
 
 
-@pytest.mark.parametrize("name", example_workflows.LARGE)
+@pytest.mark.parametrize("name", workflows.large())
 def test_only_the_files_are_missing(server, name):
     """The real server checks the whole graph of a large model: every complaint is a file that the
     workflow offers to download.
     """
-    workflow = json.loads((ROOT / "workflows" / f"{name}.json").read_text())
-    prompt = to_prompt(workflow, server.get("/object_info"))
-    answer = server.post("/prompt", {"prompt": prompt, "client_id": "check"})
+    answer = server.post("/prompt", {"prompt": load(name), "client_id": "check"})
     complaints = {
         error["extra_info"]["received_value"]
         for node in answer["node_errors"].values()
         for error in node["errors"]
         if error["type"] == "value_not_in_list" or pytest.fail(str(error))
     }
-    offered = [m for node in workflow["nodes"] for m in node["properties"].get("models", [])]
+    offered = downloads(workflows.saved(name))
     assert complaints == {model["name"] for model in offered}
     for model in offered:
         assert model["url"].startswith("https://huggingface.co/")
@@ -136,15 +127,14 @@ def test_a_large_models_graph_runs_on_stand_ins(server, name, write, remark):
 
     files = getattr(stand_ins, write)(server.base / "models")
     try:
-        workflow = json.loads((ROOT / "workflows" / f"{name}.json").read_text())
-        prompt = to_prompt(workflow, server.get("/object_info"))
-        outputs = server.run(stand_ins.without_t5(prompt))
+        graph = load(name)
+        outputs = server.run(stand_ins.without_t5(graph))
     finally:
         for file in files:
             file.unlink()
-    (picture,) = images(server, by_type(workflow, outputs, "SaveImage"))
+    (picture,) = images(server, by_type(graph, outputs, "SaveImage"))
     assert picture.shape == (512, 512, 3)
-    shown = by_type(workflow, outputs, "AsyncTimestepPlot")
+    shown = by_type(graph, outputs, "AsyncTimestepPlot")
     assert remark in shown["text"][0]
 
 
@@ -170,7 +160,7 @@ def test_scale_zero_is_the_stock_picture_and_half_is_not(server):
 def test_the_sweep_begins_with_the_stock_picture(server):
     """Rows of three seeds: scale 0 is stock, 1 is the TPM, 2 goes further in the same direction."""
     stock = images(server, server.run(graphs.stock(batch=3))["preview"])
-    shown = images(server, server.run(graphs_compared.tpm_scale_sweep())["preview"])
+    shown = preview(server, load("demo_9_tpm_scale_sweep"))
     off, once, twice = (np.stack(shown[k : k + 3]).astype(float) for k in (0, 3, 6))
     assert np.array_equal(off, np.stack(stock))
     change, more = once - off, twice - off
@@ -182,7 +172,7 @@ def test_the_sweep_begins_with_the_stock_picture(server):
 def test_the_velocity_scale_begins_with_the_stock_picture(server):
     """Stock, omega below 1, above 1, and omega that follows the time."""
     (stock,) = images(server, server.run(graphs.stock(batch=1))["preview"])
-    shown = images(server, server.run(graphs_compared.velocity_scale())["preview"])
+    shown = preview(server, load("demo_10_velocity_scale"))
     off, calmer, rougher, daemon = (picture.astype(float) for picture in shown)
     assert np.array_equal(off, stock)
     assert all(np.abs(row - off).mean() > 1 for row in (calmer, rougher, daemon))
@@ -191,17 +181,15 @@ def test_the_velocity_scale_begins_with_the_stock_picture(server):
 
 def test_inpaint_leaves_the_other_half_alone(server):
     """The patch acts under the mask; outside it the picture is the stock inpaint's, bit for bit."""
-    graph = graphs_compared.inpaint()
-    stock = {**graph, "patch": {**graph["patch"], "inputs": dict(graph["patch"]["inputs"])}}
-    stock["patch"]["inputs"]["deviation_scale"] = 0.0
-    first, second, *after = images(server, server.run(graph)["preview"])
-    plain = images(server, server.run(stock)["preview"])[2:]
+    stock = change(load("demo_11_inpaint"), "AsyncTimestepModel", deviation_scale=0.0)
+    first, second, *after = preview(server, load("demo_11_inpaint"))
+    plain = preview(server, stock)[2:]
     edge = 64 - 4  # the enlarged picture mixes two rows at the border
     for before, painted, other in zip((first, second), after, plain, strict=True):
         assert np.array_equal(painted[:edge], other[:edge])
         assert not np.array_equal(painted[64:], other[64:])
-        change = np.abs(painted.astype(float) - before)
-        assert change[:edge].mean() < 0.3 * change[64:].mean()
+        moved = np.abs(painted.astype(float) - before)
+        assert moved[:edge].mean() < 0.3 * moved[64:].mean()
 
 
 def test_stages_equal_the_single_run(server):
