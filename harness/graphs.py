@@ -92,14 +92,6 @@ def async_ksampler(
     }  # fmt: skip
 
 
-def measured(prompt: str = PROMPT, seed: int = 1) -> dict:
-    """The same, with the Noise Residual Meter's words on a node that shows them."""
-    return {
-        **async_ksampler(prompt, seed),
-        "reading": node("PreviewAny", "Noise that is left", source=["meter", 2]),
-    }
-
-
 def split_sigmas(
     prompt: str = PROMPT, seed: int = 1, batch: int = 4, steps: int = 6, cut: int = 3
 ) -> dict:

@@ -59,38 +59,6 @@ def asyndm_mask(prompt: str = PROMPT, seed: int = 1, batch: int = 4, strength: f
     }  # fmt: skip
 
 
-def asyndm_compared(
-    prompt: str = PROMPT, words: str = WORDS, seed: int = 1, strength: float = 0.5
-) -> dict:
-    """One seed, four ways: stock, everywhere (concave), the words, the words held still."""
-    graph = prompted(prompt, batch=1)
-    ways = {
-        "sampler": node("KSampler", "Stock", **conditioned(["loader", 0], seed, steps=STEPS)),
-        "all": asyndm_sampler("everywhere", seed, strength),
-        "dynamic": asyndm_sampler("region", seed, strength),
-        "still": asyndm_sampler("held", seed, strength),
-    }
-    titles = {"all": "Everywhere (concave)", "dynamic": "Words", "still": "Words, held still"}
-    for name, title in titles.items():
-        ways[name]["_meta"] = {"title": title}
-    regions = {
-        "everywhere": region_mask("all"),
-        "region": word_region(words),
-        "held": word_region(words, static=True),
-    }
-    for region, title in zip(regions.values(), titles.values(), strict=True):
-        region["_meta"] = {"title": f"Region: {title.lower()}"}
-    latents = {f"latents.latent{i}": [name, 0] for i, name in enumerate(ways)}
-    graph["decode"]["inputs"]["samples"] = ["together", 0]
-    return {
-        **graph,
-        **regions,
-        **ways,
-        "together": node("BatchLatentsNode", **latents),
-        "plot": node("AsyncTimestepPlot", trace=["dynamic", 1], after=["dynamic", 0], theme="dark"),
-    }
-
-
 def regional_detail(
     prompt: str = PROMPT, words: str = "rough", seed: int = 1, batch: int = 4,
     deviation: float = 0.5, scale: float = 1.0,
