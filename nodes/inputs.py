@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..tpm.policies import PRESETS, Policy, Preset
+from ..tpm.families import PRESETS
+from ..tpm.policies import Policy, Preset
 
 CATEGORY = "sampling/async timestep"
 ALIASES = [

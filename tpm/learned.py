@@ -10,16 +10,12 @@ import torch
 from torch import Tensor
 
 from .conditioning import deviation_of_action
+from .families import family_of
 from .metadata import TPMMeta
 from .network import Misfit, TimestepPredictionModule, mode
 from .policies import Decision, Evaluation, Policy, State, synchronous
 
 GRID_TOLERANCE = 1e-3  # relative; schedulers of different programs agree to about 1e-6
-GRID_OF_FAMILY = {  # what gives the training grid in ComfyUI
-    "sd35_medium": "scheduler normal",
-    "flux1_dev": "scheduler simple with ModelSamplingFlux at shift 0.63 (512 px)",
-    "tiny": "scheduler simple with shift 3",
-}
 
 
 class ActionSpace(Protocol):
@@ -117,6 +113,5 @@ def grid_warning(meta: TPMMeta, sigmas: Sequence[float]) -> str | None:
     )
     return (
         f"The TPM was trained on {trained} at {meta.resolution} px and runs here on {found}; "
-        f"use {meta.steps} steps and {GRID_OF_FAMILY.get(meta.model_family, 'its scheduler')} for "
-        "what it has learnt."
+        f"use {meta.steps} steps and {family_of(meta.model_family).grid} for what it has learnt."
     )

@@ -15,12 +15,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from .conditioning import PERCENT_UNIT
+from .families import UNTUNED, family_of
 
-PRESETS = {  # family -> (deviation, where it comes from)
-    "flux1_dev": (0.5, "paper: 10 steps, 512 px"),
-    "sd35_medium": (0.2, "paper: 15 steps, 512 px"),
-}
-UNTUNED = 0.25  # every other family; with the last active step synchronous
 UNITS = ("interval", "percent")
 MODES = ("conditioning", "follow_time")
 
@@ -164,10 +160,11 @@ class Preset(Policy):
 
     def resolve(self, family: str) -> tuple[float, str, bool]:
         """(deviation, where it comes from in words, whether it is tuned) for a model family."""
-        wanted = family if self.name == "auto" else self.name
-        value, paper = PRESETS.get(wanted, (UNTUNED, ""))
-        source = f"{wanted} D = {value:+g}"
-        return value, f"{source}, {paper}" if paper else source, wanted in PRESETS
+        wanted = family_of(family if self.name == "auto" else self.name)
+        tuned = wanted.preset is not None
+        value = wanted.preset if tuned else UNTUNED
+        source = f"{wanted.name} D = {value:+g}"
+        return value, f"{source}, {wanted.preset_source}" if tuned else source, tuned
 
     def decide(self, state: State) -> Decision:
         value, _, tuned = self.resolve(state.family)

@@ -69,12 +69,12 @@ def told(pack, sampling, sigmas, policy) -> list[tuple[float, float, float]]:
 
 
 def policies_of(pack, sign: int):
-    made_of = pack("tpm.policies")
+    made_of, presets = pack("tpm.policies"), pack("tpm.families").PRESETS
     for unit in made_of.UNITS:
         for mode in made_of.MODES:
             yield made_of.Constant(sign * 0.5, unit, mode)
             yield made_of.Scaled(made_of.Constant(1.0, unit, mode), sign * 4.0)
-            for preset in ("auto", *made_of.PRESETS):
+            for preset in ("auto", *presets):
                 yield made_of.Scaled(made_of.Preset(preset, mode, unit), sign * 1.0)
 
 

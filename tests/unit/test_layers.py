@@ -19,9 +19,9 @@ MAY = {  # a room is a folder: its files may import its own, and these
     "nodes/pixels": "maps",
     "nodes/run": "nodes/pixels tpm asyndm maps report",
     "nodes": "nodes/run tpm report",
-    "training/run": "",
+    "training/run": "tpm",
     "training/tiny": "training/run report",
-    "training/data": "training/run training/tiny",
+    "training/data": "training/run training/tiny tpm",
     "training/backbones": "training/run training/tiny tpm report",
     "training/rewards": "training/run training/tiny report",
     "training/evaluation": "training/run training/tiny training/data training/backbones "

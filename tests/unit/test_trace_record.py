@@ -10,7 +10,7 @@ from async_timestep.report.canvas import DARK
 from async_timestep.report.panels import over_what, series
 from async_timestep.report.plot import plot_trace
 from async_timestep.report.trace import ASYNDM, DEVIATION, Run, stages_of
-from async_timestep.tpm import policies
+from async_timestep.tpm import families
 from async_timestep.tpm.policies import Preset, State
 
 THREE = (0.0, 0.1, 0.5)  # of which 0.1 is the middle and 0.2 the mean
@@ -139,7 +139,8 @@ def test_the_tag_is_no_part_of_the_words():
 
 def test_the_last_step_is_not_decided_by_a_sentence(monkeypatch):
     """A family that somebody has measured is tuned, however its source is worded."""
-    monkeypatch.setitem(policies.PRESETS, "mine", (0.5, "my notes on what was left untuned"))
+    mine = families.Family("mine", preset=0.5, preset_source="my notes on what was left untuned")
+    monkeypatch.setitem(families.FAMILIES, "mine", mine)
     assert Preset("mine").resolve("tiny")[2] is True
     last = State(3, 4, 0.5, True, 1, torch.device("cpu"), "tiny", lambda percent: 1.0)
     assert Preset("mine").decide(last).deviation.tolist() == [0.5]

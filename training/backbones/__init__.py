@@ -6,6 +6,7 @@ what its network is told. No other file knows which model it is.
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Protocol
 
 import torch
@@ -15,6 +16,12 @@ from ...report.trace import Run
 from ...tpm.policies import Policy
 from ..run.config import BackboneConfig
 from ..run.phase import phase
+
+BACKBONES = {  # backbone.name -> module and class
+    "tiny": ("tiny", "TinyFlow"),
+    "sd35_medium": ("sd35", "SD35"),
+    "flux1_dev": ("flux", "Flux"),
+}
 
 
 class Conditioning(Protocol):
@@ -82,14 +89,6 @@ def load_backbone(
 ) -> Backbone:
     """The backbone that a config names, frozen. Raises ValueError or OSError of one sentence."""
     phase(f"loading the model {config.name}")
-    if config.name == "tiny":
-        from .tiny import TinyFlow
-
-        return TinyFlow(config, device)
-    if config.name == "sd35_medium":
-        from .sd35 import SD35
-
-        return SD35(config, device, offload_text)
-    from .flux import Flux
-
-    return Flux(config, device, offload_text)
+    module, name = BACKBONES[config.name]  # diffusers is imported only where it is needed
+    backbone = getattr(import_module(f".{module}", __package__), name)
+    return backbone(config, device, offload_text)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ...tpm.families import FLUX1_DEV
 from .diffusers_common import DiffusersBackbone
 
 
@@ -53,8 +54,7 @@ class Flux(DiffusersBackbone):
     one sentence for a setting or a folder that cannot be used.
     """
 
-    family, license = "flux1_dev", "flux-1-dev-non-commercial"
-    hub_id = "black-forest-labs/FLUX.1-dev"
+    family, license, hub_id = FLUX1_DEV.name, FLUX1_DEV.license, FLUX1_DEV.hub_id
     pipeline_class = "FluxPipeline"
     text_encoders = ("text_encoder", "text_encoder_2")
     tokens_like_comfyui, tokens_like_diffusers = 256, 512

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...tpm.families import SD35_MEDIUM
 from .diffusers_common import DiffusersBackbone
 
 
@@ -32,8 +33,7 @@ class SD35(DiffusersBackbone):
     projection, ComfyUI the one before, and only the published identity makes them the same.
     """
 
-    family, license = "sd35_medium", "stabilityai-community"
-    hub_id = "stabilityai/stable-diffusion-3.5-medium"
+    family, license, hub_id = SD35_MEDIUM.name, SD35_MEDIUM.license, SD35_MEDIUM.hub_id
     pipeline_class = "StableDiffusion3Pipeline"
     text_encoders = ("text_encoder", "text_encoder_2", "text_encoder_3")
     tokens_like_comfyui, tokens_like_diffusers = 77, 256

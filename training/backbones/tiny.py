@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ...tpm.families import TINY
 from ..run.config import BackboneConfig
 from ..run.distributed import first_line
 from ..tiny.backbone import FILES, WEIGHTS, TinyBackbone, simple_sigmas
@@ -32,10 +33,13 @@ def load_weights(path: str) -> TinyBackbone:
 class TinyFlow(VelocityBackbone):
     """`TinyFlow(BackboneConfig(), device)`; the interface is that of `Backbone`."""
 
-    family, base_model, license = "tiny", "async-timestep embedded demo model", "Apache-2.0"
+    family, license = TINY.name, TINY.license
+    base_model = "async-timestep embedded demo model"
     latent_channels, pooled_dim, pooled_split = CHANNELS, POOLED, (POOLED,)
 
-    def __init__(self, config: BackboneConfig, device: torch.device):
+    def __init__(
+        self, config: BackboneConfig, device: torch.device, offload_text: bool = False
+    ):  # it has no text encoder to move
         self.guidance, self.resolution, self.device = config.guidance, config.resolution, device
         self.latent_size = (config.resolution // PATCH,) * 2
         self.batch, self.decode_batch = config.batch, config.decode_batch

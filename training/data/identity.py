@@ -12,11 +12,12 @@ import hashlib
 import json
 from pathlib import Path
 
+from ...tpm.families import family_of
 from ..run.config import Config
 from ..run.phase import phase
 from ..tiny.backbone import FILES
 from ..tiny.backbone import WEIGHTS as EMBEDDED
-from .needed_files import BACKBONES, HPS_FILES, TOKENIZER
+from .needed_files import HPS_FILES, TOKENIZER
 
 WHOLE_FILE = 2**26  # bytes: smaller files are hashed to the last one
 BLOCK, BLOCKS = 2**20, 64
@@ -30,7 +31,7 @@ def identities(config: Config) -> dict[str, dict]:
     """Setting -> its hub id, or "" for a local place, and its files, as far as they are on this
     disk: name -> fingerprint. Call it after loading, when what the hub gives is in its cache."""
     b, r = config.backbone, config.rewards
-    backbone = b.path or BACKBONES.get(b.name, str(EMBEDDED))
+    backbone = b.path or family_of(b.name).hub_id or str(EMBEDDED)
     known = {"backbone.path": place(backbone, FILES if b.name == "tiny" else ())}
     if "image_reward" in r.weights:
         path = r.image_reward_path or "THUDM/ImageReward"

@@ -14,13 +14,10 @@ from pathlib import Path
 
 import yaml
 
+from ...tpm.families import family_of
 from ..run.config import Config
 
 TABLE = Path(__file__).with_name("files.yaml")
-BACKBONES = {
-    "sd35_medium": "stabilityai/stable-diffusion-3.5-medium",
-    "flux1_dev": "black-forest-labs/FLUX.1-dev",
-}
 HPS_FILES = {"v2.0": "HPS_v2_compressed.pt", "v2.1": "HPS_v2.1_compressed.pt"}
 TOKENIZER = ("merges.txt", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json",
              "vocab.json", "vocab.txt")  # fmt: skip
@@ -54,9 +51,9 @@ def needs(config: Config, table: dict) -> list[Need]:
     """Every file that a run with these settings opens, once; nothing for the embedded model."""
     found: list[Need] = []
     b, r = config.backbone, config.rewards
-    if b.name in BACKBONES:
-        found += repository(table, b.path or BACKBONES[b.name], f"backbone {b.name}",
-                            "backbone.path", like=BACKBONES[b.name])  # fmt: skip
+    if published := family_of(b.name).hub_id:
+        source = b.path or published
+        found += repository(table, source, f"backbone {b.name}", "backbone.path", like=published)
     own = [name for name in r.weights if r.backend == "own" or name not in ("image_reward", "hps")]
     if "image_reward" in own:
         found += one_file(table, r.image_reward_path, "THUDM/ImageReward", "ImageReward.pt",

@@ -2,53 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import yaml
 
+from ...tpm.families import Family, family_of
 from ...tpm.metadata import TPMMeta
 from ..data.prompts import PromptList
 
-
-@dataclass(frozen=True)
-class BaseModel:
-    """front: of the card's front matter; note: what the licence means to a user of the TPM."""
-
-    front: dict[str, object]
-    note: str
-
-
-BASES = {
-    "sd35_medium": BaseModel(
-        {
-            "license": "other",
-            "license_name": "stabilityai-ai-community",
-            "license_link": "https://huggingface.co/stabilityai/stable-diffusion-3.5-medium"
-            "/blob/main/LICENSE.md",
-            "base_model": "stabilityai/stable-diffusion-3.5-medium",
-        },
-        "It was trained on the outputs of Stable Diffusion 3.5 medium and is of use with that "
-        "model only, so the Stability AI Community License applies: free for research and for "
-        "organisations below 1 M USD of yearly revenue, with Stability AI's permission above.",
-    ),
-    "flux1_dev": BaseModel(
-        {
-            "license": "other",
-            "license_name": "flux-1-dev-non-commercial-license",
-            "license_link": "https://huggingface.co/black-forest-labs/FLUX.1-dev"
-            "/blob/main/LICENSE.md",
-            "base_model": "black-forest-labs/FLUX.1-dev",
-        },
-        "It was trained on the outputs of FLUX.1 [dev] and is of use with that model only, so the "
-        "FLUX.1 [dev] Non-Commercial License applies: no commercial use without a licence from "
-        "Black Forest Labs.",
-    ),
-    "tiny": BaseModel(
-        {"license": "apache-2.0"},
-        "It was trained on the demo model that comes with the Async Timestep node pack, "
-        "Apache-2.0 as all of it.",
-    ),
-}
 DATA_LICENCES = {
     "COCO": "COCO 2014 captions, CC BY 4.0; the images were not used",
     "T2I-CompBench": "T2I-CompBench++, MIT (HKU, 2023)",
@@ -67,7 +26,6 @@ def model_card(meta: TPMMeta, table: str, config_yaml: str, prompts: PromptList 
     all settings of the run; prompts: what it was trained on, or just its source."""
     source = prompts if isinstance(prompts, str) else prompts.source
     count = "" if isinstance(prompts, str) else f" ({len(prompts.texts):,} prompts)"
-    note = base(meta).note
     return "\n\n".join(
         [
             front_matter(meta),
@@ -82,8 +40,8 @@ def model_card(meta: TPMMeta, table: str, config_yaml: str, prompts: PromptList 
             "KSampler**.\n\n" + grid(meta),
             "## Results\n\n" + table.strip(),
             "## Training\n\n" + facts(meta, source, count),
-            f"## Licence\n\n{note} Read it before you publish or sell anything made with this "
-            f"file.\n\nPrompts: {data_licence(source)}.",
+            f"## Licence\n\n{terms(meta)} Read it before you publish or sell anything made with "
+            f"this file.\n\nPrompts: {data_licence(source)}.",
             f"## All settings\n\n```yaml\n{config_yaml.strip()}\n```",
             "## Publish it\n\n"
             "From the run folder, with your own name for the repository:\n\n"
@@ -93,19 +51,29 @@ def model_card(meta: TPMMeta, table: str, config_yaml: str, prompts: PromptList 
     )
 
 
-def base(meta: TPMMeta) -> BaseModel:
-    """What is known of the base model's licence; an unknown family claims nothing."""
-    unknown = BaseModel(
-        {"license": "unknown"},
+def terms(meta: TPMMeta) -> str:
+    """What the base model's licence means; of an unknown family nothing is claimed."""
+    return family_of(meta.model_family).terms or (
         f"It was trained on the outputs of {meta.base_model or meta.model_family} and is of use "
-        f"with that model only, so that model's licence ({meta.license or 'unknown'}) applies.",
+        f"with that model only, so that model's licence ({meta.license or 'unknown'}) applies."
     )
-    return BASES.get(meta.model_family, unknown)
+
+
+def licence_front(family: Family) -> dict[str, str]:
+    """The front matter's lines about the licence and the base model."""
+    if not family.license_name:
+        return {"license": family.license.lower() or "unknown"}
+    return {
+        "license": "other",
+        "license_name": family.license_name,
+        "license_link": family.license_link,
+        "base_model": family.hub_id,
+    }
 
 
 def front_matter(meta: TPMMeta) -> str:
     """The YAML that the hub reads. A fine-tune's own hub id goes before the family's."""
-    front = dict(base(meta).front)
+    front = licence_front(family_of(meta.model_family))
     if "base_model" in front and "/" in meta.base_model:
         front["base_model"] = meta.base_model
     front |= {
@@ -118,9 +86,7 @@ def front_matter(meta: TPMMeta) -> str:
 
 def grid(meta: TPMMeta) -> str:
     """The sampling settings that it was trained with."""
-    scheduler = {"sd35_medium": "`normal`, shift 3",
-                 "flux1_dev": "`simple` with ModelSamplingFlux at the image's size"}  # fmt: skip
-    name = scheduler.get(meta.model_family)
+    name = family_of(meta.model_family).card_grid
     advice = f" In ComfyUI that is the scheduler {name}." if name else ""
     sigmas = ", ".join(f"{sigma:.4g}" for sigma in meta.sigmas)
     every = " or ".join(str(len(row) - 1) for row in meta.grids) or str(meta.steps)

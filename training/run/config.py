@@ -17,6 +17,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ...tpm.families import family_of
 from .ranges import (
     RULE,
     Rule,
@@ -106,7 +107,7 @@ class BackboneConfig:
                 f"backbone.resolution is {self.resolution}, expected a multiple of 16; "
                 "512 is the paper's."
             )
-        if self.guidance_mode == "embedded" and self.name != "flux1_dev":
+        if self.guidance_mode == "embedded" and not family_of(self.name).embeds_guidance:
             raise ValueError(
                 "backbone.guidance_mode is 'embedded', which only flux1_dev has; set it to cfg "
                 f"for {self.name}."
