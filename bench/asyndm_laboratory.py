@@ -154,13 +154,17 @@ def compared(scores: dict, base: dict) -> dict[str, float]:
 
 def table(rows: list[dict], command: str, setting: str) -> str:
     lines = [
-        "# AsynDM on the embedded model", "", f"Made by `{command}`.", "",
+        "# AsynDM on the embedded model",
+        "",
+        f"Made by `{command}`.",
+        "",
         f"{setting}. Same noises for every method; ± is one standard error of the paired "
         "difference to plain Euler with the same number of steps. reward: at most 3, see "
         "training/tiny/score.py; strict: share of images in which everything is right; noise: "
         "level of high-frequency noise. Words are the caption's objects. Strength 0.5 where none "
-        "is named. `words, static` samples twice.", "",
-    ]  # fmt: skip
+        "is named. `words, static` samples twice.",
+        "",
+    ]
     for steps in sorted({int(row["steps"]) for row in rows}):
         lines += [f"## {steps} steps", ""]
         lines += ["| | reward | strict | IoU | relation | count | scorer | noise |"]
@@ -195,8 +199,11 @@ def plot(rows: list[dict], overlaps: list[dict], path: Path) -> None:
             [float(row["reward_d"]) for _, row in shown],
             [i + 0.2 * (offset - 1) for i, _ in shown],
             xerr=[float(row["reward_se"]) for _, row in shown],
-            fmt="o", capsize=2, markersize=4, label=f"{steps} steps",
-        )  # fmt: skip
+            fmt="o",
+            capsize=2,
+            markersize=4,
+            label=f"{steps} steps",
+        )
     left.axvline(0, color="grey", linewidth=0.8)
     left.set_yticks(range(len(names)), names)
     left.invert_yaxis()

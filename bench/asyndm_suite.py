@@ -177,8 +177,9 @@ def write_grids(out: Path, rows: list[dict], methods: list[str], count: int) -> 
     rows = [r for r in rows if r["seed"] == rows[0]["seed"] and r["prompt_index"] < count]
     for name in dict.fromkeys(row["set"] for row in rows):
         own = [row for row in rows if row["set"] == name]
-        columns = {m: [thumbnail(out / r["image"]) for r in own if r["method"] == m]
-                   for m in methods}  # fmt: skip
+        columns = {
+            m: [thumbnail(out / r["image"]) for r in own if r["method"] == m] for m in methods
+        }
         captions = [row["prompt"].strip() for row in own if row["method"] == PLAIN]
         write_grid(out / f"grid_{name}.png", columns, captions)
 
@@ -232,9 +233,13 @@ def run(args: argparse.Namespace, server: ComfyServer | None = None) -> None:
         ways = {m: way for m, way in chosen.items() if m not in without}
         seeds, turns = range(args.seed, args.seed + args.images), list(ways)
         # the first of a prompt also encodes it: the methods take turns
-        jobs = [Job(name, i, prompt, seed, turns[(i + seed + k) % len(turns)])
-                for name, some in prompts.items() for i, prompt in enumerate(some)
-                for seed in seeds for k in range(len(turns))]  # fmt: skip
+        jobs = [
+            Job(name, i, prompt, seed, turns[(i + seed + k) % len(turns)])
+            for name, some in prompts.items()
+            for i, prompt in enumerate(some)
+            for seed in seeds
+            for k in range(len(turns))
+        ]
         without |= make_images(server, jobs, ways, setting, args.out)
     methods = [m for m in methods if m not in without]
     jobs = [job for job in jobs if job.method in methods]
@@ -274,8 +279,12 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     add("--steps", type=int, default=50)
     add("--cfg", type=float, default=5.0)
-    add("--sampler", default="ddim", choices=["ddim", "euler", "euler_ancestral"],
-        help="euler_ancestral is the paper's eta 1")  # fmt: skip
+    add(
+        "--sampler",
+        default="ddim",
+        choices=["ddim", "euler", "euler_ancestral"],
+        help="euler_ancestral is the paper's eta 1",
+    )
     add("--scheduler", default="ddim_uniform", help="demo: simple")
     add("--size", type=int, default=512, help="pixels a side; demo: always 128")
     add("--seed", type=int, default=1234, help="of the first image of every prompt")

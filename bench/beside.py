@@ -102,15 +102,21 @@ def table_row(combo) -> str:
         cells = [combo.name, combo.family, f"does not run without us: {found.stock}", *[""] * 4]
         return f"| {' | '.join([*cells, ''])} |"
     same = [
-        "same bits" if torch.is_tensor(z) and torch.equal(z, found.stock)
-        else difference(z, found.stock) for z in found.zero
-    ]  # fmt: skip
+        "same bits"
+        if torch.is_tensor(z) and torch.equal(z, found.stock)
+        else difference(z, found.stock)
+        for z in found.zero
+    ]
     moved = [difference(m, found.stock) for m in found.moved]
     cells = [
-        combo.name, combo.family, difference(found.stock, found.alone),
+        combo.name,
+        combo.family,
+        difference(found.stock, found.alone),
         *(", ".join(dict.fromkeys(values)) for values in (same, moved)),
-        difference(found.regional, found.stock), difference(found.asyndm, found.stock), combo.tests,
-    ]  # fmt: skip
+        difference(found.regional, found.stock),
+        difference(found.asyndm, found.stock),
+        combo.tests,
+    ]
     return f"| {' | '.join(cells)} |"
 
 
@@ -153,9 +159,11 @@ def main() -> None:
     command = "python bench/beside.py" + " --packs FOLDER" * bool(args.packs)
     host = f"CPU; torch {torch.__version__}, ComfyUI {comfyui_version.__version__}"
     parts = [
-        "# Works beside others", f"Made by `{command}`. {'; '.join([host, *versions])}.", LEGEND,
+        "# Works beside others",
+        f"Made by `{command}`. {'; '.join([host, *versions])}.",
+        LEGEND,
         "\n".join([f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|", *rows]),
-    ]  # fmt: skip
+    ]
     if left_out:
         parts.append("Left out:\n\n" + "\n".join(f"- {text}" for text in left_out))
     parts.append(peers_combos.NOTES)

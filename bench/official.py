@@ -50,9 +50,10 @@ def relative(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def timesteps(official, table: Table, steps: int = 50) -> None:
     """1. A whole trajectory under a mask that toggles at random, official float32 and float64."""
-    lag, masks = pack("asyndm.lag"), torch.rand(
-        steps, 32, 32, generator=torch.Generator().manual_seed(1)
-    ) < 0.5  # fmt: skip
+    lag, masks = (
+        pack("asyndm.lag"),
+        torch.rand(steps, 32, 32, generator=torch.Generator().manual_seed(1)) < 0.5,
+    )
     spacing = 1000 / steps
     for name, curve in CURVES.items():
         linear, concave = side.schedules(official, steps, curve)
@@ -73,10 +74,12 @@ def timesteps(official, table: Table, steps: int = 50) -> None:
                 whole += int(differ.sum())
                 near += int((differ & ((states[1].frac() - 0.5).abs() < 1e-3)).sum())
             table.add(
-                f"timesteps, {name}, k {k}", worst, 1e-3,
+                f"timesteps, {name}, k {k}",
+                worst,
+                1e-3,
                 f"official fp32 off its fp64 by {rough:.1e}; rounded otherwise: {whole} of "
                 f"{masks.numel()}, {near} of them ties",
-            )  # fmt: skip
+            )
             table.add(f"rounded otherwise, no tie, {name}, k {k}", whole - near, 0)
 
 
@@ -124,10 +127,14 @@ def network(official, table: Table, unet, patcher, texts) -> None:
             t = values[torch.randint(0, spread, (1, 64, 64), generator=rng)]
         x = torch.randn(1, 4, 64, 64, generator=rng)
         (out,), extra = official.forward(
-            unet, torch.cat([x, x]), t.reshape(1, -1).repeat(2, 1), return_dict=False,
-            encoder_hidden_states=torch.cat(texts), return_extra_inf=True,
+            unet,
+            torch.cat([x, x]),
+            t.reshape(1, -1).repeat(2, 1),
+            return_dict=False,
+            encoder_hidden_states=torch.cat(texts),
+            return_extra_inf=True,
             extra_input={"used_layer_size": 16, "item_idx": ITEMS},
-        )  # fmt: skip
+        )
         sigma = base.model_sampling.sigmas[t].unsqueeze(1)
         cond = {"uuid": "positive", "cross_attn": texts[1]}
         cond["model_conds"] = {"c_crossattn": SimpleNamespace(cond=texts[1])}
@@ -216,9 +223,12 @@ def loop(official, table: Table, unet, patcher, texts, steps: int, eta: float) -
     with contextlib.ExitStack() as stack:
         for owner, name, value in (
             (nodes, "sigma_at", sigma_at),
-            (nodes.k_diffusion, "default_noise_sampler",
-             lambda x, seed=None: lambda s, s_next: fresh.pop(0)),
-        ):  # fmt: skip
+            (
+                nodes.k_diffusion,
+                "default_noise_sampler",
+                lambda x, seed=None: lambda s, s_next: fresh.pop(0),
+            ),
+        ):
             stack.callback(setattr, owner, name, getattr(owner, name))
             setattr(owner, name, value)
         prompts = [[[text, {}]] for text in reversed(texts)]

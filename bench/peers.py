@@ -121,12 +121,15 @@ def table(setup: load.Setup, peers: dict, rounds: int) -> str:
     embedder = hasattr(setup.model.model.diffusion_model, "t_embedder")
     shape = " x ".join(map(str, setup.latent.shape))
     lines = [
-        f"## {setup.title}", "",
+        f"## {setup.title}",
+        "",
         f"Latents {shape}, {setup.steps} steps, {rounds} rounds, peak memory of stock "
-        f"{peaks[STOCK] / MIB:.0f} MiB.", "",
-        f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|",
+        f"{peaks[STOCK] / MIB:.0f} MiB.",
+        "",
+        f"| {' | '.join(HEAD)} |",
+        "|---" * len(HEAD) + "|",
         *(table_row(n, ms, peaks, seen[n], embedder or not v.mapped) for n, v in rows.items()),
-    ]  # fmt: skip
+    ]
     return "\n".join(lines)
 
 

@@ -125,8 +125,9 @@ def same_run_table(daemon, setups: list[load.Setup], peak: float) -> str:
     """Final latents: its node against ours with its cuts; largest difference / largest value."""
     lines = [
         "| | steps | stock | every step's cut, follow_time | five points, follow_time | "
-        "every step's cut, conditioning |", "|---" * 6 + "|",
-    ]  # fmt: skip
+        "every step's cut, conditioning |",
+        "|---" * 6 + "|",
+    ]
     for setup in setups:
         for sampler, steps in [("euler", s) for s in STEPS] + [("dpmpp_2m", 15)]:
             setup.steps = steps
@@ -137,9 +138,10 @@ def same_run_table(daemon, setups: list[load.Setup], peak: float) -> str:
             deviation, points = points_of(wanted)
             rows = [load.sample(setup, sampler=euler(sampler))]
             for curve, mode in (
-                (points, "follow_time"), (five_points(steps), "follow_time"),
+                (points, "follow_time"),
+                (five_points(steps), "follow_time"),
                 (points, "conditioning"),
-            ):  # fmt: skip
+            ):
                 model = deviated(setup.model, deviation, unit="percent", mode=mode, curve=curve)
                 rows.append(load.sample(setup, model, euler(sampler)))
             shown = " | ".join(f"{load.relative(ours, theirs):.1e}" for ours in rows)

@@ -42,14 +42,19 @@ def random_pipeline(family: str, layers: int, dtype: torch.dtype, device: torch.
     with device:  # at once where it shall lie: the whole Flux in float32 would not fit everywhere
         if flux:
             transformer = diffusers.FluxTransformer2DModel(
-                num_layers=layers, num_single_layers=2 * layers, guidance_embeds=True,
-            )  # fmt: skip
+                num_layers=layers,
+                num_single_layers=2 * layers,
+                guidance_embeds=True,
+            )
         else:
             transformer = diffusers.SD3Transformer2DModel(
-                num_layers=layers, num_attention_heads=24, caption_projection_dim=1536,
-                pos_embed_max_size=384, dual_attention_layers=tuple(range(min(13, layers))),
+                num_layers=layers,
+                num_attention_heads=24,
+                caption_projection_dim=1536,
+                pos_embed_max_size=384,
+                dual_attention_layers=tuple(range(min(13, layers))),
                 qk_norm="rms_norm",
-            )  # fmt: skip
+            )
         torch.set_default_dtype(torch.float32)
         vae = diffusers.AutoencoderKL(
             down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
@@ -59,11 +64,14 @@ def random_pipeline(family: str, layers: int, dtype: torch.dtype, device: torch.
     projected = [SimpleNamespace(config=SimpleNamespace(projection_dim=n)) for n in (768, 1280)]
     projected[0].text_projection = SimpleNamespace(weight=torch.eye(768))
     return SimpleNamespace(
-        transformer=transformer, vae=vae, vae_scale_factor=8,
+        transformer=transformer,
+        vae=vae,
+        vae_scale_factor=8,
         scheduler=diffusers.FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=flux),
-        text_encoder=projected[0], text_encoder_2=projected[1],
+        text_encoder=projected[0],
+        text_encoder_2=projected[1],
         components={"transformer": transformer, "vae": vae},
-    )  # fmt: skip
+    )
 
 
 def clocked(device: torch.device, run, *inputs) -> tuple:
@@ -118,9 +126,11 @@ def measure(args: argparse.Namespace, device: torch.device) -> list[tuple[str, f
     backbone, prompts = random_backbone(args, device)
     policy, grpo = PolicyConfig(), GRPOConfig(num_generations=args.group)
     network = TPMConfig(
-        pooled_dim=backbone.pooled_dim, pooled_split=backbone.pooled_split, raw_cap=policy.raw_cap,
+        pooled_dim=backbone.pooled_dim,
+        pooled_split=backbone.pooled_split,
+        raw_cap=policy.raw_cap,
         global_conditioning=policy.global_conditioning,
-    )  # fmt: skip
+    )
     module = TimestepPredictionModule(network).to(device)
     optimizer = torch.optim.AdamW(module.parameters(), lr=grpo.lr)
     seeds = [torch.Generator().manual_seed(i) for i in range(args.group)]

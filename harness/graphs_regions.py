@@ -50,19 +50,27 @@ def asyndm_mask(prompt: str = PROMPT, seed: int = 1, batch: int = 4, strength: f
         "black": node("SolidMask", "All", value=0.0, width=128, height=128),
         "white": node("SolidMask", "Upper half", value=1.0, width=128, height=64),
         "mask": node(
-            "MaskComposite", destination=["black", 0], source=["white", 0], x=0, y=0,
+            "MaskComposite",
+            destination=["black", 0],
+            source=["white", 0],
+            x=0,
+            y=0,
             operation="add",
         ),
         "region": region_mask("mask", mask=["mask", 0]),
         "sampler": asyndm_sampler("region", seed, strength),
         "plot": node("AsyncTimestepPlot", trace=["sampler", 1], after=["sampler", 0], theme="dark"),
-    }  # fmt: skip
+    }
 
 
 def regional_detail(
-    prompt: str = PROMPT, words: str = "rough", seed: int = 1, batch: int = 4,
-    deviation: float = 0.5, scale: float = 1.0,
-) -> dict:  # fmt: skip
+    prompt: str = PROMPT,
+    words: str = "rough",
+    seed: int = 1,
+    batch: int = 4,
+    deviation: float = 0.5,
+    scale: float = 1.0,
+) -> dict:
     """More texture where the words are, and the stock picture elsewhere, in one pass."""
     wired = conditioned(["loader", 0], seed)
     return {

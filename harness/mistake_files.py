@@ -20,19 +20,23 @@ TINY = Path(__file__).parents[1] / "training" / "tiny" / "tpm" / "tiny.safetenso
 LORA = {"lora_unet_blocks_0.lora_down.weight": torch.zeros(4, 8)}
 # As much of these as ComfyUI's detection reads: their graphs end before any weight is used.
 VACE = {
-    "head.modulation": (1, 2, 128), "head.head.weight": (64, 128), "head.head.bias": (64,),
-    "blocks.0.ffn.0.weight": (256, 128), "patch_embedding.weight": (128, 16, 1, 2, 2),
-    "vace_patch_embedding.weight": (128, 96, 1, 2, 2), "vace_blocks.0.ffn.0.weight": (256, 128),
-}  # fmt: skip
+    "head.modulation": (1, 2, 128),
+    "head.head.weight": (64, 128),
+    "head.head.bias": (64,),
+    "blocks.0.ffn.0.weight": (256, 128),
+    "patch_embedding.weight": (128, 16, 1, 2, 2),
+    "vace_patch_embedding.weight": (128, 96, 1, 2, 2),
+    "vace_blocks.0.ffn.0.weight": (256, 128),
+}
 CLIP_L = {f"text_model.encoder.layers.{n}.mlp.fc1.weight": (3072, 768) for n in (0, 1)}
 
 
 def write(base: Path) -> None:
     """All files, under `base`/models and `base`/input."""
     folders = {
-        name: base / name for name in ("models/tpm", "models/diffusion_models",
-                                       "models/text_encoders", "input")
-    }  # fmt: skip
+        name: base / name
+        for name in ("models/tpm", "models/diffusion_models", "models/text_encoders", "input")
+    }
     for folder in folders.values():
         folder.mkdir(parents=True, exist_ok=True)
     write_broken(folders["models/tpm"])

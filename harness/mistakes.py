@@ -79,11 +79,14 @@ def custom(model: list, sampler: dict, flipped: bool = False, guider: dict | Non
         "method": sampler,
         "noise": node("RandomNoise", noise_seed=1),
         "sampler": node(
-            "SamplerCustomAdvanced", noise=["noise", 0], guider=["guider", 0],
-            sampler=["method", 0], sigmas=["flipped" if flipped else "schedule", 0],
+            "SamplerCustomAdvanced",
+            noise=["noise", 0],
+            guider=["guider", 0],
+            sampler=["method", 0],
+            sigmas=["flipped" if flipped else "schedule", 0],
             latent_image=["latent", 0],
         ),
-    }  # fmt: skip
+    }
 
 
 def asyndm_custom(flipped: bool = False, guider: dict | None = None) -> dict:

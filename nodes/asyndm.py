@@ -126,8 +126,18 @@ class AsynDMKSampler(io.ComfyNode):
         denoise, region, strength, eta,
     ) -> io.NodeOutput:  # fmt: skip
         latent, trace = asyndm_ksampler(
-            model, region, strength, sampler_name, eta, seed=seed, steps=steps, cfg=cfg,
-            scheduler=scheduler, positive=positive, negative=negative, latent=latent_image,
+            model,
+            region,
+            strength,
+            sampler_name,
+            eta,
+            seed=seed,
+            steps=steps,
+            cfg=cfg,
+            scheduler=scheduler,
+            positive=positive,
+            negative=negative,
+            latent=latent_image,
             denoise=denoise,
-        )  # fmt: skip
+        )
         return io.NodeOutput(latent, trace)

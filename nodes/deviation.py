@@ -92,17 +92,21 @@ def require_window(start_percent: float, end_percent: float) -> None:
 class AsyncTimestepDeviation(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
-        curve = [
-            io.Curve.Input(
-                "curve",
-                optional=True,
-                socketless=False,
-                default=[(0.0, 1.0), (1.0, 1.0)],
-                tooltip="Shapes the deviation over the sampling, left is the noisy start: the "
-                        "value "
-                "multiplies it. Draw here or connect a Curve Editor.",
-            )
-        ] if HAS_CURVE else []  # fmt: skip
+        curve = (
+            [
+                io.Curve.Input(
+                    "curve",
+                    optional=True,
+                    socketless=False,
+                    default=[(0.0, 1.0), (1.0, 1.0)],
+                    tooltip="Shapes the deviation over the sampling, left is the noisy start: the "
+                    "value "
+                    "multiplies it. Draw here or connect a Curve Editor.",
+                )
+            ]
+            if HAS_CURVE
+            else []
+        )
         return schema(
             node_id="AsyncTimestepDeviation",
             display_name="Deviation",

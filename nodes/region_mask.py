@@ -89,8 +89,13 @@ class AsynDMRegionMask(io.ComfyNode):
             display_name="AsynDM Region Mask",
             category=CATEGORY,
             search_aliases=[
-                *ALIASES, "asyndm", "attention mask", "word mask", "regional detail",
-                "differential diffusion", "attend",
+                *ALIASES,
+                "asyndm",
+                "attention mask",
+                "word mask",
+                "regional detail",
+                "differential diffusion",
+                "attend",
             ],
             description="Says where AsynDM (or a deviation) acts: where the model attends to words "
             "of the prompt, inside a mask, or everywhere.",
@@ -155,7 +160,7 @@ class AsynDMRegionMask(io.ComfyNode):
                     tooltip="Connect to an AsynDM sampler or an Async Timestep node.",
                 )
             ],
-        )  # fmt: skip
+        )
 
     @classmethod
     def execute(cls, mode, **inputs) -> io.NodeOutput:

@@ -145,10 +145,20 @@ class AsyncTimestepKSampler(io.ComfyNode):
         denoise, preset, deviation_scale, deviation=None, mask=None, region=None,
     ) -> io.NodeOutput:  # fmt: skip
         latent, trace = async_ksampler(
-            model, chosen_policy(preset, deviation), deviation_scale, steps, sampler_name,
-            scheduler, region_of(mask, region), seed=seed, cfg=cfg, positive=positive,
-            negative=negative, latent=latent_image, denoise=denoise,
-        )  # fmt: skip
+            model,
+            chosen_policy(preset, deviation),
+            deviation_scale,
+            steps,
+            sampler_name,
+            scheduler,
+            region_of(mask, region),
+            seed=seed,
+            cfg=cfg,
+            positive=positive,
+            negative=negative,
+            latent=latent_image,
+            denoise=denoise,
+        )
         return io.NodeOutput(latent, trace)
 
 

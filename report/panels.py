@@ -200,8 +200,9 @@ def band(canvas: Canvas, axis: Axis, values: Series, color: str) -> None:
     if not values.spread:
         return
     half = 0.12 * (axis.box[2] - axis.box[0])  # the width of a band of one evaluation
-    pairs = zip(finite_parts(axis.points(values.low)), finite_parts(axis.points(values.high)),
-                strict=True)  # fmt: skip
+    pairs = zip(
+        finite_parts(axis.points(values.low)), finite_parts(axis.points(values.high)), strict=True
+    )
     for low, high in pairs:
         wide = [low, high]
         if len(low) == 1:

@@ -47,11 +47,15 @@ def custom(prompt: str, deviation: float, batch: int = 1, **settings) -> dict:
 
 def model_patch(server) -> Image.Image:
     """deviation_scale, on a rough and on a plain background."""
-    return sheet([
-        [(f"scale {scale:g}", pictures(server, patched(prompt, scale))[0])
-         for scale in (0, 1, 4)]
-        for prompt in (ROUGH, PLAIN)
-    ])  # fmt: skip
+    return sheet(
+        [
+            [
+                (f"scale {scale:g}", pictures(server, patched(prompt, scale))[0])
+                for scale in (0, 1, 4)
+            ]
+            for prompt in (ROUGH, PLAIN)
+        ]
+    )
 
 
 def ksampler(server) -> Image.Image:
@@ -77,11 +81,15 @@ def stages(steps: int = 8, cut: int = 4) -> tuple[dict, dict]:
     def stage(latent, start, end, first, last) -> dict:
         return node(
             "AsyncTimestepKSamplerAdvanced",
-            **{**wired, "latent_image": latent}, noise_seed=SEED, start_at_step=start,
-            end_at_step=end, add_noise="enable" if first else "disable",
+            **{**wired, "latent_image": latent},
+            noise_seed=SEED,
+            start_at_step=start,
+            end_at_step=end,
+            add_noise="enable" if first else "disable",
             return_with_leftover_noise="disable" if last else "enable",
-            preset="auto", deviation_scale=2.0,
-        )  # fmt: skip
+            preset="auto",
+            deviation_scale=2.0,
+        )
 
     one = {**graph, "sampler": stage(["latent", 0], 0, 10000, True, True)}
     two = {
@@ -101,9 +109,7 @@ def ksampler_advanced(server) -> Image.Image:
     half, whole = images(server, outputs["seen"])[0], images(server, outputs["preview"])[0]
     difference = np.abs(np.asarray(single, int) - np.asarray(whole, int)).max()
     say(f"ksampler_advanced: the two stages differ from one run by {difference} of 255")
-    return sheet([
-        [("one run", single), ("after 0 to 4", half), ("after 4 to 8", whole)]
-    ])  # fmt: skip
+    return sheet([[("one run", single), ("after 0 to 4", half), ("after 4 to 8", whole)]])
 
 
 def with_tpm(prompt: str, scale: float = 1.0, batch: int = 1) -> dict:
@@ -135,8 +141,10 @@ def tpm_plot(server) -> Image.Image:
 
 def deviation(server) -> Image.Image:
     """The value, and the largest once more with shorter steps."""
-    row = [(f"{d:+g}" if d else "0", pictures(server, custom(ROUGH, d))[0])
-           for d in (-0.5, 0, 0.25, 0.5, 1)]  # fmt: skip
+    row = [
+        (f"{d:+g}" if d else "0", pictures(server, custom(ROUGH, d))[0])
+        for d in (-0.5, 0, 0.25, 0.5, 1)
+    ]
     row.append(("+1, follow", pictures(server, custom(ROUGH, 1, mode="follow_time"))[0]))
     return sheet([row[:3], row[3:]])
 
@@ -145,9 +153,13 @@ def deviation_scale(server) -> Image.Image:
     """gamma over all of the sampling, or over half of it."""
     row = []
     for label, scale, start, end in (
-        ("-1", -1, 0, 1), ("0", 0, 0, 1), ("1", 1, 0, 1), ("2", 2, 0, 1),
-        ("0 up to 0.5", 0, 0, 0.5), ("0 from 0.5", 0, 0.5, 1),
-    ):  # fmt: skip
+        ("-1", -1, 0, 1),
+        ("0", 0, 0, 1),
+        ("1", 1, 0, 1),
+        ("2", 2, 0, 1),
+        ("0 up to 0.5", 0, 0, 0.5),
+        ("0 from 0.5", 0, 0.5, 1),
+    ):
         graph = custom(ROUGH, 0.5)
         window = {"deviation_scale": scale, "start_percent": start, "end_percent": end}
         graph["scale"]["inputs"] |= window
@@ -162,9 +174,12 @@ def velocity_scale(server) -> Image.Image:
         graph = graphs.async_ksampler(ROUGH, SEED, 1)
         del graph["deviation"]
         graph["scale"] = node(
-            "AsyncTimestepVelocityScale", mode="constant", omega=omega, start_percent=0.0,
+            "AsyncTimestepVelocityScale",
+            mode="constant",
+            omega=omega,
+            start_percent=0.0,
             end_percent=1.0,
-        )  # fmt: skip
+        )
         row.append((f"{omega:g}", pictures(server, graph)[0]))
     return sheet([row[:3], row[3:]])
 
@@ -255,10 +270,13 @@ def noise_meter(server) -> Image.Image:
     """Images, their maps and levels: three deviations, noise that was added, stripes."""
     upper, lower = [], []
     for label, prompt, value, added in (
-        ("0", PLAIN, 0.0, 0.0), ("+0.5", PLAIN, 0.5, 0.0), ("+1", PLAIN, 1.0, 0.0),
-        ("0, rough", ROUGH, 0.0, 0.0), ("0, stripes", STRIPED, 0.0, 0.0),
+        ("0", PLAIN, 0.0, 0.0),
+        ("+0.5", PLAIN, 0.5, 0.0),
+        ("+1", PLAIN, 1.0, 0.0),
+        ("0, rough", ROUGH, 0.0, 0.0),
+        ("0, stripes", STRIPED, 0.0, 0.0),
         ("0, noise 5 %", PLAIN, 0.0, 0.05),
-    ):  # fmt: skip
+    ):
         graph = custom(prompt, value)
         graph["noisy"] = node("ImageAddNoise", image=["decode", 0], seed=SEED, strength=added)
         for reader in ("preview", "meter"):
@@ -276,10 +294,13 @@ def noise_meter(server) -> Image.Image:
 def demo_loader(server) -> Image.Image:
     """What the embedded model draws, numbered as in the page's caption."""
     prompts = (
-        ROUGH, PLAIN, STRIPED, "three blue squares on a light dotted background",
+        ROUGH,
+        PLAIN,
+        STRIPED,
+        "three blue squares on a light dotted background",
         "three purple stars on a dark plain background",
         "two green triangles left of a yellow star on a light rough background",
-    )  # fmt: skip
+    )
     made = [pictures(server, graphs.stock(p, SEED, 1, steps=15))[0] for p in prompts]
     row = [(str(n), picture) for n, picture in enumerate(made, start=1)]
     return sheet([row[:3], row[3:]])

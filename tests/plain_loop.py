@@ -19,9 +19,12 @@ def plain_loop(model: TinyBackbone, captions: list[str], noise, sigmas, guidance
         if k > 0:
             told = max(t + deviation * (t - float(sigmas[k - 1])), 1e-3)
         v, empty = model.network(
-            x.repeat(2, 1, 1, 1), encoder_hidden_states=tokens, pooled_projections=pooled,
-            timestep=torch.full((2 * len(x),), 1000 * told), return_dict=False,
-        )[0].chunk(2)  # fmt: skip
+            x.repeat(2, 1, 1, 1),
+            encoder_hidden_states=tokens,
+            pooled_projections=pooled,
+            timestep=torch.full((2 * len(x),), 1000 * told),
+            return_dict=False,
+        )[0].chunk(2)
         v = empty + guidance * (v - empty)
         x = x + (float(sigmas[k + 1]) - t) * (told / t if lying else 1.0) * v
     return x

@@ -29,9 +29,12 @@ class Warm:
     def __init__(self):
         self.folder = tempfile.TemporaryDirectory()
         self.server = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
             env={**os.environ, "PYTHONPATH": str(ROOT / "training")},
-        )  # fmt: skip
+        )
 
     def ask(self, **question) -> int | None:
         self.server.stdin.write(json.dumps(question) + "\n")
@@ -46,9 +49,12 @@ class Warm:
         handle, output = tempfile.mkstemp(dir=self.folder.name)
         os.close(handle)
         pid = self.ask(
-            module=module, arguments=[str(a) for a in arguments], cwd=str(cwd),
-            environment=environment, output=output,
-        )  # fmt: skip
+            module=module,
+            arguments=[str(a) for a in arguments],
+            cwd=str(cwd),
+            environment=environment,
+            output=output,
+        )
         return Forked(self, pid, Path(output))
 
     def close(self) -> None:

@@ -148,23 +148,30 @@ def core_caches(shelf: Shelf) -> Iterator[Combo]:
     from comfy_extras.nodes_easycache import EasyCacheNode, LazyCacheNode
 
     tests = f"{BESIDE}, {PIXEL}: test_a_cache..."
-    for name, node, threshold in (("EasyCache", EasyCacheNode, 0.8),
-                                  ("LazyCache", LazyCacheNode, 0.5)):  # fmt: skip
+    for name, node, threshold in (
+        ("EasyCache", EasyCacheNode, 0.8),
+        ("LazyCache", LazyCacheNode, 0.5),
+    ):
         setup = shelf.setup("flux", steps=10, cfg=1.0)
         yield Combo(
-            f"{name} (core)", setup, "Flux", tests=tests,
+            f"{name} (core)",
+            setup,
+            "Flux",
+            tests=tests,
             model=lambda m, n=node, t=threshold: n.execute(m, t, 0.0, 1.0, False)[0],
-        )  # fmt: skip
+        )
 
 
 def core_compile(shelf: Shelf) -> Iterator[Combo]:
     from comfy_extras.nodes_torch_compile import TorchCompileModel
 
     yield Combo(
-        "TorchCompileModel (core, inductor)", shelf.setup("sd35_dual"), "SD3.5",
+        "TorchCompileModel (core, inductor)",
+        shelf.setup("sd35_dual"),
+        "SD3.5",
         model=lambda m: TorchCompileModel.execute(m, "inductor")[0],
         tests=f"{PIXEL}: test_a_compiled_network...",
-    )  # fmt: skip
+    )
 
 
 def core_lora(shelf: Shelf) -> Iterator[Combo]:
@@ -196,10 +203,12 @@ def core_lora(shelf: Shelf) -> Iterator[Combo]:
         file = f"tiny_lora_{family}.safetensors"
         save_file(state, shelf.folder / file)
         yield Combo(
-            "LoraLoader (core), a LoRA file", setup, label,
+            "LoraLoader (core), a LoRA file",
+            setup,
+            label,
             model=lambda m, f=file: nodes.LoraLoaderModelOnly().load_lora_model_only(m, f, 0.8)[0],
             tests=f"{CALLS}, {PIXEL}: test_a_weight_patch",
-        )  # fmt: skip
+        )
 
 
 def core_controlnet(shelf: Shelf) -> Iterator[Combo]:
@@ -236,9 +245,12 @@ def core_controlnet(shelf: Shelf) -> Iterator[Combo]:
         return made
 
     yield Combo(
-        "ControlNet (core), a tiny SD3 file", setup, "SD3", guider=guider,
+        "ControlNet (core), a tiny SD3 file",
+        setup,
+        "SD3",
+        guider=guider,
         tests=f"{BESIDE}, {PIXEL}: test_a_controlnet_sees...",
-    )  # fmt: skip
+    )
 
 
 def core_fp8(shelf: Shelf) -> Iterator[Combo]:

@@ -111,9 +111,12 @@ def unet() -> Setup:
     rng = torch.Generator().manual_seed(2)
     conds = [[[torch.randn(1, 77, 768, generator=rng), {}]] for _ in range(2)]
     return Setup(
-        "UNet, SD's plan, eps prediction, random weights, fp32, cfg 3", side.as_comfy(network),
-        *conds, torch.zeros(1, 4, 16, 16), 3.0,
-    )  # fmt: skip
+        "UNet, SD's plan, eps prediction, random weights, fp32, cfg 3",
+        side.as_comfy(network),
+        *conds,
+        torch.zeros(1, 4, 16, 16),
+        3.0,
+    )
 
 
 def sigmas_of(setup: Setup, steps: int, scheduler: str = "simple") -> torch.Tensor:

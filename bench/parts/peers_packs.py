@@ -57,16 +57,22 @@ def sigma_samplers(shelf: Shelf) -> Iterator[Combo]:
     module = shelf.checkout("ComfyUI-Detail-Daemon")
     for family, label in (("sd35_dual", "SD3.5"), ("sdxl", "SDXL")) if module else ():
         yield Combo(
-            "Detail Daemon, on top", shelf.setup(family, steps=8), label, two_orders=False,
+            "Detail Daemon, on top",
+            shelf.setup(family, steps=8),
+            label,
+            two_orders=False,
             sampler=lambda s: detail_daemon(module, s, detail_amount=1.0, cfg_scale_override=1.0),
-        )  # fmt: skip
+        )
     module2 = shelf.checkout("ComfyUI-Selective-Sigma-Detailer")
     if module2:
         node = node_of(module2, "SelectiveSigmaDetailerNode")
         yield Combo(
-            "Selective Sigma Detailer, on top", shelf.setup("sd35_dual", steps=8), "SD3.5",
-            sampler=lambda s: node().go(s, 0.1, 0.5)[0], two_orders=False,
-        )  # fmt: skip
+            "Selective Sigma Detailer, on top",
+            shelf.setup("sd35_dual", steps=8),
+            "SD3.5",
+            sampler=lambda s: node().go(s, 0.1, 0.5)[0],
+            two_orders=False,
+        )
 
 
 def kjnodes(shelf: Shelf) -> Iterator[Combo]:
@@ -82,11 +88,13 @@ def kjnodes(shelf: Shelf) -> Iterator[Combo]:
     latent = {"samples": torch.randn(sd3.latent.shape, generator=torch.Generator().manual_seed(4))}
     gradient = torch.linspace(0, 2, 8).clamp(max=1).expand(1, 8, 8)  # AsynDM acts where it is 1
     yield Combo(
-        "KJNodes DifferentialDiffusionAdvanced", sd3, "SD3.5",
+        "KJNodes DifferentialDiffusionAdvanced",
+        sd3,
+        "SD3.5",
         model=on("DifferentialDiffusionAdvanced", samples=latent, mask=gradient),
         more={"latent": latent["samples"], "denoise_mask": gradient.unsqueeze(1)},
         tests=f"{BESIDE}, {PIXEL}: test_differential_diffusion...",
-    )  # fmt: skip
+    )
     yield Combo(
         "KJNodes ScheduledCFGGuidance", sd3, "SD3.5",
         guider=lambda setup, m: call(
@@ -97,13 +105,17 @@ def kjnodes(shelf: Shelf) -> Iterator[Combo]:
     third = [[0.5 * (wan.positive[0][0] + wan.negative[0][0]), {}]]
     yield Combo("KJNodes WanVideoNAG", wan, "Wan 2.1", model=on("WanVideoNAG", conditioning=third))
     yield Combo(
-        "KJNodes WanVideoEnhanceAVideoKJ", wan, "Wan 2.1",
+        "KJNodes WanVideoEnhanceAVideoKJ",
+        wan,
+        "Wan 2.1",
         model=on("WanVideoEnhanceAVideoKJ", latent={"samples": wan.latent}),
-    )  # fmt: skip
+    )
     yield Combo(
-        "KJNodes TorchCompileModelAdvanced (inductor)", sd3, "SD3.5",
+        "KJNodes TorchCompileModelAdvanced (inductor)",
+        sd3,
+        "SD3.5",
         model=on("TorchCompileModelAdvanced"),
-    )  # fmt: skip
+    )
 
 
 def guidance(shelf: Shelf) -> Iterator[Combo]:
@@ -113,20 +125,27 @@ def guidance(shelf: Shelf) -> Iterator[Combo]:
         return
     setup = shelf.setup("sdxl")
     nodes_of = {
-        "PerturbedAttention": {}, "SmoothedEnergyGuidanceAdvanced": {},
-        "NormalizedAttentionGuidance": {"negative": setup.negative}, "PLADIS": {},
-        "TokenPerturbationGuidance": {"unet_block_list": ""}, "FrequencyDecoupledGuidance": {},
-        "MomentumGuidance": {}, "SlidingModeControlCFG": {},
-    }  # fmt: skip
+        "PerturbedAttention": {},
+        "SmoothedEnergyGuidanceAdvanced": {},
+        "NormalizedAttentionGuidance": {"negative": setup.negative},
+        "PLADIS": {},
+        "TokenPerturbationGuidance": {"unet_block_list": ""},
+        "FrequencyDecoupledGuidance": {},
+        "MomentumGuidance": {},
+        "SlidingModeControlCFG": {},
+    }
     for name, inputs in nodes_of.items():
         tests = {
             "PerturbedAttention": f"{CALLS}, {PIXEL}: test_perturbed_attention...",
             "NormalizedAttentionGuidance": f"{PIXEL}: test_words_are_read_under...",
         }.get(name, "")
         yield Combo(
-            f"sd-perturbed-attention {name}", setup, "SDXL", tests=tests,
+            f"sd-perturbed-attention {name}",
+            setup,
+            "SDXL",
+            tests=tests,
             model=lambda m, n=name, i=inputs: call(node_of(module, n), model=m, **i),
-        )  # fmt: skip
+        )
 
 
 def impact(shelf: Shelf) -> Iterator[Combo]:
@@ -158,9 +177,13 @@ def impact(shelf: Shelf) -> Iterator[Combo]:
         return out["samples"]
 
     yield Combo(
-        "Impact Pack's ksampler_wrapper", setup, "SD3.5", whole=whole, two_orders=False,
+        "Impact Pack's ksampler_wrapper",
+        setup,
+        "SD3.5",
+        whole=whole,
+        two_orders=False,
         tests=f"{BESIDE}: test_an_inpaint_mask...; {CALLS}: test_image_to_image",
-    )  # fmt: skip
+    )
 
 
 ALL = (gguf, sigma_samplers, kjnodes, guidance, impact)

@@ -129,9 +129,11 @@ def picture(daemon, setup: load.Setup, path: Path) -> None:
     rows["Async Timestep, conditioning"] = (deviated(setup.model, 1.0, **plain), euler())
     rows["Deviation 0.5, unit interval"] = (deviated(setup.model, 0.5), euler())
     looks = (  # (marker, size, color, filled)
-        ("o", 10, "#333333", False), ("s", 6, "C0", False), ("x", 6, "C1", True),
+        ("o", 10, "#333333", False),
+        ("s", 6, "C0", False),
+        ("x", 6, "C1", True),
         ("v", 5, "C2", True),
-    )  # fmt: skip
+    )
     figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True)
     for (name, (model, sampler)), look in zip(rows.items(), looks, strict=True):
         field, (marker, size, color, filled) = measure(setup, model, sampler), look

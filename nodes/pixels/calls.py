@@ -60,9 +60,17 @@ class Calls:
             if self.pixels is None:
                 return executor(x, t, c_concat, c_crossattn, control, options, **kwargs)
             return call_with_map(
-                executor, self.pixels, self.boxes, x, t, c_concat, c_crossattn, control, options,
+                executor,
+                self.pixels,
+                self.boxes,
+                x,
+                t,
+                c_concat,
+                c_crossattn,
+                control,
+                options,
                 kwargs,
-            )  # fmt: skip
+            )
 
     def attached(self, model_options: dict) -> dict:
         """A copy of model_options with these wrappers, innermost."""

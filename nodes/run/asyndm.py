@@ -160,8 +160,9 @@ def asynchronous(
         denoised = evaluated(tracker, pixels, model, x, sigmas[i] * ones, **extra_args)
         write(tracker.record, i, sigmas[i], u, times, lag, s)
         if callback is not None:
-            callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i],
-                      "denoised": denoised})  # fmt: skip
+            callback(
+                {"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": denoised}
+            )
         lag = next_lag(lag, weight, i, last, settings.curve)
         s_next = sigma_at(sigmas, i + 1 - lag, space)
         x = step(settings, time, x, denoised, s, s_next, noise)

@@ -32,6 +32,8 @@ def test_sampling_changes_nothing_and_leaves_nothing_on_the_model(found):
 def test_the_comparison_sees_a_patch(found):
     """A sampler name, a scheduler, a method and a function, as other packs change them."""
     assert found["after_patches"] == [
-        "comfy.model_base.BaseModel.apply_model", "comfy.samplers.KSAMPLER_NAMES",
-        "comfy.samplers.SCHEDULER_HANDLERS['a_scheduler']", "comfy.samplers.sampling_function",
-    ]  # fmt: skip
+        "comfy.model_base.BaseModel.apply_model",
+        "comfy.samplers.KSAMPLER_NAMES",
+        "comfy.samplers.SCHEDULER_HANDLERS['a_scheduler']",
+        "comfy.samplers.sampling_function",
+    ]

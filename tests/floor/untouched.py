@@ -88,9 +88,11 @@ def use_pack() -> list[str]:
 
     def run(patched, sampler, **more):
         sigmas = torch.tensor([1.0, 0.9, 0.7, 0.4, 0.0])
-        seen.append(comfy.sample.sample_custom(
-            patched, noise, 3.0, sampler, sigmas, positive, negative, latent, disable_pbar=True
-        ))  # fmt: skip
+        seen.append(
+            comfy.sample.sample_custom(
+                patched, noise, 3.0, sampler, sigmas, positive, negative, latent, disable_pbar=True
+            )
+        )
 
     euler = comfy.samplers.sampler_object("euler")
     run(model, euler)

@@ -156,9 +156,7 @@ def double_block(
     return img, txt
 
 
-def single_block(
-    self, x, vec, pe, attn_mask=None, modulation_dims=None, transformer_options=None
-):  # fmt: skip
+def single_block(self, x, vec, pe, attn_mask=None, modulation_dims=None, transformer_options=None):
     mod = self.modulation(vec)[0] if self.modulation else vec
     shift, scale, gate = (over(t, x.shape[1]) for t in parts(mod, slice(None)))
     hidden = self.linear1(moved(self.pre_norm(x), shift, scale))
@@ -193,8 +191,11 @@ def chroma_model(replace, network, times, size) -> None:
         single, double = self.params.depth_single_blocks, self.params.depth
         if block_type == "final":
             return tensor[:, :, -2], tensor[:, :, -1]
-        start = {"single": 3 * idx, "double_img": 3 * single + 6 * idx,
-                 "double_txt": 3 * single + 6 * double + 6 * idx}[block_type]  # fmt: skip
+        start = {
+            "single": 3 * idx,
+            "double_img": 3 * single + 6 * idx,
+            "double_txt": 3 * single + 6 * double + 6 * idx,
+        }[block_type]
         first = flux_layers.ModulationOut(*tensor[:, :, start : start + 3].unbind(2))
         if block_type == "single":
             return first

@@ -32,9 +32,11 @@ def qwen_block(
     image = self.img_mod(temb[:, 1:]).chunk(6, dim=-1)
     text = self.txt_mod(temb[:, :1]).chunk(6, dim=-1)
     of_image, of_text = self.attn(
-        moved(self.img_norm1(img), *image[:2]), moved(self.txt_norm1(txt), *text[:2]),
-        encoder_hidden_states_mask, image_rotary_emb=image_rotary_emb,
-    )  # fmt: skip
+        moved(self.img_norm1(img), *image[:2]),
+        moved(self.txt_norm1(txt), *text[:2]),
+        encoder_hidden_states_mask,
+        image_rotary_emb=image_rotary_emb,
+    )
     img, txt = img + image[2] * of_image, txt + text[2] * of_text
     img = img + image[5] * self.img_mlp(moved(self.img_norm2(img), *image[3:5]))
     txt = txt + text[5] * self.txt_mlp(moved(self.txt_norm2(txt), *text[3:5]))

@@ -18,9 +18,13 @@ def start(family, sigmas: torch.Tensor, seed=5):
     x = sampling.noise_scaling(sigmas[0], noise, torch.zeros_like(noise), full)
     tokens, extra = positive[0]
     conds = base.extra_conds(
-        cross_attn=tokens, pooled_output=extra.get("pooled_output"), noise=noise, device="cpu",
-        latent_image=None, prompt_type="positive",
-    )  # fmt: skip
+        cross_attn=tokens,
+        pooled_output=extra.get("pooled_output"),
+        noise=noise,
+        device="cpu",
+        latent_image=None,
+        prompt_type="positive",
+    )
     made = {
         name: cond.process_cond(batch_size=2, device="cpu").cond for name, cond in conds.items()
     }

@@ -50,9 +50,12 @@ def planted_tpm(
         for layer in (module.time, module.time_star):
             layer.weight *= TIME_WEIGHTS
     meta = checkpoint.TPMMeta(
-        network=config, model_family=NAMES[family], steps=len(sigmas) - 1,
-        sigmas=tuple(float(s) for s in sigmas), deviation_bound=bound,
-    )  # fmt: skip
+        network=config,
+        model_family=NAMES[family],
+        steps=len(sigmas) - 1,
+        sigmas=tuple(float(s) for s in sigmas),
+        deviation_bound=bound,
+    )
     path = folder / f"{family}_{head:g}_{seed}_{actions}_{bound:g}.safetensors"
     checkpoint.save_tpm(path, module, meta)
     return path

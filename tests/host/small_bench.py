@@ -49,9 +49,12 @@ class Bench:
         if node == "AsyncTimestepKSamplerAdvanced":
             inputs = {k: v for k, v in inputs.items() if k not in ("seed", "denoise")}
             inputs |= {
-                "noise_seed": 5, "add_noise": "enable", "start_at_step": 0, "end_at_step": 10000,
+                "noise_seed": 5,
+                "add_noise": "enable",
+                "start_at_step": 0,
+                "end_at_step": 10000,
                 "return_with_leftover_noise": "disable",
-            }  # fmt: skip
+            }
         out = self.ours[node].execute(**inputs).result
         return out[0]["samples"], out[1]
 

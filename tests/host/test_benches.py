@@ -40,16 +40,18 @@ SMALLEST = {  # bench -> (arguments, what it prints)
         r"\| 0 \| \+0\.30 \| [+-]\d",
     ),
     "rollout_cost": (
-        "--layers 1 --latent 2 --group 4 --steps 2".split(), r"\| TPM decides \| \d+\.\d",
+        "--layers 1 --latent 2 --group 4 --steps 2".split(),
+        r"\| TPM decides \| \d+\.\d",
     ),
-}  # fmt: skip
+}
 WANTING = {  # bench -> (arguments, the sentence it ends with here)
     "noise_meter": (["--out", "{out}"], "The photographs need scikit-image: pip install"),
     "official": (["--official", "{out}"], "has no asyn_sample.py; give a checkout of hu-zijing/"),
     "peers_conversion": (
-        ["--detail-daemon", "{out}"], "has no __init__.py; give the folder of a checkout",
+        ["--detail-daemon", "{out}"],
+        "has no __init__.py; give the folder of a checkout",
     ),
-}  # fmt: skip
+}
 ELSEWHERE = {  # its smallest size is another test's
     "asyndm_suite": "tests/host/test_asyndm_suite.py",
     "kill_and_resume": "tests/training/test_trainer.py",

@@ -272,10 +272,14 @@ def test_stages_equal_the_single_run(pack, families, family, kind):
 
         def stage(latent, start, end, noise, leftover):
             out, trace = node.async_ksampler(
-                *args, **common, latent={"samples": latent}, disable_noise=not noise,
+                *args,
+                **common,
+                latent={"samples": latent},
+                disable_noise=not noise,
                 start_step=start,
-                last_step=end, force_full_denoise=not leftover,
-            )  # fmt: skip
+                last_step=end,
+                force_full_denoise=not leftover,
+            )
             return out["samples"], [s["t_star"][0] for s in trace.runs[-1].steps]
 
         single, _ = stage(tiny[3], 0, 10000, True, False)

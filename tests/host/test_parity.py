@@ -127,13 +127,16 @@ def graph(family: str, cfg: float) -> dict:
     out |= {
         "tpm": node("AsyncTimestepTPMLoader", tpm_name=f"{family}.safetensors"),
         "tpm_sampler": node(
-            "AsyncTimestepKSampler", **sampling, preset="auto", deviation_scale=1.0,
+            "AsyncTimestepKSampler",
+            **sampling,
+            preset="auto",
+            deviation_scale=1.0,
             deviation=["tpm", 0],
         ),
         "tpm_save": node("SaveLatent", samples=["tpm_sampler", 0], filename_prefix="tpm"),
         "tpm_plot": node("AsyncTimestepPlot", trace=["tpm_sampler", 1], after=["tpm_sampler", 0]),
         "tpm_json": node("PreviewAny", source=["tpm_plot", 1]),
-    }  # fmt: skip
+    }
     whole = dict(start_percent=0.0, end_percent=1.0)
     for i, (deviation, gamma, omega) in enumerate(CASES):
         out |= {
@@ -284,8 +287,10 @@ def test_latents_and_times_are_algorithm_2(pack, parity_server, model_files, ser
             worst_time = max(worst_time, *errors)
         results[case], worst = latent, max(worst, error)
     print(f"{family} cfg {cfg:g}: latents {worst:.2g} relative, times {worst_time:.2g}")
-    distinct = {(d * gamma, 1.0 if d == 0 and omega == "follow_time" else omega): latent
-                for (d, gamma, omega), latent in results.items()}  # fmt: skip
+    distinct = {
+        (d * gamma, 1.0 if d == 0 and omega == "follow_time" else omega): latent
+        for (d, gamma, omega), latent in results.items()
+    }
     assert len(distinct) == 17
     for a, b in itertools.combinations(distinct, 2):
         assert relative(distinct[a], distinct[b]) > 5e-3, (a, b, "cannot be told apart")

@@ -82,10 +82,13 @@ class Tiny:
             call.latent, call.denoised = x, denoised
             return x
 
-        noise = torch.randn(batch, self.empty.shape[1], *size,
-                            generator=torch.Generator().manual_seed(7))  # fmt: skip
-        hooks = [self.network.register_forward_pre_hook(given, with_kwargs=True),
-                 self.network.register_forward_hook(answered)]  # fmt: skip
+        noise = torch.randn(
+            batch, self.empty.shape[1], *size, generator=torch.Generator().manual_seed(7)
+        )
+        hooks = [
+            self.network.register_forward_pre_hook(given, with_kwargs=True),
+            self.network.register_forward_hook(answered),
+        ]
         if scalar is not None:
             self.base.process_timestep = lambda t, **kwargs: scalar.repeat(len(t) // batch)
         try:

@@ -118,12 +118,14 @@ PLACES = {  # (node, input) -> its type: every tensor input of our nodes
         (node, name): kind
         for node in ("AsyncTimestepKSampler", "AsyncTimestepKSamplerAdvanced", "AsynDMKSampler")
         for name, kind in (
-            ("latent_image", "LATENT"), ("positive", "CONDITIONING"), ("negative", "CONDITIONING"),
+            ("latent_image", "LATENT"),
+            ("positive", "CONDITIONING"),
+            ("negative", "CONDITIONING"),
             ("mask", "MASK"),
         )
         if (node, name) != ("AsynDMKSampler", "mask")
     },
-}  # fmt: skip
+}
 
 
 def test_every_tensor_input_of_every_node_has_its_cases(bench):

@@ -223,9 +223,11 @@ def test_demo_model(pack, words):
 def test_a_real_causal_clip(pack, words):
     """Random weights in ComfyUI's own two-layer CLIP-L: the first column that changes is ours."""
     config = {
-        "num_hidden_layers": 2, "hidden_size": 64, "num_attention_heads": 2,
+        "num_hidden_layers": 2,
+        "hidden_size": 64,
+        "num_attention_heads": 2,
         "intermediate_size": 64,
-    }  # fmt: skip
+    }
     torch.manual_seed(0)
     shapes = sd1_clip.SDClipModel(
         model_options={"clip_l_model_config": config, "model_name": "clip_l"}

@@ -195,9 +195,13 @@ def test_inpaint_leaves_the_other_half_alone(server):
 def test_stages_equal_the_single_run(server):
     graph = graphs.split_sigmas()
     single = {k: v for k, v in graph.items() if k not in ("first", "second", "split", "silence")}
-    single["one"] = {"class_type": "SamplerCustomAdvanced", "inputs": {
-        **graph["first"]["inputs"], "sigmas": ["schedule", 0],
-    }}  # fmt: skip
+    single["one"] = {
+        "class_type": "SamplerCustomAdvanced",
+        "inputs": {
+            **graph["first"]["inputs"],
+            "sigmas": ["schedule", 0],
+        },
+    }
     single["decode"] = {
         "class_type": "VAEDecode",
         "inputs": {"samples": ["one", 0], "vae": ["loader", 2]},

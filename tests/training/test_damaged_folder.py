@@ -126,11 +126,15 @@ def test_a_checkpoint_of_an_older_trainer_has_no_hash(tmp_path):
 def test_the_hash_is_of_names_types_shapes_and_values():
     state = {"a": torch.zeros(2, 3), "b": [1, 2.5, None, True, "x"], "c": {"d": torch.ones(())}}
     others = [
-        {**state, "a": torch.zeros(3, 2)}, {**state, "a": torch.zeros(2, 3, dtype=torch.float64)},
-        {**state, "b": [1, 2.5, None, 1, "x"]}, {**state, "b": [1, 2.5, None, True]},
-        {**state, "c": {"e": torch.ones(())}}, {**state, "c": {}}, {**state, "e": 1},
+        {**state, "a": torch.zeros(3, 2)},
+        {**state, "a": torch.zeros(2, 3, dtype=torch.float64)},
+        {**state, "b": [1, 2.5, None, 1, "x"]},
+        {**state, "b": [1, 2.5, None, True]},
+        {**state, "c": {"e": torch.ones(())}},
+        {**state, "c": {}},
+        {**state, "e": 1},
         {**state, "a": torch.zeros(2, 3, dtype=torch.bfloat16)},
-    ]  # fmt: skip
+    ]
     hashes = [content_sha256(s) for s in (state, *others)]
     assert len(set(hashes)) == len(hashes)
     copy = {"a": torch.zeros(3, 2).T, "b": list(state["b"]), "c": {"d": torch.ones(())}}
@@ -228,8 +232,10 @@ def test_a_killed_trainer_leaves_no_lock_behind(run, capsys):
     lock = run / ".lock"
     other = subprocess.Popen(
         [sys.executable, "-c", code, lock],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert other.stdout.readline() == "True\n"
     with (
         pytest.raises(RunFolderError, match=f"process {other.pid} on "),

@@ -53,9 +53,10 @@ def test_another_grid_is_warned_of_once_and_equal_runs_are_shared(tmp_path, caps
     measured = []
     measure = measuring.PairedMeasurement.measure
     monkeypatch.setattr(
-        measuring.PairedMeasurement, "measure",
+        measuring.PairedMeasurement,
+        "measure",
         lambda self, *a: measured.append(a[2]) or measure(self, *a),
-    )  # fmt: skip
+    )
     few = ["--fixed", "--gammas", "1", "--k", "2", "3", "--n", "4", "--log.samples", "0"]
     assert (
         evaluate_command.main([*SMALL, *few, "--tpm", str(file), "--out", str(tmp_path / "out")])

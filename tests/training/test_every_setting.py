@@ -237,7 +237,7 @@ def test_settings_that_do_not_go_together_are_both_named(changed, words):
         (["--data.validation_prompts=1"], ("validation_prompts is 1", "needs 2")),
         (["--data.validation_prompts=0", "--log.validate_every=0"], ("samples_every is 1", "to 0")),
     ],
-)  # fmt: skip
+)
 def test_too_few_validation_prompts(more, words):
     with pytest.raises(ValueError) as caught:
         load_training(parse([*SMALL, *more])[0], World())
@@ -249,8 +249,11 @@ def test_a_validation_file_of_one_line(tmp_path):
     texts = [f"a red circle above a {c} star on a dark plain background" for c in ("blue", "cyan")]
     (tmp_path / "train.txt").write_text("\n".join(texts))
     (tmp_path / "check.txt").write_text(texts[0].replace("star", "square"))
-    files = ["--data.set=file", f"--data.train={tmp_path / 'train.txt'}",
-             f"--data.validation={tmp_path / 'check.txt'}"]  # fmt: skip
+    files = [
+        "--data.set=file",
+        f"--data.train={tmp_path / 'train.txt'}",
+        f"--data.validation={tmp_path / 'check.txt'}",
+    ]
     with pytest.raises(ValueError, match=r"check.txt, which gives 0, but log.validate_every is 1"):
         load_training(parse([*SMALL, *files])[0], World())
 
@@ -282,11 +285,13 @@ def test_cuda_without_one(tmp_path, capsys):
     "error",
     [
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB. GPU 0 has ...\nx"),
-        RuntimeError("[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't "
-                     "allocate memory: you tried to allocate 4611686018427387904 bytes."),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't "
+            "allocate memory: you tried to allocate 4611686018427387904 bytes."
+        ),
         MemoryError(),
     ],
-)  # fmt: skip
+)
 def test_out_of_memory_names_what_to_lower(error, tmp_path, capsys, monkeypatch):
     from async_timestep.training.grpo import command as train_command
 
@@ -297,8 +302,12 @@ def test_out_of_memory_names_what_to_lower(error, tmp_path, capsys, monkeypatch)
     assert train_command.main([*SMALL, "--out", str(tmp_path / "r")]) == 1
     text = capsys.readouterr().err.splitlines()[-1]  # a bar may stand above it
     assert text.startswith("train_tpm.py: Memory ran out") and text.endswith(".")
-    for word in ("backbone.batch", "backbone.decode_batch (16)", "rewards.batch (2)",
-                 "grpo.num_generations (2)"):  # fmt: skip
+    for word in (
+        "backbone.batch",
+        "backbone.decode_batch (16)",
+        "rewards.batch (2)",
+        "grpo.num_generations (2)",
+    ):
         assert word in text
 
 
@@ -378,7 +387,7 @@ def test_a_price_that_is_none(price, tmp_path, capsys):
         ("iterations: ten\n", "iterations is ten, expected a whole number from 1"),
         ("backbone: {path: }\n", "backbone.path is"),
     ],
-)  # fmt: skip
+)
 def test_traps_of_yaml(text, words, tmp_path, capsys):
     path = tmp_path / "mine.yaml"
     path.write_text(text)

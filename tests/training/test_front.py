@@ -199,8 +199,11 @@ def test_a_file_that_cannot_be_read_is_refused_where_settings_are_read(tmp_path,
 
 def test_the_list_has_one_good_line_for_every_preset():
     lines = preset_list().splitlines()
-    bases = [p for p in PRESETS.glob("*.yaml") if "name" in yaml.safe_load(p.read_text()).get(
-        "backbone", {})]  # fmt: skip
+    bases = [
+        p
+        for p in PRESETS.glob("*.yaml")
+        if "name" in yaml.safe_load(p.read_text()).get("backbone", {})
+    ]
     assert [line.split()[0] for line in lines] == sorted(p.stem for p in bases)
     told = [line.split(maxsplit=1)[1] for line in lines]
     assert len(set(told)) == len(told)

@@ -63,8 +63,10 @@ def begun(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("moved")
     for name in ("a", "b"):
         shutil.copytree(WEIGHTS, folder / name)
-    words = [f"a red circle above a {c} star on a dark plain background" for c in
-             ("blue", "cyan", "green", "yellow")]  # fmt: skip
+    words = [
+        f"a red circle above a {c} star on a dark plain background"
+        for c in ("blue", "cyan", "green", "yellow")
+    ]
     for name in ("a.txt", "b.txt"):
         (folder / name).write_text("\n".join(words))
     run(folder / "straight", *at(folder, "a"))
@@ -74,8 +76,11 @@ def begun(tmp_path_factory) -> Path:
 
 
 def at(folder: Path, name: str) -> list[str]:
-    return [f"--backbone.path={folder / name}", "--data.set=file",
-            f"--data.train={folder / name}.txt"]  # fmt: skip
+    return [
+        f"--backbone.path={folder / name}",
+        "--data.set=file",
+        f"--data.train={folder / name}.txt",
+    ]
 
 
 def test_moved_weights_and_prompts_resume_to_the_bit(begun, tmp_path):

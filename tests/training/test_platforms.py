@@ -64,8 +64,9 @@ def test_peak_memory_of_this_process():
 
 
 def test_peak_memory_in_bytes_where_the_system_counts_them(monkeypatch):
-    usage = SimpleNamespace(getrusage=lambda who: SimpleNamespace(ru_maxrss=3 * 2**30),
-                            RUSAGE_SELF=0)  # fmt: skip
+    usage = SimpleNamespace(
+        getrusage=lambda who: SimpleNamespace(ru_maxrss=3 * 2**30), RUSAGE_SELF=0
+    )
     monkeypatch.setitem(sys.modules, "resource", usage)
     monkeypatch.setattr(result.sys, "platform", "darwin")
     assert result.device_memory(CPU) == 3.0

@@ -138,8 +138,9 @@ def test_a_reward_that_is_only_measured_is_needed_and_packages_fetch_their_own()
     assert ("openai/clip-vit-large-patch14", "model.safetensors") not in whats
     worker = of("--preset", "sd35_medium", "--rewards.backend", "packages")
     assert {need.what for need in needs(worker, table) if "reward" in need.what} == {
-        "reward clip", "reward pick"
-    }  # fmt: skip
+        "reward clip",
+        "reward pick",
+    }
 
 
 def test_the_hub_s_cache_is_looked_into(tmp_path):
@@ -213,8 +214,9 @@ def web(monkeypatch, pages: dict[str, bytes]) -> list[str]:
 
 def prompt(tmp_path, data: bytes, **fields) -> Need:
     known = {"sha256": hashlib.sha256(data).hexdigest(), "url": "https://x.org/a.txt"}
-    return Need("prompts", "https://x.org", "a.txt", at=tmp_path / "new" / "a.txt",
-                **{**known, **fields})  # fmt: skip
+    return Need(
+        "prompts", "https://x.org", "a.txt", at=tmp_path / "new" / "a.txt", **{**known, **fields}
+    )
 
 
 def test_a_prompt_file_is_fetched_once_and_checked(tmp_path, monkeypatch):
@@ -297,9 +299,10 @@ def test_a_hub_out_of_reach_is_asked_once(tmp_path, monkeypatch):
 
 def test_hub_files_go_into_the_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        huggingface_hub, "hf_hub_download",
+        huggingface_hub,
+        "hf_hub_download",
         lambda repo, name, cache_dir: put_into_cache(cache_dir, repo, name),
-    )  # fmt: skip
+    )
     need = Need("reward", "b/open", "there.json")
     assert fetch.fetch([need], tmp_path) == ([need], [])
     assert is_here(need, tmp_path)

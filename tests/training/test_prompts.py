@@ -102,8 +102,11 @@ def test_files_of_a_folder_do_not_fuse(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"first\n\n  second  ")
     (tmp_path / "ignored.md").write_text("no prompt")
     assert read_prompts(str(tmp_path)) == [
-        Prompt("first", "a"), Prompt("second", "a"), Prompt("third", "b"), Prompt("fourth", "b")
-    ]  # fmt: skip
+        Prompt("first", "a"),
+        Prompt("second", "a"),
+        Prompt("third", "b"),
+        Prompt("fourth", "b"),
+    ]
 
 
 def test_coco_is_read_by_annotation_id(tmp_path):
@@ -129,12 +132,15 @@ def test_coco_is_read_by_annotation_id(tmp_path):
         ("a.json", b'{"images": []}', "a.json has no list 'annotations'"),
         ("a.json", b'{"annotations": [{"id": 1}]}', "annotation 0 has no whole 'id'"),
         ("a.json", b'{"annotations": [{"id": 4, "caption": null}]}', "annotation 4 is 'None'"),
-        ("a.json", b'{"annotations": [{"id": 4, "caption": "x"}, {"id": 4, "caption": "y"}]}',
-         "two annotations with id 4"),
+        (
+            "a.json",
+            b'{"annotations": [{"id": 4, "caption": "x"}, {"id": 4, "caption": "y"}]}',
+            "two annotations with id 4",
+        ),
         ("a.pdf", b"x", "ends in .pdf, expected .txt"),
         ("a.txt", b" \n\r\n", "holds no prompt"),
     ],
-)  # fmt: skip
+)
 def test_what_is_malformed_is_named(tmp_path, name, data, said):
     (tmp_path / name).write_bytes(data)
     with pytest.raises(PromptError) as error:
@@ -222,16 +228,21 @@ def test_t2i_keeps_categories_and_the_whole_val_split(t2i):
             assert text.startswith(f"{category} ")
     assert Counter(splits["evaluation"].categories) == dict.fromkeys(T2I_CATEGORIES, 3)
     assert splits["evaluation"].texts[:3] == (
-        "color val prompt 0", "color val prompt 1 café", "color val prompt 2"
-    )  # fmt: skip
+        "color val prompt 0",
+        "color val prompt 1 café",
+        "color val prompt 2",
+    )
     assert not any("val" in text for text in splits["train"].texts + splits["validation"].texts)
     some = DataConfig(set="t2i", folder=str(t2i), evaluation_prompts=5)
     assert len(load_prompts(some, "evaluation")) == 5
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.lists(st.sampled_from("abcdefgh"), min_size=3, max_size=30), st.integers(0, 4),
-       st.integers(0, 3))  # fmt: skip
+@given(
+    st.lists(st.sampled_from("abcdefgh"), min_size=3, max_size=30),
+    st.integers(0, 4),
+    st.integers(0, 3),
+)
 def test_no_text_is_in_training_and_validation(tmp_path_factory, letters, count, seed):
     path = tmp_path_factory.mktemp("split") / "prompts.txt"
     texts = [f"{c.upper() if i % 2 else c} {' ' * (i % 3)}cat" for i, c in enumerate(letters)]
@@ -255,8 +266,9 @@ def test_evaluation_of_a_file_needs_a_validation_file(tmp_path):
         load_prompts(config, "evaluation")
     (tmp_path / "check.txt").write_text("\n".join(f"check {i}" for i in range(6)))
     config.validation, config.evaluation_prompts = str(tmp_path / "check.txt"), 0
-    train, check, final = (set(load_prompts(config, s).texts)
-                           for s in ("train", "validation", "evaluation"))  # fmt: skip
+    train, check, final = (
+        set(load_prompts(config, s).texts) for s in ("train", "validation", "evaluation")
+    )
     assert len(check) == 3 and len(final) == 3 and not check & final
     assert check | final == {f"check {i}" for i in range(6)}
     assert ("CHECK 3" in train) == ("check 3" not in check)
@@ -279,8 +291,7 @@ def test_the_scenes_share_no_caption_between_splits():
 def test_the_lists_stay_what_they_are(tmp_path):
     """A run is resumed only with the same hash, so a change here breaks every run under way."""
     config = DataConfig(set="scenes", evaluation_prompts=100)
-    hashes = {s: load_prompts(config, s).sha256[:8]
-              for s in ("train", "validation", "evaluation")}  # fmt: skip
+    hashes = {s: load_prompts(config, s).sha256[:8] for s in ("train", "validation", "evaluation")}
     assert hashes == HASHES
     (tmp_path / "a.txt").write_text("\n".join(f"prompt {i}" for i in range(20)))
     config = DataConfig(set="file", train=str(tmp_path / "a.txt"), validation_prompts=4)

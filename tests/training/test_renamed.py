@@ -62,12 +62,16 @@ def test_names_of_today_are_not_talked_about(capsys):
     assert found(parse(["--preset=tiny", *words])[0]) == NEW
     assert capsys.readouterr().err == ""
     assert current_arguments(["--out", "group", "--resume", "-1"]) == [
-        "--out", "group", "--resume", "-1"
-    ]  # fmt: skip
+        "--out",
+        "group",
+        "--resume",
+        "-1",
+    ]
     assert current_arguments(["--data.column", "iteration"])[1] == "iteration"
     assert current_nested({"rewards": {"weights": {"noise": 1}}, "x": 3}) == {
-        "rewards": {"weights": {"noise": 1}}, "x": 3
-    }  # fmt: skip
+        "rewards": {"weights": {"noise": 1}},
+        "x": 3,
+    }
 
 
 def test_old_and_new_in_one_file_are_one_setting_twice(tmp_path, capsys):

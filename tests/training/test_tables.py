@@ -61,7 +61,10 @@ def test_the_second_table_compares_every_tpm():
     ]
     found = [line.split(" | ")[:2] for line in difference_table(results).splitlines()[2:]]
     assert found == [
-        ["| a gamma=1", "D=+0.5"], ["| a gamma=1", "a mean schedule"], ["| a gamma=1", "+1 step"],
-        ["| b gamma=1", "D=+0.5"], ["| b gamma=1", "+1 step"],
-    ]  # fmt: skip
+        ["| a gamma=1", "D=+0.5"],
+        ["| a gamma=1", "a mean schedule"],
+        ["| a gamma=1", "+1 step"],
+        ["| b gamma=1", "D=+0.5"],
+        ["| b gamma=1", "+1 step"],
+    ]
     assert "+0.0450 ± 0.0000" in difference_table(results)  # image_reward: 0.9 * (0.1 - 0.05)

@@ -30,9 +30,13 @@ TOKENS = (  # substrings that held packs back, from the reports of their authors
     "rm -rf", "marshal", "__code__", "co_code", "CodeType",
 )  # fmt: skip
 CALLS = (
-    r"(?<![\w.])eval\(", r"(?<![\w.])exec\(", r"\.eval\(", r"\.exec\(",
-    r"__import__|\bimport dis\b", r"socket\.",
-)  # fmt: skip
+    r"(?<![\w.])eval\(",
+    r"(?<![\w.])exec\(",
+    r"\.eval\(",
+    r"\.exec\(",
+    r"__import__|\bimport dis\b",
+    r"socket\.",
+)
 NEEDED = (
     "__init__.py", "LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml", "nodes/__init__.py",
     "nodes/pixels/calls.py", "tpm/network.py", "maps/time_rows.py", "web/docs/AsynDMKSampler.md",
@@ -83,8 +87,10 @@ def test_the_publishers_own_style_check():
     rules = ["--select", "S102,S307,E702", "--no-cache"]
     done = subprocess.run(
         [sys.executable, "-m", "ruff", "check", ".", *rules],
-        cwd=ROOT, capture_output=True, text=True,
-    )  # fmt: skip
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout
 
 

@@ -56,8 +56,10 @@ class SD35(DiffusersBackbone):
             logging.warning(
                 "The CLIP-L text projection of %s is off the identity by %.3g, expected that of "
                 "%s: the pooled vector that the TPM reads will differ from ComfyUI's.",
-                self.source, error, self.hub_id,
-            )  # fmt: skip
+                self.source,
+                error,
+                self.hub_id,
+            )
 
     def split_of_pooled(self) -> tuple[int, ...]:
         clips = (self.pipe.text_encoder, self.pipe.text_encoder_2)  # CLIP-L, CLIP-G
@@ -69,9 +71,13 @@ class SD35(DiffusersBackbone):
 
     def encode_parts(self, prompts: list[str], length: int) -> tuple[Tensor, Tensor]:
         tokens, _, pooled, _ = self.pipe.encode_prompt(
-            prompts, prompts, prompts, device=self.device, do_classifier_free_guidance=False,
+            prompts,
+            prompts,
+            prompts,
+            device=self.device,
+            do_classifier_free_guidance=False,
             max_sequence_length=length,
-        )  # fmt: skip
+        )
         return tokens, pooled
 
     def forward(self, x: Tensor, t_star: Tensor, tokens: Tensor, pooled: Tensor) -> Tensor:

@@ -19,8 +19,14 @@ from ..run.config import Config
 
 TABLE = Path(__file__).with_name("files.yaml")
 HPS_FILES = {"v2.0": "HPS_v2_compressed.pt", "v2.1": "HPS_v2.1_compressed.pt"}
-TOKENIZER = ("merges.txt", "special_tokens_map.json", "tokenizer.json", "tokenizer_config.json",
-             "vocab.json", "vocab.txt")  # fmt: skip
+TOKENIZER = (
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.json",
+    "vocab.txt",
+)
 WHOLE = "*"  # all files of a repository that the table does not know
 
 
@@ -56,23 +62,55 @@ def needs(config: Config, table: dict) -> list[Need]:
         found += repository(table, source, f"backbone {b.name}", "backbone.path", like=published)
     own = [name for name in r.weights if r.backend == "own" or name not in ("image_reward", "hps")]
     if "image_reward" in own:
-        found += one_file(table, r.image_reward_path, "THUDM/ImageReward", "ImageReward.pt",
-                          "reward image_reward", "rewards.image_reward_path")  # fmt: skip
-        found += repository(table, r.image_reward_tokenizer, "vocabulary of image_reward",
-                            "rewards.image_reward_tokenizer")  # fmt: skip
+        found += one_file(
+            table,
+            r.image_reward_path,
+            "THUDM/ImageReward",
+            "ImageReward.pt",
+            "reward image_reward",
+            "rewards.image_reward_path",
+        )
+        found += repository(
+            table,
+            r.image_reward_tokenizer,
+            "vocabulary of image_reward",
+            "rewards.image_reward_tokenizer",
+        )
     if "hps" in own:
-        found += one_file(table, r.hps_path, "xswu/HPSv2", HPS_FILES[r.hps_version],
-                          "reward hps", "rewards.hps_path")  # fmt: skip
-        found += repository(table, r.hps_tokenizer, "tokenizer of hps", "rewards.hps_tokenizer",
-                            only=TOKENIZER)  # fmt: skip
+        found += one_file(
+            table,
+            r.hps_path,
+            "xswu/HPSv2",
+            HPS_FILES[r.hps_version],
+            "reward hps",
+            "rewards.hps_path",
+        )
+        found += repository(
+            table, r.hps_tokenizer, "tokenizer of hps", "rewards.hps_tokenizer", only=TOKENIZER
+        )
     if "clip" in own:
-        found += repository(table, r.clip_model, "reward clip", "rewards.clip_model",
-                            like="openai/clip-vit-large-patch14")  # fmt: skip
+        found += repository(
+            table,
+            r.clip_model,
+            "reward clip",
+            "rewards.clip_model",
+            like="openai/clip-vit-large-patch14",
+        )
     if "pick" in own:
-        found += repository(table, r.pick_path, "reward pick", "rewards.pick_path",
-                            like="yuvalkirstain/PickScore_v1")  # fmt: skip
-        found += repository(table, r.pick_processor, "processor of pick", "rewards.pick_processor",
-                            like="laion/CLIP-ViT-H-14-laion2B-s32B-b79K")  # fmt: skip
+        found += repository(
+            table,
+            r.pick_path,
+            "reward pick",
+            "rewards.pick_path",
+            like="yuvalkirstain/PickScore_v1",
+        )
+        found += repository(
+            table,
+            r.pick_processor,
+            "processor of pick",
+            "rewards.pick_processor",
+            like="laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
+        )
     found += prompt_needs(config, table)
     once: dict[tuple[str, str], Need] = {}
     for need in found:
@@ -104,15 +142,22 @@ def repository(
     ]
 
 
-def one_file(
-    table: dict, path: str, repo: str, name: str, what: str, setting: str
-) -> list[Need]:  # fmt: skip
+def one_file(table: dict, path: str, repo: str, name: str, what: str, setting: str) -> list[Need]:
     """A single file of a repository, or the local one that a setting names."""
     if path:
         return [Need(what, str(Path(path).parent), Path(path).name, at=Path(path), setting=setting)]
     known = table["repositories"][repo]
-    return [Need(what, repo, name, known["files"][name], known["licence"], known["gated"],
-                 setting=setting)]  # fmt: skip
+    return [
+        Need(
+            what,
+            repo,
+            name,
+            known["files"][name],
+            known["licence"],
+            known["gated"],
+            setting=setting,
+        )
+    ]
 
 
 def prompt_needs(config: Config, table: dict) -> list[Need]:
@@ -125,7 +170,7 @@ def prompt_needs(config: Config, table: dict) -> list[Need]:
             if path.startswith("hub:")
             else Need(
                 "prompts", str(Path(path).parent), Path(path).name, at=Path(path), setting=setting
-            )  # fmt: skip
+            )
             for setting, path in named
             if path
         ]

@@ -136,8 +136,9 @@ def load_file(config: DataConfig, split: str) -> PromptList:
             f"{config.validation} has no prompt beside the {len(taken)} of validation, expected "
             "some for evaluation; give it more different prompts."
         )
-    return listed(draw(config, rest, config.evaluation_prompts, config.validation),
-                  short(config.validation))  # fmt: skip
+    return listed(
+        draw(config, rest, config.evaluation_prompts, config.validation), short(config.validation)
+    )
 
 
 @functools.cache  # a second of work, and several measurements in one process ask for the same
@@ -181,9 +182,7 @@ def load_scenes(config: DataConfig, split: str) -> PromptList:
 
 
 def listed(prompts: Sequence[Prompt], source: str) -> PromptList:
-    return PromptList(
-        tuple(p.text for p in prompts), tuple(p.category for p in prompts), source
-    )  # fmt: skip
+    return PromptList(tuple(p.text for p in prompts), tuple(p.category for p in prompts), source)
 
 
 def find(config: DataConfig, name: str, inside: str, which: str) -> Path:

@@ -66,11 +66,16 @@ def plot_gamma(path: Path, results: list[Result]) -> bool:
             gamma, mean, error = zip(*sorted(set(points)), strict=True)
             lifted = own[0].method.lifted
             axis.errorbar(
-                gamma, mean, error,
-                color=COLOURS[i % len(COLOURS)], marker="s" if lifted else "o",
-                linestyle=":" if lifted else "-", capsize=3, markersize=5,
+                gamma,
+                mean,
+                error,
+                color=COLOURS[i % len(COLOURS)],
+                marker="s" if lifted else "o",
+                linestyle=":" if lifted else "-",
+                capsize=3,
+                markersize=5,
                 label=f"{tpm} ({own[0].method.note})",
-            )  # fmt: skip
+            )
         axis.set_title(f"{name} (lower is less noise)" if name == NOISE else name)
         axis.set_xlabel("gamma (0: baseline)")
         axis.set_xticks(sorted({0.0, *(r.method.gamma for own in lines.values() for r in own)}))

@@ -236,12 +236,23 @@ def solver_methods(solver: str, tpms: list[TPMFile], best: float | None) -> list
     found = [Method(f"{solver} {BASELINE}", "solver", solver=solver)]
     if best:
         found.append(
-            Method(f"{solver} {signed(best)}", "solver", Constant(best), solver=solver,
-                   note="best fixed D of Euler on the validation prompts")
-        )  # fmt: skip
+            Method(
+                f"{solver} {signed(best)}",
+                "solver",
+                Constant(best),
+                solver=solver,
+                note="best fixed D of Euler on the validation prompts",
+            )
+        )
     for tpm in tpms:
         found.append(
-            Method(f"{solver} {tpm.name}", "solver", tpm.policy, solver=solver, tpm=tpm.name,
-                   file=tpm.sha256)
-        )  # fmt: skip
+            Method(
+                f"{solver} {tpm.name}",
+                "solver",
+                tpm.policy,
+                solver=solver,
+                tpm=tpm.name,
+                file=tpm.sha256,
+            )
+        )
     return found

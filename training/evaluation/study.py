@@ -143,9 +143,11 @@ def run(
     every = list(dict.fromkeys(rest.k or config.step_counts))
     check_steps(every, rest.more_steps)
     wanted = Options(
-        *(tuple(getattr(rest, name)) for name in
-          ("gammas", "fixed", "omegas", "lying", "more_steps", "solvers"))
-    )  # fmt: skip
+        *(
+            tuple(getattr(rest, name))
+            for name in ("gammas", "fixed", "omegas", "lying", "more_steps", "solvers")
+        )
+    )
     methods(wanted, [], None, {})  # refuses an unknown solver before anything is loaded
     tpms = read_tpms(rest.tpm, config.backbone.name)
     check_folder(folder)
@@ -165,14 +167,24 @@ def run(
     summary = {
         "command": command,
         "key": table.key,
-        "prompts": {n: {"source": p.source, "count": len(p), "sha256": p.sha256}
-                    for n, p in measurement.prompts.items()},
+        "prompts": {
+            n: {"source": p.source, "count": len(p), "sha256": p.sha256}
+            for n, p in measurement.prompts.items()
+        },
         "steps": every,
-        "tpms": [{"name": t.name, "sha256": t.sha256, "bound": t.meta.deviation_bound,
-                  "actions": t.meta.actions, "steps": t.meta.steps,
-                  "iterations": t.meta.iterations} for t in tpms],
+        "tpms": [
+            {
+                "name": t.name,
+                "sha256": t.sha256,
+                "bound": t.meta.deviation_bound,
+                "actions": t.meta.actions,
+                "steps": t.meta.steps,
+                "iterations": t.meta.iterations,
+            }
+            for t in tpms
+        ],
         "settings": as_dict(config),
-    }  # fmt: skip
+    }
     write_atomic(folder / "_summary.json", (json.dumps(summary, indent=1) + "\n").encode())
     chosen = select(
         Selection(measurement, folder / "selection.json"),
@@ -211,7 +223,8 @@ def run(
     else:
         missing = "matplotlib is not installed: no gamma.png and deviation.png.\n"
     shown = "".join(
-        f"{steps} steps\n{difference_table(own)}\n" for steps, own in grouped(results).items()
+        f"{steps} steps\n{difference_table(own)}\n"
+        for steps, own in grouped(results).items()
         if difference_table(own)
-    )  # fmt: skip
+    )
     return f"{shown}{missing}Wrote table.md and {', '.join(pictures) or 'no pictures'} in {folder}."

@@ -101,16 +101,19 @@ def differences(results: list[Result]) -> list[tuple[Result, Result]]:
                 (result, other)
                 for other in results
                 if other.method.kind == "steps"
-                or other.method.kind == "mean" and other.method.tpm == method.tpm
+                or other.method.kind == "mean"
+                and other.method.tpm == method.tpm
                 and method.gamma == 1
-            ]  # fmt: skip
+            ]
         if method.kind == "solver" and method.policy is not None:
             pairs += [
                 (result, other)
                 for other in results
-                if other.method.kind == "solver" and other.method.solver == method.solver
-                and not other.method.tpm and (method.tpm or other.method.policy is None)
-            ]  # fmt: skip
+                if other.method.kind == "solver"
+                and other.method.solver == method.solver
+                and not other.method.tpm
+                and (method.tpm or other.method.policy is None)
+            ]
     return pairs
 
 
@@ -152,9 +155,10 @@ def paper_table(results: list[Result], family: str) -> str:
     """One K, in the form of Tables 1 and 2: the base model and every TPM at gamma 1. The best of a
     column is bold, the second underlined."""
     shown = [
-        r for r in results
+        r
+        for r in results
         if r.method.kind == "baseline" or r.method.kind == "tpm" and r.method.gamma == 1
-    ]  # fmt: skip
+    ]
     metrics = results[0].scores.metrics
     names = [name for name in PAPER_COLUMNS if name in metrics] or ordered(metrics)
     rows = [[paper_name(r, family)] for r in shown]
@@ -190,9 +194,17 @@ def csv_table(results: list[Result]) -> str:
     writer = csv.writer(buffer)
     parts = ("", "_se", "_difference", "_difference_se")
     writer.writerow(
-        ["K", "method", "note", "n", *(name + part for name in names for part in parts),
-         "mean_deviation", "cost", "seconds"]
-    )  # fmt: skip
+        [
+            "K",
+            "method",
+            "note",
+            "n",
+            *(name + part for name in names for part in parts),
+            "mean_deviation",
+            "cost",
+            "seconds",
+        ]
+    )
     for result in results:
         base = baseline_of(results, result.steps).scores.metrics
         own = result.scores.metrics
@@ -200,10 +212,17 @@ def csv_table(results: list[Result]) -> str:
         for name in names:
             cells += [*mean_error(own[name]), *difference(own[name], base[name])]
         writer.writerow(
-            [result.steps, result.method.name, result.method.note, len(base[names[0]]), *cells,
-             float(result.scores.mean_deviation.mean()), result.cost,
-             float(result.scores.seconds.mean())]
-        )  # fmt: skip
+            [
+                result.steps,
+                result.method.name,
+                result.method.note,
+                len(base[names[0]]),
+                *cells,
+                float(result.scores.mean_deviation.mean()),
+                result.cost,
+                float(result.scores.seconds.mean()),
+            ]
+        )
     return buffer.getvalue()
 
 

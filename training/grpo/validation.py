@@ -54,8 +54,9 @@ class Validation:
             mean = mean_error(values)[0]
             metrics[name] = {"mean": mean, "difference": change, "error": error}
         largest = max(self.steps)
-        at_largest = torch.tensor([d for d, k in zip(deviation, self.steps, strict=True)
-                                   if k == largest])  # fmt: skip
+        at_largest = torch.tensor(
+            [d for d, k in zip(deviation, self.steps, strict=True) if k == largest]
+        )
         means = [sum(row) / len(row) for row in deviation]
         return {
             "metrics": metrics,
