@@ -23,6 +23,7 @@ from ..tpm.policies import (
     VelocityScale,
     Window,
 )
+from ..tpm.schedule_file import is_schedule, load_schedule
 from .host import HAS_CURVE, schema
 from .inputs import (
     ALIASES,
@@ -230,17 +231,17 @@ class AsyncTimestepTPMLoader(io.ComfyNode):
             node_id="AsyncTimestepTPMLoader",
             display_name="TPM Loader",
             category=CATEGORY,
-            search_aliases=[*ALIASES, "timestep prediction module"],
+            search_aliases=[*ALIASES, "timestep prediction module", "schedule"],
             description="Loads a trained timestep prediction module, which chooses the deviation "
-            "for each image at each step. Files go to models/tpm; train one with "
-            "training/train_tpm.py.",
+            "for each image at each step, or a schedule, which has one for every image. Files go "
+            "to models/tpm; make one with training/train_tpm.py or training/search_schedule.py.",
             inputs=[
                 io.Combo.Input(
                     "tpm_name",
                     options=folder_paths.get_filename_list("tpm"),
-                    tooltip="The trained network that chooses the detail, for each image at each "
-                    "step. A file of models/tpm; it works with the model family that it was "
-                    "trained on.",
+                    tooltip="What chooses the detail: a trained network, for each image at each "
+                    "step, or a schedule, by the step alone. A file of models/tpm, for the model "
+                    "family that it was made on.",
                 )
             ],
             outputs=[Deviation.Output(display_name="deviation", tooltip=DEVIATION_TIP)],
@@ -266,5 +267,7 @@ class AsyncTimestepTPMLoader(io.ComfyNode):
                 "copy it there and press R, train one with training/train_tpm.py of this node "
                 "pack, or use a Deviation node."
             )
+        if is_schedule(path):
+            return io.NodeOutput(load_schedule(path)[0])
         module, meta = load_tpm(path)
         return io.NodeOutput(TPMPolicy(module, meta, name=os.path.basename(tpm_name)))

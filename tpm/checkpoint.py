@@ -8,15 +8,12 @@ Whatever is wrong with a file ends as a `TPMFileError` of one sentence.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 
+from .content import KEY, content_sha256, save_whole
 from .metadata import CURE, TPMFileError, TPMMeta, from_texts, shown, to_texts
 from .network import TimestepPredictionModule, TPMConfig
 
@@ -43,22 +40,7 @@ def save_tpm(path: str | Path, module: TimestepPredictionModule, meta: TPMMeta) 
     }
     for name, tensor in tensors.items():
         check_finite(path.name, name, tensor)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(with_sorted_header(save(tensors, metadata=texts)))
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
-
-
-def with_sorted_header(data: bytes) -> bytes:
-    """The same file with its header in order: safetensors shuffles the metadata, and the same
-    training run should give the same bytes."""
-    end = 8 + int.from_bytes(data[:8], "little")
-    header = json.dumps(json.loads(data[8:end]), sort_keys=True, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + data[end:]
+    save_whole(path, tensors, texts)
 
 
 def load_tpm(path: str | Path) -> tuple[TimestepPredictionModule, TPMMeta]:
@@ -71,16 +53,17 @@ def load_tpm(path: str | Path) -> tuple[TimestepPredictionModule, TPMMeta]:
         raise TPMFileError(f"{name} is empty, expected a TPM file; copy or download it again.")
     try:
         with safe_open(path, framework="pt") as file:
-            meta = from_texts(name, file.metadata())
+            texts = file.metadata() or {}
+            kept = texts.pop(KEY, None)
+            meta = from_texts(name, texts)
             check_size(name, meta.network, path.stat().st_size)
             with torch.random.fork_rng(devices=[]):  # the initial values are thrown away
                 module = TimestepPredictionModule(meta.network)
             shapes = {key: tensor.shape for key, tensor in module.state_dict().items()}
             check_names(name, set(shapes), set(file.keys()))
-            tensors = {
-                key: read_tensor(name, key, file.get_tensor(key), shape)
-                for key, shape in shapes.items()
-            }
+            stored = {key: file.get_tensor(key) for key in shapes}
+            tensors = {key: read_tensor(name, key, stored[key], shapes[key]) for key in shapes}
+            check_content(name, kept, stored, texts)
     except (SafetensorError, OSError):
         raise TPMFileError(
             f"{name} is no complete safetensors file (of another kind, or cut off), expected a TPM "
@@ -88,6 +71,17 @@ def load_tpm(path: str | Path) -> tuple[TimestepPredictionModule, TPMMeta]:
         ) from None
     module.load_state_dict(tensors, assign=True)
     return module.requires_grad_(False).train(False), meta
+
+
+def check_content(
+    name: str, kept: str | None, tensors: dict[str, torch.Tensor], texts: dict[str, str]
+) -> None:
+    """Raises TPMFileError where the content is not what was written; older files tell no hash."""
+    if kept is not None and kept != content_sha256(tensors, texts):
+        raise TPMFileError(
+            f"{name} has other content than its {KEY} tells, expected what was written: it was "
+            "damaged or changed since; copy or download it again."
+        )
 
 
 def check_size(name: str, config: TPMConfig, found: int) -> None:

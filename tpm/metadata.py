@@ -88,7 +88,7 @@ def from_texts(name: str, texts: dict[str, str] | None) -> TPMMeta:
     if missing := [key for key in READERS if key not in texts and key not in OPTIONAL]:
         raise TPMFileError(f"{name} lacks the metadata key '{missing[0]}', expected it; {CURE}.")
 
-    values = {key: read_value(name, key, text) for key, text in texts.items()}
+    values = {key: read_with(READERS, name, key, text, CURE) for key, text in texts.items()}
     network = {key: values.pop(key) for key in NETWORK if key in values}
     try:
         meta = TPMMeta(network=TPMConfig(**network), **values)
@@ -102,14 +102,14 @@ def from_texts(name: str, texts: dict[str, str] | None) -> TPMMeta:
     return meta
 
 
-def read_value(name: str, key: str, text: str) -> Any:
+def read_with(readers: dict, name: str, key: str, text: str, cure: str) -> Any:
     """One metadata value, parsed and checked. Raises TPMFileError."""
-    read, expected = READERS[key]
+    read, expected = readers[key]
     try:
         return read(text)
     except (ValueError, TypeError, OverflowError, RecursionError):
         raise TPMFileError(
-            f"{name} has {key} {shown(text)}, expected {expected}; {CURE}."
+            f"{name} has {key} {shown(text)}, expected {expected}; {cure}."
         ) from None
 
 

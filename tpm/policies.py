@@ -41,7 +41,8 @@ class State:
 
     sigma: the true noise level there. last: no further evaluation follows (the next node is 0).
     percent_to_sigma: the model's own map. evaluation: the state at k-1, None where a cache
-    skipped it or the stage has just begun.
+    skipped it or the stage has just begun. flow_time: from sigma to the share of noise, which on
+    flow models it is itself.
     """
 
     k: int
@@ -53,6 +54,7 @@ class State:
     family: str
     percent_to_sigma: Callable[[float], float]
     evaluation: Evaluation | None = None
+    flow_time: Callable[[float], float] = float
 
 
 @dataclass(frozen=True)

@@ -211,6 +211,7 @@ class RunState:
             family=self.family,
             percent_to_sigma=self.time.percent_to_sigma,
             evaluation=evaluation,
+            flow_time=self.time.flow_time,
         )
 
 

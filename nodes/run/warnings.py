@@ -9,6 +9,7 @@ import torch
 from ...report.trace import Run
 from ...tpm.learned import TPMPolicy, family_warning, grid_warning
 from ...tpm.policies import Policy, Preset
+from ...tpm.schedule import Schedule, schedule_warnings
 from .notice import on_node
 
 
@@ -27,6 +28,8 @@ def warnings_of(
     warnings = [schedule_warning(grid, stage_sigmas)]
     if isinstance(inner, TPMPolicy):
         warnings += [family_warning(inner.meta, family), grid_warning(inner.meta, grid.tolist())]
+    if isinstance(inner, Schedule):
+        warnings += schedule_warnings(inner, family, len(grid) - 1)
     return [warning for warning in warnings if warning]
 
 

@@ -9,11 +9,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from async_timestep.tpm.checkpoint import TPMFileError, load_tpm, save_tpm
+from async_timestep.tpm.content import KEY, content_sha256
 
 KEYS = """format format_version model_family latent_channels pooled_dim width layers heads patch
 steps sigmas deviation_bound actions omega_range base_model license git_commit prompts_sha256
 guidance resolution rewards iterations config_sha256 pooled_split registers raw_cap
-global_conditioning"""
+global_conditioning content_sha256"""
 
 
 @pytest.fixture
@@ -86,7 +87,8 @@ def test_the_same_module_gives_the_same_bytes(make_tpm, tmp_path):
 
 def test_half_precision_is_loaded_as_float32(good):
     path, tensors, texts = good
-    save_file({key: tensor.half() for key, tensor in tensors.items()}, path, metadata=texts)
+    half = {key: tensor.half() for key, tensor in tensors.items()}
+    save_file(half, path, metadata={**texts, KEY: content_sha256(half, texts)})
     for key, tensor in load_tpm(path)[0].state_dict().items():
         assert tensor.dtype == torch.float32 and torch.equal(tensor, tensors[key].half().float())
 
@@ -97,10 +99,25 @@ def test_network_fields_with_defaults_may_be_absent(make_tpm, tmp_path):
     save_tpm(path, module, meta)
     with safe_open(path, framework="pt") as file:
         texts = file.metadata()
-    for key in ("pooled_split", "registers", "raw_cap", "global_conditioning"):
+    for key in ("pooled_split", "registers", "raw_cap", "global_conditioning", KEY):
         del texts[key]
     save_file(module.state_dict(), path, metadata=texts)
     assert load_tpm(path)[1] == meta
+
+
+def test_a_flipped_bit_is_seen(good):
+    """In every tensor, and in the metadata; a file of an older trainer has no hash and is taken."""
+    path, tensors, texts = good
+    for name in tensors:
+        damaged = {key: tensor.clone() for key, tensor in tensors.items()}
+        damaged[name].view(-1).view(torch.int32)[-1] ^= 1
+        save_file(damaged, path, metadata=texts)
+        assert f"other content than its {KEY}" in refused(path)
+    save_file(tensors, path, metadata={**texts, "guidance": "7.0"})
+    assert f"other content than its {KEY}" in refused(path)
+    older = {key: text for key, text in texts.items() if key != KEY}
+    save_file(damaged, path, metadata=older)
+    load_tpm(path)
 
 
 def test_a_failed_save_leaves_the_old_file_and_no_other(good, make_tpm, monkeypatch):

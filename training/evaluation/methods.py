@@ -13,13 +13,12 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from ...tpm.checkpoint import load_tpm
 from ...tpm.learned import TPMPolicy
 from ...tpm.metadata import TPMMeta
 from ...tpm.network import TimestepPredictionModule
-from ...tpm.policies import Constant, Decision, Policy, Scaled, State, VelocityScale
+from ...tpm.policies import Constant, Policy, Scaled, VelocityScale
+from ...tpm.schedule import Schedule
 from ..backbones import Backbone
 from ..backbones.solvers import SOLVERS
 from ..run.config import STEPS
@@ -60,18 +59,6 @@ class TPMFile:
     @property
     def policy(self) -> TPMPolicy:
         return TPMPolicy(self.module, self.meta, self.name)
-
-
-@dataclass(frozen=True)
-class Schedule(Policy):
-    """The same deviation and omega for every sample, one per grid point: index k, 0 unused."""
-
-    deviation: tuple[float, ...]
-    omega: tuple[float, ...]
-
-    def decide(self, state: State) -> Decision:
-        flat = torch.ones(state.batch, device=state.device)
-        return Decision(flat * self.deviation[state.k], flat * 0, flat * self.omega[state.k])
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ...report.trace import Run
 from ...tpm.policies import Policy
+from ...tpm.schedule import Schedule
 from ..backbones import Backbone, load_backbone
 from ..backbones.sampling import column
 from ..data.identity import identities
@@ -31,7 +32,6 @@ from ..run.distributed import World
 from ..run.phase import phase
 from ..run.rng import generator
 from ..run.settings import PLACES, as_dict, flat
-from .methods import Schedule
 
 # settings that change no number
 NOT_BINDING = ("backbone.batch", "backbone.decode_batch", "backbone.compile")
@@ -123,6 +123,7 @@ class PairedMeasurement:
             omega.append(column(record, "omega"))
             self.advance(len(rows) * steps)
         return Schedule(
+            tuple(self.backbone.sigmas(steps).tolist()),
             tuple(torch.cat(deviation).double().mean(0).tolist()),
             tuple(torch.cat(omega).double().mean(0).tolist()),
         )

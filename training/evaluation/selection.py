@@ -12,8 +12,9 @@ import json
 from pathlib import Path
 
 from ...tpm.policies import Constant
+from ...tpm.schedule import Schedule
 from ..run.folder import write_atomic
-from .methods import Schedule, TPMFile
+from .methods import TPMFile
 from .paired import PairedMeasurement, keys
 from .statistics import objective
 
@@ -57,13 +58,14 @@ class Selection:
 
     def schedules(self, steps: int, tpms: list[TPMFile]) -> dict[str, Schedule]:
         """A TPM's name -> its mean schedule."""
+        grid = tuple(self.measurement.backbone.sigmas(steps).tolist())
         own = self.values["schedules"].setdefault(str(steps), {})
         for tpm in self.unscheduled(steps, tpms):
             mean = self.measurement.mean_schedule(steps, tpm.policy)
             own[tpm.sha256] = {"deviation": mean.deviation, "omega": mean.omega}
             self.keep()
         return {
-            tpm.name: Schedule(*(tuple(own[tpm.sha256][n]) for n in ("deviation", "omega")))
+            tpm.name: Schedule(grid, *(tuple(own[tpm.sha256][n]) for n in ("deviation", "omega")))
             for tpm in tpms
         }
 

@@ -1,0 +1,154 @@
+"""A schedule as a file: one small .safetensors in models/tpm, read by the same node as a TPM.
+
+    save_schedule("mine.safetensors", schedule, ScheduleMeta("tiny", 4, source="search", gain=.02))
+    schedule, meta = load_schedule("mine.safetensors")
+
+Tensors: deviation (K-1), omega (K), sigmas (K+1), as flow times. Whatever is wrong with a file ends
+as a `TPMFileError` of one sentence.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from .content import KEY, content_sha256, save_whole
+from .metadata import COUNT, WORD, TPMFileError, number, one_of, read_with, shown
+from .policies import MODES
+from .schedule import Schedule
+
+FORMAT = "async-timestep-schedule"
+FORMAT_VERSION = "1"
+SOURCES = ("search", "eye", "mean of a TPM")
+CURE = "choose a file that training/search_schedule.py or export_schedule.py of this pack wrote"
+
+
+@dataclass(frozen=True)
+class ScheduleMeta:
+    """What a schedule file says about itself.
+
+    gain, gain_se, gain_n: the paired gain over D = 0 on held-out prompts, its standard error, and
+    the number of prompts; 0 prompts: nobody measured it. images: rolled out to find it. reward: in
+    which the gain is. note: one sentence for whoever loads it, such as that nothing was gained.
+    """
+
+    model_family: str
+    latent_channels: int
+    source: str = "search"
+    sampler: str = "euler"
+    scheduler: str = ""
+    guidance: float = 1.0
+    resolution: int = 512  # pixels a side
+    base_model: str = ""
+    license: str = ""
+    reward: str = ""
+    gain: float = 0.0
+    gain_se: float = 0.0
+    gain_n: int = 0
+    images: int = 0
+    note: str = ""
+
+
+Reader = tuple[Callable[[str], Any], str]
+FROM_0: Reader = (lambda s: number(s, low=0, whole=True), "a whole number from 0")
+READERS: dict[str, Reader] = {
+    **{field.name: WORD for field in fields(ScheduleMeta)},
+    "mode": (one_of(MODES, str), " or ".join(MODES)),
+    "source": (one_of(SOURCES, str), " or ".join(SOURCES)),
+    "latent_channels": COUNT,
+    "resolution": COUNT,
+    "steps": COUNT,
+    "guidance": (lambda s: number(s, low=0), "a number from 0"),
+    "gain": (number, "a number"),
+    "gain_se": (lambda s: number(s, low=0), "a number from 0"),
+    "gain_n": FROM_0,
+    "images": FROM_0,
+}
+
+
+def save_schedule(path: str | Path, schedule: Schedule, meta: ScheduleMeta) -> None:
+    """Writes the file in one move. Raises TPMFileError where `load_schedule` would refuse it."""
+    path = Path(path)
+    values = {field.name: getattr(meta, field.name) for field in fields(meta)}
+    values |= {"mode": schedule.mode, "steps": schedule.steps}
+    texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items()}
+    tensors = {
+        "deviation": torch.tensor(schedule.deviation[1:], dtype=torch.float64),
+        "omega": torch.tensor(schedule.omega, dtype=torch.float64),
+        "sigmas": torch.tensor(schedule.times, dtype=torch.float64),
+    }
+    read(path.name, texts, tensors)
+    save_whole(path, tensors, {"format": FORMAT, "format_version": FORMAT_VERSION, **texts})
+
+
+def is_schedule(path: str | Path) -> bool:
+    """Whether the file says that it is a schedule; of any other its own loader has more to say."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("format") == FORMAT
+    except (SafetensorError, OSError):
+        return False
+
+
+def load_schedule(path: str | Path) -> tuple[Schedule, ScheduleMeta]:
+    """The schedule, called by its file, and its metadata. Raises TPMFileError."""
+    path = Path(path)
+    name = path.name
+    if not path.is_file():
+        raise TPMFileError(f"{name} was not found, expected a schedule file there; {CURE}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            texts = dict(file.metadata() or {})
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError):
+        raise TPMFileError(
+            f"{name} is no complete safetensors file (of another kind, or cut off), expected a "
+            "schedule file; copy or download it again."
+        ) from None
+    if (found := texts.get("format")) != FORMAT:
+        raise TPMFileError(f"{name} has format {shown(found)}, expected {FORMAT!r}; {CURE}.")
+    if (found := texts.get("format_version")) != FORMAT_VERSION:
+        raise TPMFileError(
+            f"{name} has format_version {shown(found)}, expected '{FORMAT_VERSION}'; update the "
+            "Async Timestep node pack, or make the file again."
+        )
+    if texts.get(KEY) != content_sha256(tensors, texts):
+        raise TPMFileError(
+            f"{name} has other content than its {KEY} tells, expected what was written: it was "
+            "damaged or changed since; copy or download it again."
+        )
+    own = {k: v for k, v in texts.items() if k not in ("format", "format_version", KEY)}
+    return read(name, own, tensors)
+
+
+def read(
+    name: str, texts: dict[str, str], tensors: dict[str, torch.Tensor]
+) -> tuple[Schedule, ScheduleMeta]:
+    """Metadata and tensors, checked one by one. Raises TPMFileError."""
+    if wrong := sorted(texts.keys() ^ READERS.keys()):
+        what = "the unknown" if wrong[0] in texts else "no"
+        raise TPMFileError(f"{name} has {what} metadata key {shown(wrong[0])}; {CURE}.")
+    values = {key: read_with(READERS, name, key, text, CURE) for key, text in texts.items()}
+    steps, mode = values.pop("steps"), values.pop("mode")
+    lengths = {"deviation": steps - 1, "omega": steps, "sigmas": steps + 1}
+    found = {key: list(tensor.shape) for key, tensor in tensors.items()}
+    if found != {key: [length] for key, length in lengths.items()}:
+        raise TPMFileError(
+            f"{name} has tensors of the shapes {shown(found)}, expected {lengths} for its {steps} "
+            f"steps; {CURE}."
+        )
+    numbers = {key: tensor.double() for key, tensor in tensors.items()}
+    if not all(bool(tensor.isfinite().all()) for tensor in numbers.values()):
+        raise TPMFileError(f"{name} has NaN or infinity, expected finite numbers; {CURE}.")
+    deviation, omega, times = (tuple(numbers[key].tolist()) for key in lengths)
+    if times[-1] < 0 or any(a <= b for a, b in zip(times, times[1:], strict=False)):
+        raise TPMFileError(f"{name} has sigmas {shown(times)}, expected falling ones; {CURE}.")
+    meta = ScheduleMeta(**values)
+    own = (mode, Path(name).stem, meta.model_family, meta.note)
+    return Schedule(times, (0.0, *deviation), omega, *own), meta
