@@ -4,7 +4,8 @@
     python training/evaluate.py --preset tiny --tpm runs/tiny/tpm.safetensors --out runs/evaluation
     python training/evaluate.py --preset tiny --k 4 6 10 --n 256 --fixed -0.5 0.25 0.5 1 \
         --gammas 0.5 1 2 --omegas 0.75 1.25 --lying 0.25 0.5 --more_steps 1 2 \
-        --solvers dpmpp_2m unipc --mean_schedule --tpm a.safetensors b.safetensors
+        --solvers dpmpp_2m unipc --mean_schedule --tpm a.safetensors b.safetensors \
+        --schedule found.safetensors
 
 Every method starts from the same noises, so differences are paired. Every setting of config.py is
 an option too (--backbone.guidance 5). --out gets per_prompt.csv, table.md, table.csv,

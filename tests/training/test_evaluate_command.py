@@ -43,7 +43,7 @@ def test_refusals_are_one_sentence(tmp_path, capsys):
         capsys.readouterr()
         assert evaluate_command.main([*SMALL, "--out", str(tmp_path / "out"), *wrong]) == 1
         lines = [line for line in capsys.readouterr().err.splitlines() if "so far" not in line]
-        lines = [line for line in lines if not line.startswith("No --tpm was given")]
+        lines = [line for line in lines if not line.startswith("No --tpm or --schedule was given")]
         assert len(lines) == 1 and said in lines[0] and lines[0].startswith("evaluate.py: ")
     assert not (tmp_path / "out").exists()
 

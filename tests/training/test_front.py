@@ -243,6 +243,6 @@ def test_no_arguments_evaluate_the_embedded_model(tmp_path, monkeypatch, capsys)
     assert evaluate_command.main([*SMALL, *more]) == 0
     told = capsys.readouterr()
     assert told.err.startswith(f"Presets:\n{preset_list()}\n{choice.TAKEN}\n")
-    assert "No --tpm was given" in told.err
+    assert "No --tpm or --schedule was given" in told.err
     assert (tmp_path / "runs" / "evaluation_tiny" / "table.md").exists()
     assert "Wrote table.md" in told.out

@@ -28,6 +28,7 @@ MAY = {  # a room is a folder: its files may import its own, and these
     "training/rewards tpm report",
     "training/grpo": "training/run training/data training/backbones training/rewards "
     "training/evaluation tpm",
+    "training/search": "training/run training/data training/backbones training/evaluation tpm",
     "training": "",
     "harness": "tpm",
 }
@@ -35,7 +36,7 @@ WITH_COMFYUI = ("nodes", "nodes/run", "nodes/pixels", "harness")
 USERS = ("scripts", "bench")  # they import every room, by the package's name
 OURS = {room.split("/")[0] for room in MAY}
 # What a user types, what is started with a Python of its own, and the package's own name.
-COMMANDS = {"train_tpm.py", "evaluate.py", "prepare.py", "make_tiny.py"}
+COMMANDS = {"train_tpm.py", "search_schedule.py", "evaluate.py", "prepare.py", "make_tiny.py"}
 ALONE = {"paper_runs.py", "reward_worker.py", "async_timestep.py"}
 FOREIGN = {
     "harness/in_process.py": 1,

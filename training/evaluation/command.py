@@ -16,6 +16,9 @@ from ..run.settings import parse
 def options(parser) -> None:
     add = parser.add_argument
     add("--tpm", type=str, nargs="*", default=[], help="TPM files, lifted ones too")
+    add(
+        "--schedule", type=str, nargs="*", default=[], help="schedule files, of any number of steps"
+    )
     add("--gammas", type=float, nargs="*", default=[0.5, 1.0, 2.0], help="of every TPM (Eq. 12)")
     add("--fixed", type=float, nargs="*", default=[-0.5, 0.25, 0.5, 1.0], help="constant D")
     add("--omegas", type=float, nargs="*", default=[], help="constant omega (Eq. 19)")
@@ -47,10 +50,10 @@ def measured(config: Config, rest: argparse.Namespace, arguments: list[str], rep
     folder = Path(rest.out or f"runs/evaluation_{rest.preset or config.backbone.name}")
     with report:
         report.begin("starting")
-        if not rest.tpm:
+        if not rest.tpm and not rest.schedule:
             report.say(
-                "No --tpm was given: D = 0 is compared with the plain alternatives alone; "
-                "--tpm runs/NAME/tpm.safetensors adds a policy."
+                "No --tpm or --schedule was given: D = 0 is compared with the plain alternatives "
+                "alone; --tpm runs/NAME/tpm.safetensors adds a policy."
             )
         # not before the options are understood: torch takes seconds
         from ..run.memory import advice, out_of_memory

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from ...tpm.metadata import TPMMeta
 from ...tpm.network import TimestepPredictionModule
 from ...tpm.policies import Constant, Policy, Scaled, VelocityScale
 from ...tpm.schedule import Schedule
+from ...tpm.schedule_file import load_schedule
 from ..backbones import Backbone
 from ..backbones.solvers import SOLVERS
 from ..run.config import STEPS
@@ -62,12 +64,21 @@ class TPMFile:
 
 
 @dataclass(frozen=True)
+class ScheduleFile:
+    """A schedule and where it is from. sha256: of the file."""
+
+    name: str
+    sha256: str
+    schedule: Schedule
+
+
+@dataclass(frozen=True)
 class Method:
     """One row of the tables.
 
-    policy: None is synchronous. more: steps beyond K. kind: baseline, fixed, tpm, mean, omega,
-    lying, steps, solver. best: the fixed D that was best on validation. tpm, gamma, file (its
-    sha256), bound, actions: of a TPM. note: for people.
+    policy: None is synchronous. more: steps beyond K. kind: baseline, fixed, tpm, mean, schedule,
+    omega, lying, steps, solver. best: the fixed D that was best on validation. tpm, gamma, bound,
+    actions: of a TPM. file: sha256 of a TPM or schedule. note: for people.
     """
 
     name: str
@@ -97,29 +108,50 @@ class Method:
         return self.policy is None and self.solver == "euler"
 
 
-def read_tpms(paths: list[str], family: str) -> list[TPMFile]:
-    """TPMs by the stem of their file, with the folder where stems repeat. Raises TPMFileError or
-    ValueError, of one sentence, on one of another model family."""
+def named_files(option: str, kind: str, paths: list[str]) -> list[tuple[str, Path, str]]:
+    """(name, file, sha256): named by the stem, with the folder where stems repeat. Raises
+    ValueError of one sentence."""
     files = [Path(path) for path in paths]
     stems = [file.stem for file in files]
     names = [
         file.stem if stems.count(file.stem) == 1 else f"{file.resolve().parent.name}/{file.stem}"
         for file in files
     ]
-    found = []
     for name, file in zip(names, files, strict=True):
         if names.count(name) > 1:
-            raise ValueError(f"--tpm names several files called {name}; rename one of them.")
+            raise ValueError(f"{option} names several files called {name}; rename one of them.")
         if not file.is_file():
-            raise ValueError(f"--tpm {str(file)!r} was not found, expected a TPM file.")
+            raise ValueError(f"{option} {str(file)!r} was not found, expected a {kind} file.")
+    digests = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+    return list(zip(names, files, digests, strict=True))
+
+
+def require_family(option: str, file: Path, found: str, family: str) -> None:
+    """Raises ValueError on a file of another model family."""
+    if found != family:
+        raise ValueError(
+            f"{option} {file} is for the model family {found}, expected {family}; choose the "
+            "--preset that it was made with, or another file."
+        )
+
+
+def read_tpms(paths: list[str], family: str) -> list[TPMFile]:
+    """Raises TPMFileError or ValueError, of one sentence."""
+    found = []
+    for name, file, digest in named_files("--tpm", "TPM", paths):
         module, meta = load_tpm(file)
-        if meta.model_family != family:
-            raise ValueError(
-                f"--tpm {file} is for the model family {meta.model_family}, expected {family}; "
-                "choose the --preset that it was trained with, or another file."
-            )
-        digest = hashlib.sha256(file.read_bytes()).hexdigest()
+        require_family("--tpm", file, meta.model_family, family)
         found.append(TPMFile(name, digest, module, meta))
+    return found
+
+
+def read_schedules(paths: list[str], family: str) -> list[ScheduleFile]:
+    """Raises TPMFileError or ValueError, of one sentence."""
+    found = []
+    for name, file, digest in named_files("--schedule", "schedule", paths):
+        schedule, meta = load_schedule(file)
+        require_family("--schedule", file, meta.model_family, family)
+        found.append(ScheduleFile(name, digest, schedule))
     return found
 
 
@@ -159,9 +191,10 @@ def methods(
     tpms: list[TPMFile],
     best: float | None,
     schedules: dict[str, Schedule],
+    files: Sequence[ScheduleFile] = (),
 ) -> list[Method]:
     """All methods of one K, the baseline first. best: the fixed D that was best on validation;
-    schedules: a TPM's name -> its mean schedule at this K."""
+    schedules: a TPM's name -> its mean schedule at this K; files: schedules of their own."""
     note = "best fixed D on the validation prompts"
     found = [Method(BASELINE, "baseline", best=best == 0, note=note if best == 0 else "")]
     for d in options.fixed:
@@ -175,6 +208,16 @@ def methods(
             found.append(
                 Method(name, "mean", schedules[tpm.name], tpm=tpm.name, file=tpm.sha256, note=note)
             )
+    for file in files:
+        found.append(
+            Method(
+                f"schedule {file.name}",
+                "schedule",
+                file.schedule,
+                file=file.sha256,
+                note=f"made on {file.schedule.steps} steps",
+            )
+        )
     for omega in options.omegas:
         policy = VelocityScale(None, omega)
         found.append(Method(f"omega={omega:g}", "omega", policy))

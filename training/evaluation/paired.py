@@ -102,6 +102,16 @@ class PairedMeasurement:
         scores = self.rewards(self.backbone.decode(latents), [everything[i] for i in rows])
         return scores, record, seconds
 
+    def scored(
+        self, texts: list[str], noises: list[torch.Generator], steps: int, policy: Policy | None
+    ) -> dict[str, Tensor]:
+        """metric -> (len(texts),), Euler, of prompts and noises that belong to no split."""
+        conditioning, noise = self.backbone.encode(texts), self.backbone.noise(noises)
+        self.phase("sampling")
+        latents = self.backbone.sample(conditioning, noise, self.backbone.sigmas(steps), policy)
+        self.phase("scoring")
+        return self.rewards(self.backbone.decode(latents), texts)
+
     def batches(self, split: str, first: int = 0) -> list[range]:
         size, count = self.rewards.batch, len(self.prompts[split])
         return [range(i, min(i + size, count)) for i in range(first, count, size)]
@@ -153,9 +163,15 @@ def load_models(
     return backbone or load_backbone(config.backbone, device, offload), rewards
 
 
-def load_measurement(config: Config, count: int, report: Report) -> PairedMeasurement:
-    """Loads what the settings name; count: evaluation prompts, 0 is all of data's. The caller's
-    Config stays as it is. Raises ValueError or OSError of one sentence."""
+def load_measurement(
+    config: Config,
+    count: int,
+    report: Report,
+    backbone: Backbone | None = None,
+    rewards: RewardSet | None = None,
+) -> PairedMeasurement:
+    """Loads what the settings name, but for what is given; count: evaluation prompts, 0 is all of
+    data's. The caller's Config stays as it is. Raises ValueError or OSError of one sentence."""
     config, device = set_up(config, World())
     phase("reading the prompts")
     prompts = load_prompts(config.data, "evaluation")
@@ -167,7 +183,7 @@ def load_measurement(config: Config, count: int, report: Report) -> PairedMeasur
     if count:
         prompts = PromptList(prompts.texts[:count], prompts.categories[:count], prompts.source)
     splits = {"evaluation": prompts, "validation": load_prompts(config.data, "validation")}
-    models = load_models(config, device)
+    models = load_models(config, device, backbone, rewards)
     return PairedMeasurement(config, *models, splits, report, places=identities(config))
 
 

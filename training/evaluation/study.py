@@ -12,15 +12,25 @@ from torch import Tensor
 from ...report.trace import Run
 from ...tpm.checkpoint import TPMFileError
 from ...tpm.learned import grid_warning
+from ..backbones import Backbone
 from ..backbones.sampling import column
-from ..rewards import RewardError
+from ..rewards import RewardError, RewardSet
 from ..run.config import Config
 from ..run.console import Report
 from ..run.folder import RunFolderError, check_place, write_atomic
 from ..run.settings import as_dict
 from . import figures
 from .grids import write_grid
-from .methods import Method, Options, TPMFile, check_sizes, check_steps, methods, read_tpms
+from .methods import (
+    Method,
+    Options,
+    TPMFile,
+    check_sizes,
+    check_steps,
+    methods,
+    read_schedules,
+    read_tpms,
+)
 from .paired import PairedMeasurement, categories, keys, load_measurement
 from .per_prompt import PerPrompt, text, texts
 from .selection import Selection, check_validation, select
@@ -140,6 +150,21 @@ def run(
     config: Config, rest: argparse.Namespace, arguments: list[str], folder: Path, report: Report
 ) -> str:
     """The whole evaluation; returns a text for stdout. Raises those of EXPECTED."""
+    return measured(
+        config, rest, shlex.join(["python", "training/evaluate.py", *arguments]), folder, report
+    )[0]
+
+
+def measured(
+    config: Config,
+    rest: argparse.Namespace,
+    command: str,
+    folder: Path,
+    report: Report,
+    backbone: Backbone | None = None,
+    rewards: RewardSet | None = None,
+) -> tuple[str, list[Result]]:
+    """The same with the models that are given, by the name of its command; and the results."""
     every = list(dict.fromkeys(rest.k or config.step_counts))
     check_steps(every, rest.more_steps)
     wanted = Options(
@@ -150,8 +175,9 @@ def run(
     )
     methods(wanted, [], None, {})  # refuses an unknown solver before anything is loaded
     tpms = read_tpms(rest.tpm, config.backbone.name)
+    files = read_schedules(rest.schedule, config.backbone.name)
     check_folder(folder)
-    measurement = load_measurement(config, rest.n, report)
+    measurement = load_measurement(config, rest.n, report, backbone, rewards)
     check_sizes(tpms, measurement.backbone)
     check_validation(measurement, rest.fixed, tpms if rest.mean_schedule else [])
     notes = grid_notes(measurement, tpms, every)
@@ -163,7 +189,6 @@ def run(
     names = tuple(measurement.rewards.names)
     table = PerPrompt(folder / "per_prompt.csv", names, key, len(prompts), older=older)
     table.open()
-    command = shlex.join(["python", "training/evaluate.py", *arguments])
     summary = {
         "command": command,
         "key": table.key,
@@ -183,6 +208,9 @@ def run(
             }
             for t in tpms
         ],
+        "schedules": [
+            {"name": f.name, "sha256": f.sha256, "steps": f.schedule.steps} for f in files
+        ],
         "settings": as_dict(config),
     }
     write_atomic(folder / "_summary.json", (json.dumps(summary, indent=1) + "\n").encode())
@@ -192,7 +220,7 @@ def run(
         rest.fixed,
         tpms if rest.mean_schedule else [],
     )
-    plan = {k: methods(wanted, tpms, *chosen[k]) for k in every}
+    plan = {k: methods(wanted, tpms, *chosen[k], files) for k in every}
     results = evaluate(measurement, table, plan)
     head = (
         f"Made by `{command}`.\n\n{len(prompts)} prompts ({prompts.source}, sha256 "
@@ -227,4 +255,5 @@ def run(
         for steps, own in grouped(results).items()
         if difference_table(own)
     )
-    return f"{shown}{missing}Wrote table.md and {', '.join(pictures) or 'no pictures'} in {folder}."
+    names = ", ".join(pictures) or "no pictures"
+    return f"{shown}{missing}Wrote table.md and {names} in {folder}.", results

@@ -149,6 +149,16 @@ def gather(world: World, values: Tensor, prompts: int) -> Tensor:
     return torch.cat(grouped, dim=1).flatten(0, 1)
 
 
+def total(world: World, values: Tensor, device: torch.device) -> Tensor:
+    """The sum of every rank's values, which lie on the CPU; `device`: where this rank works."""
+    if world.size == 1:
+        return values
+    moved = values.to(device) if dist.get_backend() == "nccl" else values.clone()
+    with together():
+        dist.all_reduce(moved)
+    return moved.cpu()
+
+
 def broadcast(world: World, module: nn.Module) -> None:
     """Rank 0's parameters to all."""
     if world.size > 1:
