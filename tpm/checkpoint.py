@@ -73,6 +73,15 @@ def load_tpm(path: str | Path) -> tuple[TimestepPredictionModule, TPMMeta]:
     return module.requires_grad_(False).train(False), meta
 
 
+def family_in(path: str | Path) -> str:
+    """The model family that a file says it is for, "" where it says none or is no such file."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("model_family", "")
+    except (SafetensorError, OSError):
+        return ""
+
+
 def check_content(
     name: str, kept: str | None, tensors: dict[str, torch.Tensor], texts: dict[str, str]
 ) -> None:

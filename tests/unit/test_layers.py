@@ -36,7 +36,17 @@ WITH_COMFYUI = ("nodes", "nodes/run", "nodes/pixels", "harness")
 USERS = ("scripts", "bench")  # they import every room, by the package's name
 OURS = {room.split("/")[0] for room in MAY}
 # What a user types, what is started with a Python of its own, and the package's own name.
-COMMANDS = {"train_tpm.py", "search_schedule.py", "evaluate.py", "prepare.py", "make_tiny.py"}
+COMMANDS = {
+    f"{name}.py"
+    for name in (
+        "train_tpm",
+        "search_schedule",
+        "export_schedule",
+        "evaluate",
+        "prepare",
+        "make_tiny",
+    )
+}
 ALONE = {"paper_runs.py", "reward_worker.py", "async_timestep.py"}
 FOREIGN = {
     "harness/in_process.py": 1,
