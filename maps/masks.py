@@ -39,7 +39,7 @@ def nearest(mask: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     return mask
 
 
-def one_time_a_token(mask: torch.Tensor, patch: Sequence[int]) -> torch.Tensor:
+def mean_per_token(mask: torch.Tensor, patch: Sequence[int]) -> torch.Tensor:
     """A mask (B, 1, ...) that is constant on every token of `patch` latent cells: its mean there.
 
     A network has one time for a token, so the noise level must not change inside one. Sizes that

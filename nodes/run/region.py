@@ -12,7 +12,7 @@ import torch
 
 from comfy.utils import reshape_mask
 
-from ...maps.masks import one_time_a_token
+from ...maps.masks import mean_per_token
 
 MODES = ("words", "mask", "all")
 ASPECT_SLACK = 1.1  # a mask whose aspect differs more than by this was made for another crop
@@ -158,4 +158,4 @@ def whole_tokens(denoise_mask: torch.Tensor, shape: Sequence[int], patch) -> tor
     """(B, 1, ...): 1 on tokens that inpainting denoises entirely."""
     inside = (denoise_mask == 1).all(1, keepdim=True).float()
     inside = inside.expand(shape[0], 1, *shape[2:])
-    return (one_time_a_token(inside, patch) == 1).float()
+    return (mean_per_token(inside, patch) == 1).float()

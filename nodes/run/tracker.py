@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 import torch
 
-from ...maps.masks import merge_words, nearest, one_time_a_token, word_masks
+from ...maps.masks import mean_per_token, merge_words, nearest, word_masks
 from ...report.trace import Run
 from ..pixels.attention import WordMaps
 from ..pixels.calls import Calls, patch_of, positive_columns, refuse
@@ -149,7 +149,7 @@ class RegionTracker:
     def on_tokens(self, mask: torch.Tensor) -> torch.Tensor:
         """A mask of the latent with one value per token, and none where inpainting keeps the
         picture."""
-        weight = one_time_a_token(mask, self.patch)
+        weight = mean_per_token(mask, self.patch)
         return weight if self.keep is None else weight * self.keep
 
     def last_words(self) -> list[str]:

@@ -161,7 +161,7 @@ MAPS = {
 
 
 @pytest.mark.parametrize("name", MAPS)
-def test_a_map_is_one_time_a_token(tiny, name):
+def test_a_map_is_mean_per_token(tiny, name):
     tokens = MAPS[name](tiny)
     call = tiny.ours(tokens)
     assert len(call.x) == len(tokens)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from async_timestep.maps.masks import merge_words, nearest, one_time_a_token, word_masks
+from async_timestep.maps.masks import mean_per_token, merge_words, nearest, word_masks
 
 often = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 seeds, sizes = st.integers(0, 2**31), st.integers(1, 9)
@@ -106,7 +106,7 @@ def test_any_size_takes_the_cell_that_it_lies_in(seed, axes):
 def test_a_mask_is_the_mean_of_its_token_and_edges_are_continued(seed, axes):
     patch = [p for _, p in axes]
     mask = noise(seed, 2, 1, *(n for n, _ in axes))
-    found = one_time_a_token(mask, patch)
+    found = mean_per_token(mask, patch)
     assert found.shape == mask.shape
     at = []  # the cells of a token along each axis, those beyond the edge on the edge
     for n, p in axes:
@@ -127,34 +127,34 @@ def test_a_mask_is_the_mean_of_its_token_and_edges_are_continued(seed, axes):
 @given(seeds, sizes, sizes, st.integers(1, 3), st.integers(1, 3))
 def test_the_mean_is_kept_where_all_tokens_are_whole(seed, h, w, p, q):
     mask = noise(seed, 2, 1, h * p, w * q)
-    means = one_time_a_token(mask, (p, q)).mean((1, 2, 3))
+    means = mean_per_token(mask, (p, q)).mean((1, 2, 3))
     torch.testing.assert_close(means, mask.mean((1, 2, 3)))
 
 
 @pytest.mark.parametrize("size,patch", [((7, 5), (2, 2)), ((3, 7, 9), (1, 2, 2)), ((11,), (3,))])
 def test_all_ones_stay_1_and_all_zeros_0(size, patch):
     ones = torch.ones(2, 1, *size)
-    assert torch.equal(one_time_a_token(ones, patch), ones)
-    assert not one_time_a_token(0 * ones, patch).any()
+    assert torch.equal(mean_per_token(ones, patch), ones)
+    assert not mean_per_token(0 * ones, patch).any()
 
 
 def test_the_last_row_and_column_of_an_odd_size_are_tokens_of_their_own():
     mask = torch.zeros(1, 1, 3, 5)
     mask[..., 2, :] = 1
     mask[..., 0, 4] = 1
-    found = one_time_a_token(mask, (2, 2))[0, 0]
+    found = mean_per_token(mask, (2, 2))[0, 0]
     known = [[0, 0, 0, 0, 0.5], [0, 0, 0, 0, 0.5], [1, 1, 1, 1, 1]]
     assert found.tolist() == known
 
 
 def test_frames_are_their_own_tokens_in_a_video():
     mask = noise(0, 1, 1, 3, 4, 6)
-    found = one_time_a_token(mask, (1, 2, 2))
-    assert torch.equal(found[:, :, 1], one_time_a_token(mask[:, :, 1], (2, 2)))
+    found = mean_per_token(mask, (1, 2, 2))
+    assert torch.equal(found[:, :, 1], mean_per_token(mask[:, :, 1], (2, 2)))
     pooled = F.avg_pool2d(mask[:, :, 2], 2)
     assert torch.equal(found[:, :, 2, ::2, ::2], pooled)
 
 
 def test_a_patch_of_one_cell_changes_nothing():
     mask = noise(0, 1, 1, 3, 4)
-    assert one_time_a_token(mask, (1, 1)) is mask
+    assert mean_per_token(mask, (1, 1)) is mask

@@ -46,7 +46,7 @@ SPLITS = ("train", "validation", "evaluation")
 
 @dataclass(frozen=True)
 class PromptList:
-    """Prompts in their final order. categories: one a prompt, or ""; source: for people."""
+    """Prompts in their final order. categories: one per prompt, or ""; source: for people."""
 
     texts: tuple[str, ...]
     categories: tuple[str, ...]

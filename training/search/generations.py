@@ -20,6 +20,8 @@ from .space import Space
 from .surrogate import Surrogate, covariance_of_means
 
 PLACES = 512  # of which a posterior sample takes its maximum
+CAUTION = 1.0  # standard deviations that the search takes off what it believes
+LEAST = 4  # prompts of a generation: fewer say nothing of their own spread
 BEHIND = 2.0  # standard errors by which a candidate falls behind and is measured no further
 
 
@@ -32,6 +34,12 @@ class Plan:
     prompts: int = 20
     candidates: int = 7
     seed: int = 0
+
+    def room(self, done: Sequence[Generation]) -> int:
+        """Prompts of the next generation: an even number, fewer at the end; 0 where none fit."""
+        left = self.images - sum(one.images for one in done)
+        fit = min(self.prompts, left // (self.candidates + 1))
+        return fit - fit % 2 if fit >= LEAST else 0
 
 
 @dataclass(frozen=True)
@@ -75,14 +83,18 @@ def next_points(space: Space, plan: Plan, done: Sequence[Generation]) -> Tensor:
     return places[drawn.argmax(dim=1)]
 
 
-def maximum(space: Space, surrogate: Surrogate, draw: torch.Generator) -> Tensor:
-    """(m,) where the posterior mean is highest: random places, then ever closer ones."""
+def maximum(
+    space: Space, surrogate: Surrogate, draw: torch.Generator, caution: float = CAUTION
+) -> Tensor:
+    """(m,) where the posterior mean less `caution` standard deviations is highest: random places,
+    then ever closer ones. Without caution a corner where nothing was measured would win."""
     best = torch.zeros(space.numbers, dtype=torch.float64)
     places = torch.cat([best[None], space.random(2 * PLACES, draw)])
-    for _ in range(4):
-        best = places[surrogate.mean(places).argmax()]
+    for _ in range(5):
+        mean, error = surrogate.mean_and_error(places)
+        best = places[(mean - caution * error).argmax()]
         places = torch.cat([best[None], space.around(best, PLACES, draw)])
-    return places[surrogate.mean(places).argmax()]
+    return best
 
 
 def run_generation(
@@ -94,13 +106,14 @@ def run_generation(
 ) -> Generation:
     """The next generation. After half of the prompts, who is clearly behind the best is dropped."""
     index, points = len(done), agree(next_points(space, plan, done))
-    schedules, half = [space.schedule(point) for point in points], plan.prompts // 2
+    prompts = plan.room(done)
+    schedules, half = [space.schedule(point) for point in points], prompts // 2
     first = measure(index, schedules, range(half)).double()
     best = first[first.mean(dim=1).argmax()]
     lag = best - first
     error = lag.std(dim=1) / half**0.5
     left = [i for i in range(len(points)) if float(lag[i].mean()) <= BEHIND * float(error[i])]
-    second = measure(index, [schedules[i] for i in left], range(half, plan.prompts)).double()
+    second = measure(index, [schedules[i] for i in left], range(half, prompts)).double()
     differences = first.tolist()
     for place, i in enumerate(left):
         differences[i] += second[place].tolist()
@@ -117,8 +130,7 @@ def search(
     """Every generation that `plan.images` still has room for, as it is finished. done: those of an
     interrupted search. agree: takes rank 0's points, where several ranks work together."""
     generations = list(done)
-    most = plan.prompts * (plan.candidates + 1)
-    while sum(one.images for one in generations) + most <= plan.images:
+    while plan.room(generations):
         generations.append(run_generation(measure, space, plan, generations, agree))
         yield generations[-1]
 

@@ -40,7 +40,7 @@ class Measure:
 
     def __call__(self, index: int, schedules: list[Schedule], rows: range) -> Tensor:
         """(C, rows) weighted differences to D = 0, in standard deviations."""
-        base = self.baseline(index)
+        base = self.baseline(index, rows)
         found = []
         for schedule in schedules:
             scores = self.scores(index, rows, schedule)
@@ -51,16 +51,22 @@ class Measure:
             found.append(torch.stack(parts).sum(0) / sum(map(abs, self.weights.values())))
         return torch.stack(found) if found else torch.zeros(0, len(rows), dtype=torch.float64)
 
-    def baseline(self, index: int) -> dict[str, Tensor]:
-        """D = 0 over all prompts of a generation, measured once."""
+    def baseline(self, index: int, rows: range) -> dict[str, Tensor]:
+        """D = 0 on the prompts of a generation up to these, each measured once; of the first
+        generation on all, since that makes the scale."""
         if self.known[0] != index:
-            self.known = index, self.scores(index, range(self.prompts), None)
-            if not self.scale:
-                self.scale = {
-                    name: max(float(values.std()), SPREAD_MIN)
-                    for name, values in self.known[1].items()
-                }
-        return self.known[1]
+            nothing = torch.zeros(0, dtype=torch.float64)
+            self.known = index, dict.fromkeys(self.weights, nothing)
+        known = self.known[1]
+        first = len(next(iter(known.values())))
+        fresh = range(first, rows.stop if self.scale else self.prompts)
+        if fresh:
+            scores = self.scores(index, fresh, None)
+            known.update({name: torch.cat([known[name], scores[name]]) for name in known})
+        self.scale = self.scale or {
+            name: max(float(values.std()), SPREAD_MIN) for name, values in known.items()
+        }
+        return known
 
     def scores(self, index: int, rows: range, policy: Policy | None) -> dict[str, Tensor]:
         """metric -> (rows,), float64; the ranks take every n-th prompt."""

@@ -66,6 +66,14 @@ def through_zero(a: Tensor, b: Tensor, *numbers: float) -> Tensor:
     return kernel(a, b, *numbers) - kernel(a, zero, *numbers) @ kernel(zero, b, *numbers) / own
 
 
+def prior_variance(places: Tensor, gain: float, length: float, bend: float) -> Tensor:
+    """The diagonal of `through_zero(places, places)`."""
+    square = (places**2).sum(1) / places.shape[1]
+    smooth = torch.exp(-square / (2 * length**2))
+    own = (1 - bend) * (square + square**2) / 2 + bend
+    return gain**2 * (own - bend * smooth**2)
+
+
 class Surrogate:
     """points: (C, m) of each generation in box coordinates, -1 to 1; means: (C,) paired gains;
     covariances: (C, C) of their errors. The process's own numbers are those of the highest
@@ -104,8 +112,12 @@ class Surrogate:
         return across @ self.weights, own - reduced.T @ reduced
 
     def mean_and_error(self, places: Tensor) -> tuple[Tensor, Tensor]:
-        mean, covariance = self.posterior(places)
-        return mean, covariance.diagonal().clamp(min=0).sqrt()
+        """Mean and standard deviation, (N,) each, at (N, m)."""
+        across = through_zero(places, self.points, *self.numbers)
+        reduced = torch.linalg.solve_triangular(self.factor, across.T, upper=False)
+        own = prior_variance(places, *self.numbers)
+        variance = own - (reduced**2).sum(0)
+        return across @ self.weights, variance.clamp(min=0).sqrt()
 
     def samples(self, places: Tensor, count: int, generator: torch.Generator) -> Tensor:
         """(count, N) functions of the posterior at (N, m)."""
