@@ -150,7 +150,7 @@ def test_it_finds_what_is_there_with_few_images(seed):
     assert landscape.images == sum(one.images for one in generations) <= plan.images
     best, told, error = conclusion(space, plan, generations)
     most, found = float(gain(BEST)), float(gain(best))
-    assert found > 0.85 * most, (found, most)
+    assert found > 0.75 * most, (found, most)
     assert abs(told - found) < 4 * error
     later = torch.cat([one.points for one in generations[4:]])
     assert float(gain(later).mean()) > float(gain(generations[0].points).mean()), "it has learnt"
