@@ -25,6 +25,11 @@ LEFT_OUT = {  # pytest ids, or their beginnings
     "tests/host/test_nodes.py::test_ids_names_and_tooltips": "its search has no aliases; "
     "tests/floor looks at ids, names and tooltips",
     "tests/host/test_exact.py::test_there_are_44_samplers": "it has 42",
+    **{
+        f"tests/host/test_exact.py::test_zero_is_stock_and_not_zero_is_active[{family}-1.0]": "a "
+        "minute of the SD1.5 net; guidance 3 makes the same calls and more"
+        for family in ("sd15", "vpred")
+    },
 }
 
 

@@ -7,20 +7,8 @@ import torch
 from sampling import sample
 
 import comfy.samplers
-from async_timestep.harness.tiny_families import load_family
-from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 
 FAMILIES = ("sd35", "flux", "sd15", "vpred")
-SMALL = ("sd35", "flux", "eps", "v")  # 44 samplers on the SD1.5 net itself would take four minutes
-
-
-@pytest.fixture(scope="module")
-def small(families, tmp_path_factory):
-    """`families` with SD2.1's net in the place of SD1.5's: the same class at a tenth of the cost,
-    with eps and with v prediction."""
-    eps = load_family("sd21", tmp_path_factory.mktemp("sd21"))
-    v = ModelSamplingDiscrete().patch(eps[0], "v_prediction", False)[0]
-    return {**families, "eps": eps, "v": (v, *eps[1:])}
 
 
 def test_there_are_44_samplers():
@@ -28,10 +16,13 @@ def test_there_are_44_samplers():
 
 
 @pytest.mark.parametrize("cfg", [1.0, 3.0])
-@pytest.mark.parametrize("family", SMALL)
-def test_zero_is_stock_and_not_zero_is_active(pack, small, family, cfg):
+@pytest.mark.parametrize("family", FAMILIES)
+def test_zero_is_stock_and_not_zero_is_active(pack, families, family, cfg):
     hook, policies = pack("nodes.run.hook"), pack("tpm.policies")
-    tiny, batch = small[family], 2
+    tiny = families[family]
+    batch = 2
+    if tiny[3].shape[1] == 4:  # the SD1.5 net, by far the slowest: one picture of 2 x 2
+        tiny, batch = (*tiny[:3], tiny[3][..., :2, :2]), 1
     for sampler in comfy.samplers.SAMPLER_NAMES:
         stock, calls = sample(tiny, sampler=sampler, cfg=cfg, batch=batch)
         assert torch.isfinite(stock).all(), sampler

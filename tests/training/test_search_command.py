@@ -51,7 +51,7 @@ def test_it_leaves_a_file_a_table_and_a_plot(whole):
     assert (whole / "search.png").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("kept", [1, 2, "half a line"])
+@pytest.mark.parametrize("kept", [1, "half a line"])
 def test_it_goes_on_to_the_bit(whole, tmp_path, kept):
     out = tmp_path / "again"
     out.mkdir()
@@ -81,9 +81,7 @@ def test_more_images_go_on_from_a_finished_one(whole, tmp_path):
         (["--images", "39"], "--images is 39, expected 40 or more"),
         (["--prompts", "5"], "--prompts is 5, expected an even number from 4."),
         (["--candidates", "1"], "--candidates is 1, expected 4 to 64."),
-        (["--steps", "1"], "steps is 1, expected 2 or more"),
         (["--steps", "[3, 4]"], "steps is [3, 4], expected one number"),
-        (["--rewards.weights.scene", "0"], "rewards.weights are all 0"),
         (["--resume"], "--resume finds no search in"),
     ],
 )

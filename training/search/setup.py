@@ -21,11 +21,6 @@ def check_plan(config: Config, plan: Plan) -> None:
             f"steps is {list(config.step_counts)}, expected one number: a schedule is searched on "
             "one grid; give --steps 4, and run it on others with evaluate.py --schedule."
         )
-    if config.step_counts[0] < 2:
-        raise ValueError(
-            "steps is 1, expected 2 or more: at the first grid point nothing deviates, so one step "
-            "leaves nothing to search."
-        )
     if plan.prompts < 4 or plan.prompts % 2:
         raise ValueError(f"--prompts is {plan.prompts}, expected an even number from 4.")
     if not 4 <= plan.candidates <= 64:
@@ -36,8 +31,6 @@ def check_plan(config: Config, plan: Plan) -> None:
             f"--images is {plan.images}, expected {least:,} or more: two generations of "
             f"{plan.candidates} candidates and D = 0 on {plan.prompts} prompts."
         )
-    if not any(config.rewards.weights.values()):
-        raise ValueError("rewards.weights are all 0, expected one that is not; give it a weight.")
 
 
 def load_search(
