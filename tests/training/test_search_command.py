@@ -8,13 +8,17 @@ import shutil
 import pytest
 import torch
 
+from async_timestep.bench import schedule_study
 from async_timestep.tpm.schedule import Schedule
 from async_timestep.tpm.schedule_file import ScheduleMeta, load_schedule, save_schedule
 from async_timestep.training.evaluation.command import main as evaluate
+from async_timestep.training.run.settings import parse
 from async_timestep.training.run.stopping import Stopped
-from async_timestep.training.search.command import main
+from async_timestep.training.search.command import main, options
 from async_timestep.training.search.export import main as export
+from async_timestep.training.search.generations import Plan
 from async_timestep.training.search.result import Outcome, concluded
+from async_timestep.training.search.setup import check_plan
 from async_timestep.training.tiny.backbone import simple_sigmas
 
 SMALL = ["--preset", "tiny", "--backbone.precision", "fp32", "--threads", "1", "--steps", "3"]
@@ -124,6 +128,22 @@ def test_a_search_that_found_nothing_is_d_0_and_says_so(tmp_path):
         assert str(outcome) in loaded.note
     kept, told = concluded(mine, Outcome(0.02, 0.006, 64, "scene"), meta)
     assert kept is mine and (told.gain, told.note) == (0.02, "")
+
+
+def test_the_study_has_settings_and_a_table(whole, monkeypatch, capsys):
+    """Of bench/schedule_study.py: no search is started, the table is that of a finished one."""
+    started = []
+    monkeypatch.setattr(schedule_study, "run", started.append)
+    for name in schedule_study.RUNS:
+        schedule_study.search(name, whole.parent, "8")
+    for command in started:
+        assert command[1] == "training/search_schedule.py"
+        config, rest = parse(command[2:], more=options)
+        check_plan(config, Plan(rest.images, rest.prompts, rest.candidates, config.seed))
+    monkeypatch.setattr(schedule_study, "RUNS", {"whole": (3, "deviation", 60, 42)})
+    schedule_study.table(whole.parent)
+    _, meta = load_schedule(whole / "schedule.safetensors")
+    assert f"| 3 | deviation | {meta.images} | 42 | " in capsys.readouterr().out
 
 
 def test_evaluate_takes_a_schedule_on_any_number_of_steps(tmp_path):
