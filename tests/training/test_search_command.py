@@ -22,7 +22,18 @@ from async_timestep.training.search.setup import check_plan
 from async_timestep.training.tiny.backbone import simple_sigmas
 
 SMALL = ["--preset", "tiny", "--backbone.precision", "fp32", "--threads", "1", "--steps", "3"]
-SMALL += ["--data.validation_prompts", "4", "--n", "6", "--prompts", "4", "--candidates", "4"]
+SMALL += [
+    "--data.validation_prompts",
+    "4",
+    "--data.evaluation_prompts",
+    "6",
+    "--prompts",
+    "4",
+    "--candidates",
+    "4",
+    "--n",
+    "0",
+]
 
 
 def search(out, *more: str) -> int:
@@ -151,7 +162,18 @@ def test_evaluate_takes_a_schedule_on_any_number_of_steps(tmp_path):
     grid = tuple(simple_sigmas(3).tolist())
     flat = Schedule(grid, (0.0, 0.5, 0.5), (1.0,) * 3)
     save_schedule(tmp_path / "flat.safetensors", flat, ScheduleMeta("tiny", 4))
-    asked = ["--preset", "tiny", "--n", "4", "--k", "2", "3", "5", "--fixed", "0.5"]
+    asked = [
+        "--preset",
+        "tiny",
+        "--data.evaluation_prompts",
+        "4",
+        "--k",
+        "2",
+        "3",
+        "5",
+        "--fixed",
+        "0.5",
+    ]
     asked += ["--more_steps", "--schedule", str(tmp_path / "flat.safetensors")]
     asked += ["--data.validation_prompts", "2", "--out", str(tmp_path / "out")]
     assert evaluate(asked) == 0
@@ -169,7 +191,16 @@ def test_evaluate_takes_a_schedule_on_any_number_of_steps(tmp_path):
 def test_a_mean_schedule_is_exported_with_its_loss(tmp_path, capsys):
     tpm = "training/tiny/tpm/tiny.safetensors"
     out = tmp_path / "mean.safetensors"
-    more = ["--n", "8", "--data.validation_prompts", "16", "--out", str(out)]
+    more = [
+        "--backbone.precision",
+        "fp32",
+        "--data.evaluation_prompts",
+        "8",
+        "--data.validation_prompts",
+        "16",
+        "--out",
+        str(out),
+    ]
     assert export([tpm, *more]) == 0
     schedule, meta = load_schedule(out)
     assert meta.source == "mean of a TPM" and meta.gain_n == 8 and schedule.steps == 4

@@ -158,21 +158,28 @@ def load_scenes(config: DataConfig, split: str) -> PromptList:
     """
     if split == "train":
         return training_scenes(config.seed)
-    check = held_out_scenes(config.validation_prompts, config.seed + 1, compositions_only=True)
-    if split == "validation":
-        return listed([Prompt(s.caption, s.kind) for s in check], "scenes, held-out combinations")
-    count = config.evaluation_prompts
-    if not count:
+    if split == "evaluation" and not config.evaluation_prompts:
         raise PromptError(
             "data.evaluation_prompts is 0 (all), but the set scenes has no end; set a number."
         )
+    count = config.evaluation_prompts if split == "evaluation" else 0
+    return scenes_apart(config.seed, config.validation_prompts, count)
+
+
+@functools.cache  # seconds of work, as `training_scenes`
+def scenes_apart(seed: int, validation: int, count: int) -> PromptList:
+    """Held-out combinations: `count` for evaluation, none of which is among the `validation` ones,
+    or with 0 those themselves."""
+    check = held_out_scenes(validation, seed + 1, compositions_only=True)
+    if not count:
+        return listed([Prompt(s.caption, s.kind) for s in check], "scenes, held-out combinations")
     taken = {scene.caption for scene in check}
     per_texture = -(-count // len(TEXTURES))
     size, queues = count + count // 8 + 4, {}
     while min(map(len, queues.values()), default=-1) < per_texture:
         # a longer draw begins with the shorter one, so the first prompts are always the same
         queues = {texture: [] for texture in TEXTURES}
-        for scene in held_out_scenes(size, config.seed + 2, compositions_only=True):
+        for scene in held_out_scenes(size, seed + 2, compositions_only=True):
             if scene.caption not in taken:
                 queues[scene.texture].append(scene)
         size *= 2
