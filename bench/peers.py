@@ -105,12 +105,17 @@ def table_row(name: str, ms: dict, peaks: dict, seen: Field, times_seen: bool) -
     ratios = sorted(a / b for a, b in zip(ms[name], ms[STOCK], strict=True))
     low, high = ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]
     row = [
-        name, str(seen.calls), f"{statistics.median(ms[name]):.2f}",
+        name,
+        str(seen.calls),
+        f"{statistics.median(ms[name]):.2f}",
         f"{statistics.median(ratios):.3f} ({low:.3f} to {high:.3f})" if name != STOCK else "1",
-        f"{peaks[name] / peaks[STOCK]:.3f}", span(seen.length), f"{max(seen.rest):.0e}",
-        span([t for pair in seen.time for t in pair]) if times_seen else "a map", span(seen.scale),
+        f"{peaks[name] / peaks[STOCK]:.3f}",
+        span(seen.length),
+        f"{max(seen.rest):.0e}",
+        span([t for pair in seen.time for t in pair]) if times_seen else "a map",
+        span(seen.scale),
         f"{seen.found} of {seen.calls}",
-    ]  # fmt: skip
+    ]
     return f"| {' | '.join(row)} |"
 
 

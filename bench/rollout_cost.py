@@ -57,10 +57,16 @@ def random_pipeline(family: str, layers: int, dtype: torch.dtype, device: torch.
             )
         torch.set_default_dtype(torch.float32)
         vae = diffusers.AutoencoderKL(
-            down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
-            block_out_channels=(128, 256, 512, 512), layers_per_block=2, latent_channels=16,
-            use_quant_conv=False, use_post_quant_conv=False, scaling_factor=1.5, shift_factor=0.06,
-        )  # fmt: skip
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            block_out_channels=(128, 256, 512, 512),
+            layers_per_block=2,
+            latent_channels=16,
+            use_quant_conv=False,
+            use_post_quant_conv=False,
+            scaling_factor=1.5,
+            shift_factor=0.06,
+        )
     projected = [SimpleNamespace(config=SimpleNamespace(projection_dim=n)) for n in (768, 1280)]
     projected[0].text_projection = SimpleNamespace(weight=torch.eye(768))
     return SimpleNamespace(
@@ -99,10 +105,15 @@ def random_backbone(args: argparse.Namespace, device: torch.device):
 
     mode = "cfg" if args.family == "sd35_medium" or args.true_cfg else "embedded"
     config = BackboneConfig(
-        name=args.family, precision=args.precision, guidance=5.0, guidance_mode=mode,
-        resolution=8 * args.latent, batch=args.batch, decode_batch=4,
+        name=args.family,
+        precision=args.precision,
+        guidance=5.0,
+        guidance_mode=mode,
+        resolution=8 * args.latent,
+        batch=args.batch,
+        decode_batch=4,
         compile=args.compile and device.type != "meta",
-    )  # fmt: skip
+    )
     backbone = Random(config, device, offload_text=True)  # there is no text encoder to move
     tokens = torch.randn(1, FULL[args.family][2], 4096).to(device, backbone.dtype)
     backbone.empty = tokens, torch.randn(1, backbone.pooled_dim, device=device)

@@ -15,9 +15,15 @@ CHROMIUM = next(
     (p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None
 )
 FLAGS = [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage",
-]  # fmt: skip
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-sync",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-dev-shm-usage",
+]
 READY = """id => window.app?.extensionManager && !window.app.extensionManager.spinner
   && window.app.canvas && id in (window.LiteGraph?.registered_node_types ?? {})"""
 LOAD = "([workflow, name]) => window.app.loadGraphData(workflow, true, true, name)"

@@ -99,9 +99,15 @@ def asyndm_custom(flipped: bool = False, guider: dict | None = None) -> dict:
 PATCH = model_patch()["patch"]
 EULER = node("KSamplerSelect", sampler_name="euler")
 DUAL = node(
-    "DualCFGGuider", model=["loader", 0], cond1=["positive", 0], cond2=["positive", 0],
-    negative=["negative", 0], cfg_conds=3.0, cfg_cond2_negative=1.0, style="regular",
-)  # fmt: skip
+    "DualCFGGuider",
+    model=["loader", 0],
+    cond1=["positive", 0],
+    cond2=["positive", 0],
+    negative=["negative", 0],
+    cfg_conds=3.0,
+    cfg_cond2_negative=1.0,
+    style="regular",
+)
 WINDOWS = node(
     "ContextWindowsManual", model=["loader", 0], context_length=2, context_overlap=1,
     context_schedule="standard_static", context_stride=1, closed_loop=False,

@@ -39,9 +39,14 @@ class Family:
 
 IMAGE, VIDEO = (1, 16, 8, 8), (1, 16, 3, 8, 8)
 UNET = {
-    "image_size": 32, "in_channels": 4, "out_channels": 4, "use_spatial_transformer": True,
-    "use_linear_in_transformer": True, "legacy": False, "use_temporal_attention": False,
-}  # fmt: skip
+    "image_size": 32,
+    "in_channels": 4,
+    "out_channels": 4,
+    "use_spatial_transformer": True,
+    "use_linear_in_transformer": True,
+    "legacy": False,
+    "use_temporal_attention": False,
+}
 MMDIT = {
     "in_channels": 16, "out_channels": 16, "patch_size": 2, "depth": 2, "input_size": None,
     "adm_in_channels": 2048, "num_patches": 256, "pos_embed_max_size": 16,

@@ -103,9 +103,14 @@ def by_path(path: Path) -> ModuleType:
 def scheduler() -> DDIMScheduler:
     """SD2.1-base's."""
     return DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
-        set_alpha_to_one=False, steps_offset=1, prediction_type="epsilon",
-    )  # fmt: skip
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+        prediction_type="epsilon",
+    )
 
 
 def schedules(official: Official, steps: int, curve: str):
@@ -219,11 +224,16 @@ def run(official: Official, unet, texts, steps, eta, item_idx, item_k, mask=0) -
 
     encoder = Callable(text_encoder)
     pipeline = SimpleNamespace(
-        vae=part, text_encoder=encoder, tokenizer=tokenizer, unet=unet, scheduler=scheduler(),
-        set_progress_bar_config=lambda **settings: None, vae_scale_factor=8,
+        vae=part,
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+        unet=unet,
+        scheduler=scheduler(),
+        set_progress_bar_config=lambda **settings: None,
+        vae_scale_factor=8,
         prepare_latents=lambda *a: noise.clone(),
         prepare_extra_step_kwargs=lambda gs, eta: {"eta": eta, "generator": gs},
-    )  # fmt: skip
+    )
 
     def forward(*args, **kwargs):
         out, extra = official.forward(*args, **kwargs)

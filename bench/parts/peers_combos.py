@@ -182,10 +182,16 @@ def core_lora(shelf: Shelf) -> Iterator[Combo]:
     import nodes
 
     layers = {
-        "sd35_dual": ("SD3.5", ("t_embedder.mlp.0", "joint_blocks.0.x_block.adaLN_modulation.1",
-                                "joint_blocks.0.x_block.attn.qkv")),
+        "sd35_dual": (
+            "SD3.5",
+            (
+                "t_embedder.mlp.0",
+                "joint_blocks.0.x_block.adaLN_modulation.1",
+                "joint_blocks.0.x_block.attn.qkv",
+            ),
+        ),
         "sdxl": ("SDXL", ("time_embed.0", "input_blocks.1.0.emb_layers.1", "out.2")),
-    }  # fmt: skip
+    }
     folder_paths.add_model_folder_path("loras", str(shelf.folder))
     for family, (label, names) in layers.items():
         setup, state = shelf.setup(family), {}
@@ -222,10 +228,15 @@ def core_controlnet(shelf: Shelf) -> Iterator[Combo]:
     from async_timestep.harness.tiny_models import scrambled
 
     network = SD3ControlNetModel(
-        num_layers=1, attention_head_dim=64, num_attention_heads=2, joint_attention_dim=64,
-        caption_projection_dim=128, pooled_projection_dim=2048, pos_embed_max_size=16,
+        num_layers=1,
+        attention_head_dim=64,
+        num_attention_heads=2,
+        joint_attention_dim=64,
+        caption_projection_dim=128,
+        pooled_projection_dim=2048,
+        pos_embed_max_size=16,
         sample_size=16,
-    )  # fmt: skip
+    )
     state = {k: v for k, v in scrambled(network, 9).items() if k != "pos_embed.pos_embed"}
     state["pos_embed.pos_embed"] = network.state_dict()["pos_embed.pos_embed"].half()
     save_file(state, shelf.folder / "tiny_control.safetensors")
@@ -235,9 +246,15 @@ def core_controlnet(shelf: Shelf) -> Iterator[Combo]:
     hint = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(7))
     apply = nodes.ControlNetApplyAdvanced().apply_controlnet
     positive, negative = apply(
-        setup.positive, setup.negative, control, hint, 0.8, 0.0, 1.0,
+        setup.positive,
+        setup.negative,
+        control,
+        hint,
+        0.8,
+        0.0,
+        1.0,
         vae=pack("nodes.demo").load_demo_vae(),
-    )  # fmt: skip
+    )
 
     def guider(setup, model):
         made = cfg_guider(setup, model)

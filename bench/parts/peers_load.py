@@ -77,9 +77,14 @@ def embedded() -> Setup:
     path = ROOT / "training" / "tiny" / "tpm" / "tiny.safetensors"
     policy = pack("tpm.learned").TPMPolicy(*pack("tpm.checkpoint").load_tpm(path), name=path.name)
     return Setup(
-        "Embedded model, SD3.5 type, 3.8 M parameters, cfg 3", demo.load_demo_model(),
-        encode(PROMPT), encode(""), torch.zeros(1, 16, 16, 16), 3.0, tpm=policy,
-    )  # fmt: skip
+        "Embedded model, SD3.5 type, 3.8 M parameters, cfg 3",
+        demo.load_demo_model(),
+        encode(PROMPT),
+        encode(""),
+        torch.zeros(1, 16, 16, 16),
+        3.0,
+        tpm=policy,
+    )
 
 
 def wide() -> Setup:
@@ -91,8 +96,13 @@ def wide() -> Setup:
     grid = comfy.samplers.calculate_sigmas(sampling, "simple", 8)
     return Setup(
         "DiT of SD3.5-medium's width, 2 blocks, random weights, fp32, 64 + 32 tokens, cfg 1",
-        model, text, text, torch.zeros(1, 16, 16, 16), 1.0, tpm=random_tpm(grid),
-    )  # fmt: skip
+        model,
+        text,
+        text,
+        torch.zeros(1, 16, 16, 16),
+        1.0,
+        tpm=random_tpm(grid),
+    )
 
 
 def flux(folder: Path) -> Setup:

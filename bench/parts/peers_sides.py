@@ -139,9 +139,14 @@ def picture(daemon, setup: load.Setup, path: Path) -> None:
         field, (marker, size, color, filled) = measure(setup, model, sampler), look
         for ax, values in zip(axes, ([low for low, _ in field.time], field.length), strict=True):
             ax.plot(
-                values, marker=marker, markersize=size, color=color, label=name, linewidth=1,
+                values,
+                marker=marker,
+                markersize=size,
+                color=color,
+                label=name,
+                linewidth=1,
                 markerfacecolor=color if filled else "none",
-            )  # fmt: skip
+            )
     axes[0].set_title("time that the network is told / true time", fontsize=10)
     axes[1].set_title("length of the sampler's step / full step", fontsize=10)
     for ax in axes:

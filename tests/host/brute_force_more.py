@@ -25,9 +25,15 @@ def qwen_model(replace, network, times, size) -> None:
 
 
 def qwen_block(
-    self, hidden_states, encoder_hidden_states, encoder_hidden_states_mask, temb,
-    image_rotary_emb=None, timestep_zero_index=None, transformer_options=None,
-):  # fmt: skip
+    self,
+    hidden_states,
+    encoder_hidden_states,
+    encoder_hidden_states_mask,
+    temb,
+    image_rotary_emb=None,
+    timestep_zero_index=None,
+    transformer_options=None,
+):
     img, txt = hidden_states, encoder_hidden_states
     image = self.img_mod(temb[:, 1:]).chunk(6, dim=-1)
     text = self.txt_mod(temb[:, :1]).chunk(6, dim=-1)
@@ -65,9 +71,14 @@ def lumina_model(replace, network, times, size) -> None:
     plain = lumina.JointTransformerBlock.forward
 
     def block(
-        self, x, x_mask, freqs_cis, adaln_input=None, timestep_zero_index=None,
+        self,
+        x,
+        x_mask,
+        freqs_cis,
+        adaln_input=None,
+        timestep_zero_index=None,
         transformer_options=None,
-    ):  # fmt: skip
+    ):
         if not self.modulation:  # the text's own refiner has no time
             return plain(self, x, x_mask, freqs_cis, transformer_options=transformer_options or {})
         told = over(adaln_input, x.shape[1], after)

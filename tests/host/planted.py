@@ -39,9 +39,15 @@ def planted_tpm(
     nets, checkpoint = pack("tpm.network"), pack("tpm.checkpoint")
     split = network.pop("pooled_split", SPLITS[family])
     config = nets.TPMConfig(
-        pooled_dim=sum(split), pooled_split=split, width=64, layers=2, heads=4, registers=2,
-        actions=actions, **network,
-    )  # fmt: skip
+        pooled_dim=sum(split),
+        pooled_split=split,
+        width=64,
+        layers=2,
+        heads=4,
+        registers=2,
+        actions=actions,
+        **network,
+    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = nets.TimestepPredictionModule(config)

@@ -31,10 +31,16 @@ OMEGAS = (1.0, 0.8, "follow_time")  # a number, or t*/t at every step
 PATCHED = (0.5, 2.0, 0.8)  # the case that is also run as a model patch and a stock KSampler
 CASES = list(itertools.product(DEVIATIONS, GAMMAS, OMEGAS))
 SD35 = dict(
-    num_layers=2, attention_head_dim=64, num_attention_heads=2, joint_attention_dim=64,
-    caption_projection_dim=128, pooled_projection_dim=2048, pos_embed_max_size=64,
-    dual_attention_layers=(0,), qk_norm="rms_norm",
-)  # fmt: skip
+    num_layers=2,
+    attention_head_dim=64,
+    num_attention_heads=2,
+    joint_attention_dim=64,
+    caption_projection_dim=128,
+    pooled_projection_dim=2048,
+    pos_embed_max_size=64,
+    dual_attention_layers=(0,),
+    qk_norm="rms_norm",
+)
 FLUX = dict(
     patch_size=1, in_channels=64, num_layers=1, num_single_layers=1, attention_head_dim=128,
     num_attention_heads=1, joint_attention_dim=64, pooled_projection_dim=768, guidance_embeds=True,
@@ -215,10 +221,15 @@ def velocity(family: str, network, x, t: float, tokens, pooled) -> torch.Tensor:
     image_ids = torch.zeros(rows, columns, 3)
     image_ids[..., 1], image_ids[..., 2] = torch.arange(rows)[:, None], torch.arange(columns)[None]
     v = network(
-        packed, encoder_hidden_states=tokens, pooled_projections=pooled, timestep=time,
-        guidance=torch.full((batch,), 3.5), img_ids=image_ids.view(-1, 3),
-        txt_ids=torch.zeros(tokens.shape[1], 3), return_dict=False,
-    )[0]  # fmt: skip
+        packed,
+        encoder_hidden_states=tokens,
+        pooled_projections=pooled,
+        timestep=time,
+        guidance=torch.full((batch,), 3.5),
+        img_ids=image_ids.view(-1, 3),
+        txt_ids=torch.zeros(tokens.shape[1], 3),
+        return_dict=False,
+    )[0]
     v = v.view(batch, rows, columns, channels, 2, 2).permute(0, 3, 1, 4, 2, 5)
     return v.reshape(x.shape)
 

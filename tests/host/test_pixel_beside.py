@@ -259,9 +259,14 @@ def test_dual_cfg_guiders(pack, families, name):
     tiny = families["flux"]
     region = pack("nodes.run.region").Region("mask", mask=right_half(tiny))
     guider = guiders.DualCFGGuider.execute(
-        tiny[0], tiny[1], middle(tiny), tiny[2], 3.0, 2.0,
+        tiny[0],
+        tiny[1],
+        middle(tiny),
+        tiny[2],
+        3.0,
+        2.0,
         {"dual": "regular", "nested": "nested"}[name],
-    )[0]  # fmt: skip
+    )[0]
     latent = tiny[3].repeat(2, 1, 1, 1)
     noise, sigmas = comfy.sample.prepare_noise(latent, 5), schedule(tiny[0], 4)
     runs = []

@@ -117,10 +117,16 @@ def test_what_is_a_word(clips, words, name):
     assert columns("my t-shirt", "t-shirt") and columns("the dog's bone", "dog")
     assert words.word_columns(clip, "cat", "cat, ,cat\n") == {"cat": columns("cat", "cat")}
     for text, word in [
-        ("a cathedral", "cat"), ("a concat", "cat"), ("cats", "cat"),
-        ("a circle red", "red circle"), ("1024", "2"), ("", "cat"), ("a cat", "user"),
-        ("a cat", "image"), ("a cat", "!"),
-    ]:  # fmt: skip
+        ("a cathedral", "cat"),
+        ("a concat", "cat"),
+        ("cats", "cat"),
+        ("a circle red", "red circle"),
+        ("1024", "2"),
+        ("", "cat"),
+        ("a cat", "user"),
+        ("a cat", "image"),
+        ("a cat", "!"),
+    ]:
         with pytest.raises(ValueError, match=f"found no word '{word}' in the prompt"):
             columns(text, word)
 

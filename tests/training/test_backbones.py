@@ -25,13 +25,18 @@ CASES = {
     "sd35": ("sd35_medium", 15, dict(guidance=5.0), dict(guidance_scale=5.0)),
     "sd35 unguided": ("sd35_medium", 15, dict(guidance=1.0), dict(guidance_scale=1.0)),
     "flux": (
-        "flux1_dev", 10, dict(guidance=5.0, guidance_mode="embedded"), dict(guidance_scale=5.0),
+        "flux1_dev",
+        10,
+        dict(guidance=5.0, guidance_mode="embedded"),
+        dict(guidance_scale=5.0),
     ),
     "flux true cfg": (
-        "flux1_dev", 10, dict(guidance=5.0, guidance_mode="cfg"),
+        "flux1_dev",
+        10,
+        dict(guidance=5.0, guidance_mode="cfg"),
         dict(guidance_scale=1.0, true_cfg_scale=5.0, negative_prompt=""),
     ),
-}  # fmt: skip
+}
 # the tables of docs: 512 px, float32 rounded to five places
 GRIDS = {
     "sd35_medium": (
@@ -112,10 +117,16 @@ def pair(pipe, steps: int, output: str, arguments: dict):
     family = "flux1_dev" if isinstance(pipe, FluxPipeline) else "sd35_medium"
     with torch.no_grad():
         found = pipe(
-            PROMPTS[0], num_images_per_prompt=2, num_inference_steps=steps, height=64, width=64,
-            output_type=output, generator=generators(3, 4),
-            max_sequence_length=T5_TOKENS[family][0], **arguments,
-        ).images  # fmt: skip
+            PROMPTS[0],
+            num_images_per_prompt=2,
+            num_inference_steps=steps,
+            height=64,
+            width=64,
+            output_type=output,
+            generator=generators(3, 4),
+            max_sequence_length=T5_TOKENS[family][0],
+            **arguments,
+        ).images
     packed = output == "latent" and family == "flux1_dev"
     return pipe._unpack_latents(found, 64, 64, 8) if packed else found
 
@@ -195,8 +206,13 @@ def test_every_image_has_its_own_time(case):
 
 def test_small_batches_give_the_same(case, load):
     backbone, settings = case[0], case[0].config
-    small = load(backbone.family, guidance=settings.guidance, guidance_mode=settings.guidance_mode,
-                 batch=2, decode_batch=1)  # fmt: skip
+    small = load(
+        backbone.family,
+        guidance=settings.guidance,
+        guidance_mode=settings.guidance_mode,
+        batch=2,
+        decode_batch=1,
+    )
     rows, forward = [], small.forward
     small.forward = lambda x, *rest: rows.append(len(x)) or forward(x, *rest)
     x, times, conditioning = inputs(backbone)

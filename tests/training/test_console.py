@@ -16,12 +16,18 @@ from async_timestep.training.run.phase import heard, listeners, phase
 from async_timestep.training.run.settings import parse
 
 SMALL = [
-    "--preset=tiny", "--backbone.precision=fp32", "--grpo.num_generations=4",
+    "--preset=tiny",
+    "--backbone.precision=fp32",
+    "--grpo.num_generations=4",
     "--grpo.minibatch_size=2",
-    "--grpo.prompts_per_iteration=1", "--steps=2", "--data.validation_prompts=4",
+    "--grpo.prompts_per_iteration=1",
+    "--steps=2",
+    "--data.validation_prompts=4",
     "--rewards.batch=2",
-    "--log.samples_every=0", "--threads=1", "--iterations=2",
-]  # fmt: skip
+    "--log.samples_every=0",
+    "--threads=1",
+    "--iterations=2",
+]
 
 
 class Clock:

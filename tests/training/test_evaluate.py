@@ -102,9 +102,14 @@ def test_a_fixed_deviation_is_that_of_the_laboratory(bench, mode):
     seed = bench.config.data.seed
     noise = bench.backbone.noise([generator(seed, "evaluation", i) for i in range(4)])
     expected = plain_loop(
-        bench.backbone.model, bench.texts("evaluation")[:4], noise, simple_sigmas(3), 3.0,
-        deviation=0.5, lying=mode == "follow_time",
-    )  # fmt: skip
+        bench.backbone.model,
+        bench.texts("evaluation")[:4],
+        noise,
+        simple_sigmas(3),
+        3.0,
+        deviation=0.5,
+        lying=mode == "follow_time",
+    )
     print(
         "MAXDIFF",
         (latents - expected).abs().max(),

@@ -20,10 +20,15 @@ from async_timestep.training.run.settings import PRESETS, parse
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = ("train_tpm.py", "evaluate.py", "prepare.py", "make_tiny.py")
 SMALL = [
-    "--backbone.precision=fp32", "--grpo.num_generations=4", "--grpo.minibatch_size=2",
+    "--backbone.precision=fp32",
+    "--grpo.num_generations=4",
+    "--grpo.minibatch_size=2",
     "--grpo.prompts_per_iteration=1",
-    "--steps=2", "--data.validation_prompts=4", "--log.samples=1", "--threads=1",
-]  # fmt: skip
+    "--steps=2",
+    "--data.validation_prompts=4",
+    "--log.samples=1",
+    "--threads=1",
+]
 
 
 @pytest.fixture(scope="module")
@@ -162,10 +167,16 @@ def test_without_a_model_tiny_is_taken_and_it_is_said(arguments):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["--preset", "flux1_dev"], ["--preset=nonsense"], ["--preset"], ["--help"], ["-h"],
-        ["--backbone.name=flux1_dev"], ["--backbone.name", "tiny"], ["--backbone={name: tiny}"],
+        ["--preset", "flux1_dev"],
+        ["--preset=nonsense"],
+        ["--preset"],
+        ["--help"],
+        ["-h"],
+        ["--backbone.name=flux1_dev"],
+        ["--backbone.name", "tiny"],
+        ["--backbone={name: tiny}"],
     ],
-)  # fmt: skip
+)
 def test_a_model_that_is_named_is_kept(arguments):
     said = []
     assert with_preset(arguments, said.append) == arguments and not said

@@ -51,9 +51,14 @@ def test_loss_and_gradient_equal_torchrl(actions, clip):
         distribution_class=Schedule,
     )
     theirs = ClipPPOLoss(
-        actor, None, clip_epsilon=clip, entropy_bonus=False, critic_coeff=None,
-        normalize_advantage=False, functional=False,
-    )  # fmt: skip
+        actor,
+        None,
+        clip_epsilon=clip,
+        entropy_bonus=False,
+        critic_coeff=None,
+        normalize_advantage=False,
+        functional=False,
+    )
     given = TensorDict(
         {
             "index": torch.arange(batch)[:, None],

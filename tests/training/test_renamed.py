@@ -15,14 +15,25 @@ from async_timestep.training.run.renamed import (
 from async_timestep.training.run.settings import as_dict, binding, canonical, dotted, flat, parse
 
 OLD = {  # as a run of an older trainer has them
-    "group": 8, "minibatch": 2, "prompts": 3, "clip": 0.3, "grad_clip": 2.0, "ratio": "mean",
-    "scale": "iteration", "noise": "shared",
-}  # fmt: skip
+    "group": 8,
+    "minibatch": 2,
+    "prompts": 3,
+    "clip": 0.3,
+    "grad_clip": 2.0,
+    "ratio": "mean",
+    "scale": "iteration",
+    "noise": "shared",
+}
 NEW = {
-    "num_generations": 8, "minibatch_size": 2, "prompts_per_iteration": 3, "epsilon": 0.3,
-    "max_grad_norm": 2.0, "importance_sampling_level": "mean", "scale_rewards": "batch",
+    "num_generations": 8,
+    "minibatch_size": 2,
+    "prompts_per_iteration": 3,
+    "epsilon": 0.3,
+    "max_grad_norm": 2.0,
+    "importance_sampling_level": "mean",
+    "scale_rewards": "batch",
     "group_noise": "shared",
-}  # fmt: skip
+}
 
 
 def found(config: Config) -> dict:

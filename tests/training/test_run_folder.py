@@ -196,11 +196,16 @@ def full_at(monkeypatch, ending: str) -> None:
 @pytest.mark.parametrize(
     "ending, resumed",
     [
-        ("config.yaml", False), ("prompts.txt", False), ("000001.png", False), (".pt", False),
-        ("latest", True), ("tpm_last.safetensors", True), ("tpm.safetensors", True),
+        ("config.yaml", False),
+        ("prompts.txt", False),
+        ("000001.png", False),
+        (".pt", False),
+        ("latest", True),
+        ("tpm_last.safetensors", True),
+        ("tpm.safetensors", True),
         ("README.md", True),
     ],
-)  # fmt: skip
+)
 def test_a_disk_that_is_full_at_any_file_is_no_dead_end(
     tmp_path, capsys, monkeypatch, ending, resumed
 ):

@@ -43,30 +43,47 @@ def t5_tokenizer() -> T5TokenizerFast:
 
 def clip(kind: type, width: int, tokenizer: CLIPTokenizer):
     config = CLIPTextConfig(
-        vocab_size=len(tokenizer), hidden_size=width, projection_dim=width, intermediate_size=32,
-        num_hidden_layers=2, num_attention_heads=2, bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        projection_dim=width,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
     return kind(config)
 
 
 def t5(tokenizer: T5TokenizerFast) -> T5EncoderModel:
     return T5EncoderModel(
         T5Config(
-            vocab_size=len(tokenizer), d_model=T5_WIDTH, d_kv=8, d_ff=32, num_layers=1, num_heads=2,
+            vocab_size=len(tokenizer),
+            d_model=T5_WIDTH,
+            d_kv=8,
+            d_ff=32,
+            num_layers=1,
+            num_heads=2,
             feed_forward_proj="gated-gelu",
         )
-    )  # fmt: skip
+    )
 
 
 def vae(scale: float, shift: float) -> AutoencoderKL:
     blocks = 4
     return AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * blocks,
-        up_block_types=("UpDecoderBlock2D",) * blocks, block_out_channels=(4,) * blocks,
-        latent_channels=16, norm_num_groups=2, sample_size=64, scaling_factor=scale,
-        shift_factor=shift, use_quant_conv=False, use_post_quant_conv=False,
-    )  # fmt: skip
+        up_block_types=("UpDecoderBlock2D",) * blocks,
+        block_out_channels=(4,) * blocks,
+        latent_channels=16,
+        norm_num_groups=2,
+        sample_size=64,
+        scaling_factor=scale,
+        shift_factor=shift,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+    )
 
 
 def sd35_pipeline() -> StableDiffusion3Pipeline:
@@ -74,10 +91,16 @@ def sd35_pipeline() -> StableDiffusion3Pipeline:
     words, pieces = clip_tokenizer(), t5_tokenizer()
     return StableDiffusion3Pipeline(
         transformer=SD3Transformer2DModel(
-            sample_size=16, num_layers=2, attention_head_dim=16, num_attention_heads=2,
-            joint_attention_dim=T5_WIDTH, caption_projection_dim=32,
-            pooled_projection_dim=CLIP_L + CLIP_G, pos_embed_max_size=32,
-            dual_attention_layers=(0,), qk_norm="rms_norm",
+            sample_size=16,
+            num_layers=2,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=T5_WIDTH,
+            caption_projection_dim=32,
+            pooled_projection_dim=CLIP_L + CLIP_G,
+            pos_embed_max_size=32,
+            dual_attention_layers=(0,),
+            qk_norm="rms_norm",
         ),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=vae(1.5305, 0.0609),
@@ -87,7 +110,7 @@ def sd35_pipeline() -> StableDiffusion3Pipeline:
         tokenizer_2=words,
         text_encoder_3=t5(pieces),
         tokenizer_3=pieces,
-    )  # fmt: skip
+    )
 
 
 def flux_pipeline() -> FluxPipeline:
@@ -95,8 +118,13 @@ def flux_pipeline() -> FluxPipeline:
     words, pieces = clip_tokenizer(), t5_tokenizer()
     return FluxPipeline(
         transformer=FluxTransformer2DModel(
-            num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=2,
-            joint_attention_dim=T5_WIDTH, pooled_projection_dim=CLIP_L, guidance_embeds=True,
+            num_layers=1,
+            num_single_layers=1,
+            attention_head_dim=16,
+            num_attention_heads=2,
+            joint_attention_dim=T5_WIDTH,
+            pooled_projection_dim=CLIP_L,
+            guidance_embeds=True,
             axes_dims_rope=(4, 6, 6),
         ),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
@@ -105,7 +133,7 @@ def flux_pipeline() -> FluxPipeline:
         tokenizer=words,
         text_encoder_2=t5(pieces),
         tokenizer_2=pieces,
-    )  # fmt: skip
+    )
 
 
 def write_pipelines(folder: Path) -> dict[str, Path]:

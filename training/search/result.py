@@ -97,8 +97,9 @@ def plot_search(
     left.plot(times, schedule.deviation[1:], "o-", label="D", color="tab:blue")
     if space.name == "deviation_omega":
         before = list(schedule.times[:-1])
-        left.plot(before, [w - 1 for w in schedule.omega], "s--", label="omega - 1",
-                  color="tab:orange")  # fmt: skip
+        left.plot(
+            before, [w - 1 for w in schedule.omega], "s--", label="omega - 1", color="tab:orange"
+        )
     left.set_xlim(1.02, -0.02)
     left.set_xlabel("flow time t (noise on the left)")
     left.set_title(f"the schedule, {space.steps} steps")
