@@ -52,6 +52,11 @@ def search(name: str, out: Path, prompts: str) -> None:
     resume = ["--resume"] if (folder / "study.json").exists() else []
     own = ["--space", space, "--images", str(images), "--seed", str(seed), "--n", prompts]
     own += ["--backbone.guidance", str(cfg), "--out", str(folder)]
+    own += [
+        "--fixed",
+        "--lying",
+        "--more_steps",
+    ]  # beside D = 0 alone: the others cost as much each
     run([sys.executable, "training/search_schedule.py", *COMMON, *own, *resume])
 
 

@@ -15,7 +15,6 @@ from ..run.settings import parse, to_yaml
 from .space import SPACES
 
 PROG = "search_schedule.py"
-FIXED, LYING, MORE = [0.25, 0.5, 1.0], [0.25, 0.5], [1]  # what the schedule is compared with
 
 
 def options(parser) -> None:
@@ -25,6 +24,15 @@ def options(parser) -> None:
     add("--prompts", type=int, default=20, help="of a generation")
     add("--candidates", type=int, default=7, help="of a generation")
     add("--n", type=int, default=0, help="held-out prompts of the last table; 0 is all")
+    add(
+        "--fixed",
+        type=float,
+        nargs="*",
+        default=[0.25, 0.5, 1.0],
+        help="constant D beside it there",
+    )
+    add("--lying", type=float, nargs="*", default=[0.25, 0.5], help="D of lying sigma there")
+    add("--more_steps", type=int, nargs="*", default=[1], help="D = 0 with more steps there")
     add("--out", type=str, default="", help="folder; default: runs/schedule_<preset>")
     add("--resume", action="store_true", help="go on with the search in --out")
 
@@ -113,8 +121,8 @@ def run(config: Config, rest: argparse.Namespace, out: Path, report: Report, wor
         if figures.installed():
             plot_search(out / "search.png", space, best, generations)
         asked = argparse.Namespace(
-            tpm=[], schedule=[str(found)], gammas=[], fixed=FIXED, omegas=[], lying=LYING,
-            more_steps=MORE, solvers=[], mean_schedule=False, n=rest.n, k=[space.steps],
+            tpm=[], schedule=[str(found)], gammas=[], fixed=rest.fixed, omegas=[], lying=rest.lying,
+            more_steps=rest.more_steps, solvers=[], mean_schedule=False, n=rest.n, k=[space.steps],
         )  # fmt: skip
         name = f"python training/search_schedule.py (its table), {space.name}, {images:,} images"
         table, results = measured(
