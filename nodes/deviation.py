@@ -24,11 +24,13 @@ from ..tpm.policies import (
     Window,
 )
 from ..tpm.schedule_file import is_schedule, load_schedule
+from ..tpm.variance import VarianceMatch
 from .host import HAS_CURVE, schema
 from .inputs import (
     ALIASES,
     CATEGORY,
     PRESET_NAMES,
+    VARIANCE_MATCH,
     Deviation,
     deviation_input,
     scale_input,
@@ -55,6 +57,8 @@ def deviation_policy(
     require_finite(deviation=deviation)
     if preset == "custom":
         policy = Constant(deviation, unit, mode)
+    elif preset == VARIANCE_MATCH:  # its D is in intervals, whatever the unit
+        policy = VarianceMatch(mode=mode)
     else:
         policy = Preset(preset, mode, unit)
     if curve is not None:
@@ -121,7 +125,8 @@ class AsyncTimestepDeviation(io.ComfyNode):
                     default="auto",
                     tooltip="How much detail is added: auto takes the paper's value for the loaded "
                     "model (+0.25, marked untuned, where it has none), flux1_dev and sd35_medium "
-                    "theirs, custom the number below.",
+                    "theirs, variance match tells the time that fits the noise left in each image, "
+                    "custom takes the number below.",
                 ),
                 io.Float.Input(
                     "deviation",

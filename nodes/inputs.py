@@ -6,6 +6,8 @@ from comfy_api.latest import io
 
 from ..tpm.families import PRESETS
 from ..tpm.policies import Policy, Preset
+from ..tpm.variance import NAME as VARIANCE_MATCH
+from ..tpm.variance import VarianceMatch
 
 CATEGORY = "sampling/async timestep"
 ALIASES = [
@@ -17,7 +19,7 @@ ALIASES = [
     "async timestep",
     "deviation",
 ]
-PRESET_NAMES = ["auto", *PRESETS, "custom"]
+PRESET_NAMES = ["auto", *PRESETS, VARIANCE_MATCH, "custom"]
 
 Deviation = io.Custom("ASYNC_DEVIATION")
 RegionType = io.Custom("ASYNDM_REGION")
@@ -31,7 +33,8 @@ def preset_input() -> io.Combo.Input:
         default="auto",
         tooltip="How much detail the model adds: auto picks the paper's value for the loaded model "
         "(Flux.1-dev +0.5, SD3.5-medium +0.2) and a careful +0.25, marked untuned, for every "
-        "other. A connected deviation replaces it; custom needs one.",
+        "other; variance match looks for it in the latents. A connected deviation replaces it; "
+        "custom needs one.",
     )
 
 
@@ -125,4 +128,4 @@ def chosen_policy(preset: str, deviation: Policy | None) -> Policy:
             "The preset is 'custom' but nothing is connected to 'deviation'; connect a Deviation "
             f"node or a TPM Loader, or choose one of {', '.join(PRESET_NAMES[:-1])}."
         )
-    return Preset(preset)
+    return VarianceMatch() if preset == VARIANCE_MATCH else Preset(preset)

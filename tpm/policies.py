@@ -42,7 +42,9 @@ class State:
     sigma: the true noise level there. last: no further evaluation follows (the next node is 0).
     percent_to_sigma: the model's own map. evaluation: the state at k-1, None where a cache
     skipped it or the stage has just begun. flow_time: from sigma to the share of noise, which on
-    flow models it is itself.
+    flow models it is itself. x: the latents (B, C, ...) that the network is about to see. previous:
+    sigma at k-1. mixes: the latents are (1 - sigma) x0 + sigma noise, not x0 + sigma noise.
+    timestep: from sigma (any shape) to the model's own time.
     """
 
     k: int
@@ -55,6 +57,10 @@ class State:
     percent_to_sigma: Callable[[float], float]
     evaluation: Evaluation | None = None
     flow_time: Callable[[float], float] = float
+    x: torch.Tensor | None = None
+    previous: float | None = None
+    mixes: bool = True
+    timestep: Callable[[torch.Tensor], torch.Tensor] = torch.Tensor.clone
 
 
 @dataclass(frozen=True)

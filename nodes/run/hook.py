@@ -114,7 +114,7 @@ def predict_noise(executor, x, timestep, model_options={}, seed=None):  # noqa: 
         with run.region.evaluation(None, model_options) as options:
             return network(options)
     k, u = run.locate(sigma)
-    decision = run.decide(k, sigma, len(x))
+    decision = run.decide(k, sigma, x)
     step = run.step(k, sigma, u, decision)
     denoised = run.evaluate(step, network, model_options)
     run.record(step)

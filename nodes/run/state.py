@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -91,10 +91,10 @@ class RunState:
         """Grid point k and time u (B,) of the sampler's sigma (B,)."""
         return grid_index(self.nodes, float(sigma[0])), self.time.of(sigma)
 
-    def decide(self, k: int, sigma: torch.Tensor, batch: int) -> Decision:
-        """The policy's decision at grid point k: none at the first one, where t*_0 = t_0; a learned
-        policy has answered one evaluation earlier."""
-        state = self.state_at(k, float(sigma[0]), batch)
+    def decide(self, k: int, sigma: torch.Tensor, x: torch.Tensor) -> Decision:
+        """The policy's decision at grid point k, where the latents are x (B, C, ...): none at the
+        first one, where t*_0 = t_0; a learned policy has answered one evaluation earlier."""
+        state = replace(self.state_at(k, float(sigma[0]), len(x)), x=x)
         if k == 0:
             return self.policy.decide(state).scaled(0.0)
         return self.decisions.get(k) or self.policy.decide(state)
@@ -212,6 +212,9 @@ class RunState:
             percent_to_sigma=self.time.percent_to_sigma,
             evaluation=evaluation,
             flow_time=self.time.flow_time,
+            previous=self.nodes[k - 1] if k else None,
+            mixes=self.time.mixes,
+            timestep=self.time.of,
         )
 
 

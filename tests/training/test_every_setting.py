@@ -169,7 +169,9 @@ def test_what_is_accepted_runs(quick, loaded, name, tmp_path):
 
 
 def run(config: Config, loaded, name: str, out: Path) -> None:
-    own = name.startswith("backbone.") or name in ("rewards.weights", "rewards.batch", "device")
+    own = name.startswith("backbone.") or name in (
+        "rewards.weights", "rewards.batch", "rewards.plugin", "device"
+    )  # fmt: skip
     if not name.startswith(("log.", "data.")):
         config = with_value(config, "log.samples_every", 0)  # a grid is of no interest there
     folder = RunFolder(out, config.log.keep)

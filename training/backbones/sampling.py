@@ -69,7 +69,7 @@ class VelocityBackbone:
         x, evaluation = noise * times[0], None
         for k in range(steps):
             t = times[k].expand(batch)
-            decision = policy.decide(grid_state(self.family, sigmas, k, noise, evaluation))
+            decision = policy.decide(grid_state(self.family, sigmas, k, x, evaluation))
             t_star = t
             if k > 0:  # t*_0 = t_0: no interval has passed
                 t_star = conditioning_time(
@@ -87,7 +87,7 @@ class VelocityBackbone:
                 write_down(record, k, sigmas, t_star, decision, omega)
             x = integrator.step(k, x, omega.view(-1, 1, 1, 1) * v)  # exact where omega is 1
         if policy.terminal:
-            policy.decide(grid_state(self.family, sigmas, steps, noise, evaluation))
+            policy.decide(grid_state(self.family, sigmas, steps, x, evaluation))
         return x
 
 
@@ -105,20 +105,22 @@ def shared_noise_group(conditioning: Tokens, noise: Tensor) -> int:
 
 
 def grid_state(
-    family: str, sigmas: Tensor, k: int, noise: Tensor, evaluation: Evaluation | None
+    family: str, sigmas: Tensor, k: int, x: Tensor, evaluation: Evaluation | None
 ) -> State:
-    """The policy's view of grid point k, as the nodes build it."""
+    """The policy's view of grid point k, where the latents are x, as the nodes build it."""
     steps = len(sigmas) - 1
     return State(
         k=k,
         steps=steps,
         sigma=float(sigmas[k]),
         last=k + 1 >= steps and float(sigmas[-1]) == 0.0,
-        batch=len(noise),
-        device=noise.device,
+        batch=len(x),
+        device=x.device,
         family=family,
         percent_to_sigma=lambda percent: 1.0 - percent,
         evaluation=evaluation,
+        x=x,
+        previous=float(sigmas[k - 1]) if k else None,
     )
 
 

@@ -45,6 +45,8 @@ def identities(config: Config) -> dict[str, dict]:
     if "pick" in r.weights:
         known["rewards.pick_path"] = place(r.pick_path)
         known["rewards.pick_processor"] = place(r.pick_processor, TEXT)
+    if r.plugin:
+        known["rewards.plugin"] = place(r.plugin, ("code",))
     return known
 
 

@@ -111,6 +111,9 @@ def needs(config: Config, table: dict) -> list[Need]:
             "rewards.pick_processor",
             like="laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
         )
+    if r.plugin:
+        at, setting = Path(r.plugin), "rewards.plugin"
+        found.append(Need("reward plugin", str(at.parent), at.name, at=at, setting=setting))
     found += prompt_needs(config, table)
     once: dict[tuple[str, str], Need] = {}
     for need in found:

@@ -25,6 +25,13 @@ def options(parser) -> None:
     add("--lying", type=float, nargs="*", default=[], help="D of lying sigma, omega = t*/t")
     add("--more_steps", type=int, nargs="*", default=[1], help="D = 0 with so many steps more")
     add("--solvers", type=str, nargs="*", default=[], help="dpmpp_2m, unipc: alone and with D, TPM")
+    add(
+        "--variance_match",
+        type=float,
+        nargs="*",
+        default=[],
+        help="largest |D| of the time shift by variance (TS-DPM, training free), such as 0.5",
+    )
     add("--mean_schedule", action="store_true", help="also every TPM's mean schedule for all")
     add("--n", type=int, default=0, help="only the first N evaluation prompts")
     add("--k", type=int, nargs="*", default=[], help="numbers of steps; default: those of `steps`")

@@ -21,12 +21,14 @@ from ...tpm.network import TimestepPredictionModule
 from ...tpm.policies import Constant, Policy, Scaled, VelocityScale
 from ...tpm.schedule import Schedule
 from ...tpm.schedule_file import load_schedule
+from ...tpm.variance import NAME as VARIANCE_MATCH
+from ...tpm.variance import VarianceMatch
 from ..backbones import Backbone
 from ..backbones.solvers import SOLVERS
 from ..run.config import STEPS
 
 BASELINE = "D=0"
-LARGEST = {"gammas": 100, "fixed": 100, "omegas": 100, "lying": 100}  # of either sign
+LARGEST = {"gammas": 100, "fixed": 100, "omegas": 100, "lying": 100, "variance_match": 100}
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,7 @@ class Options:
     lying: tuple[float, ...] = ()
     more_steps: tuple[int, ...] = ()
     solvers: tuple[str, ...] = ()
+    variance_match: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         for name, most in LARGEST.items():
@@ -47,6 +50,10 @@ class Options:
                     raise ValueError(
                         f"--{name} has {value:g}, expected numbers from -{most:g} to {most:g}."
                     )
+        if any(window < 0 for window in self.variance_match):
+            raise ValueError(
+                f"--variance_match has {min(self.variance_match):g}, expected windows of 0 or more."
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,8 +84,8 @@ class Method:
     """One row of the tables.
 
     policy: None is synchronous. more: steps beyond K. kind: baseline, fixed, tpm, mean, schedule,
-    omega, lying, steps, solver. best: the fixed D that was best on validation. tpm, gamma, bound,
-    actions: of a TPM. file: sha256 of a TPM or schedule. note: for people.
+    omega, lying, variance, steps, solver. best: the fixed D that was best on validation. tpm,
+    gamma, bound, actions: of a TPM. file: sha256 of a TPM or schedule. note: for people.
     """
 
     name: str
@@ -223,6 +230,9 @@ def methods(
         found.append(Method(f"omega={omega:g}", "omega", policy))
     for d in options.lying:
         found.append(Method(f"lying {signed(d)}", "lying", Constant(d, mode="follow_time")))
+    for window in options.variance_match:
+        name, note = f"{VARIANCE_MATCH} {window:g}", "TS-DPM, D at most that"
+        found.append(Method(name, "variance", VarianceMatch(window), note=note))
     for n in options.more_steps:
         found.append(Method(f"+{n} step{'s' if n > 1 else ''}", "steps", more=n))
     for solver in options.solvers:

@@ -203,6 +203,8 @@ def keys(measurement: PairedMeasurement) -> tuple[str, str]:
         if (name.startswith(("backbone.", "rewards.")) and name not in NOT_BINDING)
         or name == "data.seed"
     }
+    if not own["rewards.plugin"]:
+        del own["rewards.plugin"]  # an older trainer knew none
     prompts = "".join(
         f" {split} {found.sha256[:16]}" for split, found in measurement.prompts.items()
     )

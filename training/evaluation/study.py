@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+from dataclasses import fields
 from pathlib import Path
 
 from torch import Tensor
@@ -167,12 +168,7 @@ def measured(
     """The same with the models that are given, by the name of its command; and the results."""
     every = list(dict.fromkeys(rest.k or config.step_counts))
     check_steps(every, rest.more_steps)
-    wanted = Options(
-        *(
-            tuple(getattr(rest, name))
-            for name in ("gammas", "fixed", "omegas", "lying", "more_steps", "solvers")
-        )
-    )
+    wanted = Options(**{one.name: tuple(getattr(rest, one.name)) for one in fields(Options)})
     methods(wanted, [], None, {})  # refuses an unknown solver before anything is loaded
     tpms = read_tpms(rest.tpm, config.backbone.name)
     files = read_schedules(rest.schedule, config.backbone.name)

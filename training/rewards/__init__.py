@@ -19,6 +19,8 @@ from ..run.phase import phase
 
 PAPER = ("image_reward", "hps", "clip", "pick")  # Eq. 16
 SCENE = "scene"  # the exact judge of training/tiny; scene_iou, scene_clean, ... are its parts
+NOISE = ("noise", "noise_floor")
+KNOWN = f"{', '.join(PAPER)}, scene, scene_iou (or another part), scorer, noise, noise_floor"
 
 
 class Reward(Protocol):
@@ -74,20 +76,30 @@ class RewardSet:
 
 
 def load_rewards(config: RewardsConfig, device: torch.device) -> RewardSet:
-    """All rewards of a config.
+    """All rewards of a config. A name that none of the built-in ones has is the plugin's.
 
     Raises ValueError on an unknown metric, OSError or ValueError on a missing or wrong file,
     RewardError when the worker of backend packages does not answer.
     """
     phase("loading the rewards")
     names, rewards = list(config.weights), []
+    own = [name for name in names if not built_in(name)]
+    if config.plugin:
+        from .plugin import PluginReward, own_metric
+
+        rewards.append(PluginReward(config.plugin, own_metric(config.plugin, own, KNOWN)))
+    elif own:
+        raise ValueError(
+            f"rewards.weights names {own[0]!r}, expected some of {KNOWN}; or name the file that "
+            "scores it by --rewards.plugin."
+        )
     scene = [name for name in names if name == SCENE or name.startswith(SCENE + "_")]
     if scene or "scorer" in names:
         from .scene import SceneReward, ScorerReward
 
         rewards += [SceneReward(tuple(scene))] if scene else []
         rewards += [ScorerReward()] if "scorer" in names else []
-    if noise := tuple(name for name in names if name in ("noise", "noise_floor")):
+    if noise := tuple(name for name in names if name in NOISE):
         from .noise import NoiseReward
 
         rewards.append(NoiseReward(noise))
@@ -102,13 +114,12 @@ def load_rewards(config: RewardsConfig, device: torch.device) -> RewardSet:
     for name in paper:
         phase(f"loading the reward {name}")
         rewards.append(own_reward(name, config, device))
-    known = {name for reward in rewards for name in reward.names}
-    if unknown := [name for name in names if name not in known]:
-        raise ValueError(
-            f"rewards.weights names {unknown[0]!r}, expected some of {', '.join(PAPER)}, scene, "
-            "scene_iou (or another part), scorer, noise, noise_floor."
-        )
     return RewardSet(rewards, config.weights, config.batch)
+
+
+def built_in(name: str) -> bool:
+    """Whether a metric is of this package; any other name is a plugin's."""
+    return name in (*PAPER, *NOISE, SCENE, "scorer") or name.startswith(SCENE + "_")
 
 
 def own_reward(name: str, config: RewardsConfig, device: torch.device) -> Reward:

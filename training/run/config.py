@@ -226,8 +226,10 @@ class RewardsConfig:
     Attributes:
         weights: metric -> weight in the average of Eq. 16. Names: image_reward, hps, clip, pick
             (the paper's four, 1 each); scene, scene_* and scorer (tiny); noise and
-            noise_floor, levels of high-frequency noise, with a negative weight. A weight
-            of 0 only logs a metric.
+            noise_floor, levels of high-frequency noise, with a negative weight; one name of
+            your own, scored by the plugin. A weight of 0 only logs a metric.
+        plugin: your own Python file with score(images, prompts) -> one number an image, see
+            docs/guides/rewards.md.
         backend: own modules in transformers' classes, or the image-reward and hpsv2 packages in
             an environment of their own (training/reward_worker.py).
         address: of the worker process when backend is packages.
@@ -248,6 +250,7 @@ class RewardsConfig:
         default_factory=lambda: {"image_reward": 1.0, "hps": 1.0, "clip": 1.0, "pick": 1.0},
         metadata={RULE: WEIGHTS_RULE},
     )
+    plugin: str = text("", "the path of a Python file with score(images, prompts)", "none")
     backend: Literal["own", "packages"] = "own"
     address: str = text(".host/reward_worker.sock", "the path of a pipe")
     hps_version: Literal["v2.0", "v2.1"] = "v2.0"

@@ -37,6 +37,7 @@ FREE += ("grpo.patience",)
 PLACES = ("data.folder", "data.train", "data.validation", "backbone.path", "rewards.clip_model")
 PLACES += ("rewards.image_reward_path", "rewards.image_reward_tokenizer", "rewards.hps_path")
 PLACES += ("rewards.hps_tokenizer", "rewards.pick_path", "rewards.pick_processor")
+PLACES += ("rewards.plugin",)
 
 
 class HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -266,9 +267,11 @@ def binding(config: Config) -> dict[str, object]:
 
 
 def place_names(config: Config) -> dict[str, object]:
-    """Where the weights lie."""
+    """Where the weights lie, and the plugin where there is one: a run without it is that of a
+    trainer that knew no plugins."""
     values = flat(as_dict(config))
-    return {name: values[name] for name in PLACES if not name.startswith("data.")}
+    own = [name for name in PLACES if not name.startswith("data.")]
+    return {name: values[name] for name in own if values[name] or name != "rewards.plugin"}
 
 
 def config_sha256(config: Config) -> str:

@@ -122,7 +122,8 @@ def run(config: Config, rest: argparse.Namespace, out: Path, report: Report, wor
             plot_search(out / "search.png", space, best, generations)
         asked = argparse.Namespace(
             tpm=[], schedule=[str(found)], gammas=[], fixed=rest.fixed, omegas=[], lying=rest.lying,
-            more_steps=rest.more_steps, solvers=[], mean_schedule=False, n=rest.n, k=[space.steps],
+            more_steps=rest.more_steps, solvers=[], variance_match=[], mean_schedule=False,
+            n=rest.n, k=[space.steps],
         )  # fmt: skip
         name = f"python training/search_schedule.py (its table), {space.name}, {images:,} images"
         table, results = measured(
