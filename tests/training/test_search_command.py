@@ -95,7 +95,7 @@ def test_more_images_go_on_from_a_finished_one(whole, tmp_path):
     [
         (["--images", "39"], "--images is 39, expected 40 or more"),
         (["--prompts", "5"], "--prompts is 5, expected an even number from 4."),
-        (["--candidates", "1"], "--candidates is 1, expected 4 to 64."),
+        (["--candidates", "1"], "--candidates is 1, expected 2 to 64."),
         (["--steps", "[3, 4]"], "steps is [3, 4], expected one number"),
         (["--resume"], "--resume finds no search in"),
     ],

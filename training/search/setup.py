@@ -23,8 +23,8 @@ def check_plan(config: Config, plan: Plan) -> None:
         )
     if plan.prompts < 4 or plan.prompts % 2:
         raise ValueError(f"--prompts is {plan.prompts}, expected an even number from 4.")
-    if not 4 <= plan.candidates <= 64:
-        raise ValueError(f"--candidates is {plan.candidates}, expected 4 to 64.")
+    if not 2 <= plan.candidates <= 64:
+        raise ValueError(f"--candidates is {plan.candidates}, expected 2 to 64.")
     least = 2 * plan.prompts * (plan.candidates + 1)
     if plan.images < least:
         raise ValueError(
