@@ -211,6 +211,7 @@ def test_an_iteration_of_other_families(family, tmp_path):
     one = training.backbone
     assert one.pooled_dim == {"sd15": 1, "sdxl": 1280, "wan": 1}[family]
     assert one.family == {"sd15": "sd15", "sdxl": "sdxl", "wan": "wan21_t2v"}[family]
+    print(record["idle"], record)
     assert any(
         not torch.equal(a, b) for a, b in zip(before, training.module.parameters(), strict=True)
     )
@@ -379,7 +380,8 @@ def test_no_workflow_is_named(tmp_path, capsys):
 
 
 def test_the_named_one_of_two_samplers_is_trained(tmp_path, pack):
-    graph = changed(TWO, "again", steps=6)
+    second = graphs.node("VAEDecode", samples=["again", 0], vae=["loader", 2])
+    graph = {**changed(TWO, "again", steps=6), "shown": second}
     found = parse([*SMALL, f"--backbone.workflow={written(tmp_path, graph)}", "--backbone.node=10"])
     assert found[0].steps == 6
     assert loaded(tmp_path, graph, node="10").sampler_id == "10"
