@@ -8,7 +8,7 @@ Everything is float32, whatever the diffusion model runs in. Equation numbers: A
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -155,9 +155,11 @@ class TimestepPredictionModule(nn.Module):
         """Raw values (B, actions, 2) for grid point k of `steps`, on the device of the latents,
         to which the module moves. k is an int or (B,).
 
-        Pooled text of fewer rows than latents is repeated over the batch, as ComfyUI does it.
-        Raises Misfit where the latents or the pooled text are not those of this network.
+        Pooled text of fewer rows than latents is repeated over the batch, as ComfyUI does it. Of a
+        video the middle frame is read. Raises Misfit where the latents or the pooled text are not
+        those of this network.
         """
+        evaluation = middle_frame(evaluation)
         pooled, device = self.checked_pooled(evaluation), evaluation.x.device
         return self.to(device)(
             evaluation.x,
@@ -171,13 +173,16 @@ class TimestepPredictionModule(nn.Module):
         )
 
     def checked_pooled(self, evaluation: Evaluation) -> Tensor:
-        """Pooled text (B, pooled_dim), repeated over the batch. Raises Misfit as `ask` does."""
+        """Pooled text (B, pooled_dim), repeated over the batch; a network of pooled_dim 1 is for
+        models without one, and reads 0. Raises Misfit as `ask` does."""
         x, pooled = evaluation.x, evaluation.pooled
         channels, width = self.config.latent_channels, self.config.pooled_dim
         if x.ndim != 4 or x.shape[1] != channels:
             raise Misfit(
                 f"latents of shape {list(x.shape)}", f"{channels} channels and two image axes"
             )
+        if pooled is None and width == 1:
+            return x.new_zeros(len(x), 1)
         if pooled is None or pooled.ndim != 2 or pooled.shape[1] != width or len(pooled) == 0:
             found = "no pooled text" if pooled is None else f"pooled text {list(pooled.shape)}"
             raise Misfit(found, f"{width} values a prompt", text=True)
@@ -213,6 +218,16 @@ class TimestepPredictionModule(nn.Module):
             self.time_star(sinusoid(t_star.float() * TIME_SCALE, TIME_FEATURES)),
             self.index(torch.cat([sinusoid(k, half), sinusoid(steps, half)], dim=-1)),
         ]
+
+
+def middle_frame(evaluation: Evaluation) -> Evaluation:
+    """Of videos (B, C, T, H, W) the middle frame (B, C, H, W), of a still latent with a time axis
+    its only one: the first frame of a video is compressed otherwise than the rest, and one frame
+    costs a picture's tokens. Pictures are left as they are."""
+    if evaluation.x.ndim != 5:
+        return evaluation
+    frames = {n: getattr(evaluation, n)[:, :, evaluation.x.shape[2] // 2] for n in ("x", "v", "x0")}
+    return replace(evaluation, **frames)
 
 
 def sinusoid(values: Tensor, width: int) -> Tensor:

@@ -164,7 +164,8 @@ class RunState:
         k, nodes = step.k, self.nodes
         if not self.policy.learned or not self.network_ran(model_options):
             return
-        if k + 1 >= len(nodes) or nodes[k + 1] == 0.0 or k in self.decided_after:
+        over = k + 1 >= len(nodes) or (nodes[k + 1] == 0.0 and not self.policy.terminal)
+        if over or k in self.decided_after:
             return
         if abs(float(step.sigma[0]) - nodes[k]) <= 1e-4 * nodes[k]:
             self.decided_after.add(k)
@@ -173,9 +174,10 @@ class RunState:
         # the policy's own t*, which a region may have told to a part of the pixels only
         u_star = self.conditioning_time(k, step.u, step.decision)
         sigma_star = step.sigma.float() * self.time.sigma_ratio(step.u, u_star)
+        mixed, v = self.time.as_flow(x, denoised, step.sigma)
         evaluation = Evaluation(
-            x=x,
-            v=(x - denoised) / step.sigma.view(-1, *[1] * (x.ndim - 1)),
+            x=mixed,
+            v=v,
             x0=denoised,
             t=self.time.flow_time(step.sigma.float()),
             t_star=self.time.flow_time(sigma_star),

@@ -95,6 +95,16 @@ class ModelTime:
         """The share of noise in the latent, 0 to 1: what a TPM reads as t on any model."""
         return sigma if self.is_sigma else sigma / (1 + sigma)
 
+    def as_flow(
+        self, x: torch.Tensor, denoised: torch.Tensor, sigma: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """(x, v) as a flow model has them, what a TPM reads on any model: x mixes image and noise
+        by the shares 1 - t and t, t the `flow_time`, and x - t v is the image. x, denoised: (B, C,
+        ...) of the sampler, sigma (B,)."""
+        sigma = sigma.view(-1, *[1] * (x.ndim - 1))
+        noise = (x - denoised) / sigma  # the velocity already, where x is mixed already
+        return (x, noise) if self.is_sigma else (x / (1 + sigma), noise - denoised)
+
     def cut(self, u: torch.Tensor, share: torch.Tensor) -> torch.Tensor:
         """How much unit percent takes off u: a share of the time or, where the time is a logarithm,
         what a share of sigma makes of it."""

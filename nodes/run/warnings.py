@@ -8,6 +8,7 @@ import torch
 
 from ...report.trace import Run
 from ...tpm.learned import TPMPolicy, family_warning, grid_warning
+from ...tpm.metadata import TPMMeta
 from ...tpm.policies import Policy, Preset
 from ...tpm.schedule import Schedule, schedule_warnings
 from .notice import on_node
@@ -26,7 +27,7 @@ def warnings_of(
     sampler runs."""
     inner = innermost(policy)
     warnings = [schedule_warning(grid, stage_sigmas)]
-    if isinstance(inner, TPMPolicy):
+    if isinstance(inner, TPMPolicy) and isinstance(inner.meta, TPMMeta):  # of a file
         warnings += [family_warning(inner.meta, family), grid_warning(inner.meta, grid.tolist())]
     if isinstance(inner, Schedule):
         warnings += schedule_warnings(inner, family, len(grid) - 1)

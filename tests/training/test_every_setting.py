@@ -42,7 +42,9 @@ MORE = {  # accepted values that the walk would not think of
     "grpo.betas": ((0, 0),),
     "rewards.weights": ({"scene": 1}, {"scene": -1e6, "noise": 1e-9}),
 }
-ONE_VALUE = {"backbone.resolution", "backbone.guidance_mode", "policy.heads"}  # of this model
+# of this model
+ONE_VALUE = {"backbone.resolution", "backbone.guidance_mode", "policy.heads"}
+ONE_VALUE |= {"backbone.workflow", "backbone.node", "backbone.comfyui"}
 # accepted, but no run of seconds: larger than a test may be, or not of the embedded model
 NOT_RUN = {
     "backbone.name", "backbone.compile", "data.set", "policy.width", "policy.layers",

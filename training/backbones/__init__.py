@@ -21,6 +21,7 @@ BACKBONES = {  # backbone.name -> module and class
     "tiny": ("tiny", "TinyFlow"),
     "sd35_medium": ("sd35", "SD35"),
     "flux1_dev": ("flux", "Flux"),
+    "workflow": (".workflow.entry", "load_workflow"),  # a room of its own, which needs ComfyUI
 }
 
 
@@ -61,6 +62,10 @@ class Backbone(Protocol):
     def sigmas(self, steps: int) -> Tensor:
         """The family's own grid (steps + 1,), float32 on the CPU, from 1 to 0."""
 
+    def parts(self, conditioning: Conditioning) -> list[list[int]]:
+        """The rows that `sample` takes together: a policy is asked about those of one part at a
+        time. One part, unless the model cannot hold such rows in one batch."""
+
     def sample(
         self,
         conditioning: Conditioning,
@@ -74,7 +79,7 @@ class Backbone(Protocol):
 
         sigmas: (K + 1,) falling, flow times. policy: None is synchronous; a `terminal` one is also
         asked for grid point K, where no evaluation follows. solver: one of SOLVERS. record: gets
-        an entry per evaluation, in flow time.
+        an entry per evaluation, in flow time. What comes back is for `decode`.
         """
 
     def group(self, prompt: str) -> str | None:

@@ -45,6 +45,9 @@ class VelocityBackbone:
     def group(self, prompt: str) -> str | None:
         return None
 
+    def parts(self, conditioning: Tokens) -> list[list[int]]:
+        return [list(range(len(conditioning)))]  # the network's own batches are cut in `velocity`
+
     def velocity(self, x: Tensor, t_star: Tensor, conditioning: Tokens) -> Tensor:
         """v*_k (B, C, h, w) float32 at the told times t_star (B,): with CFG the guided one
         (Algorithm 2, lines 4-6), both halves as one batch."""

@@ -32,7 +32,11 @@ def identities(config: Config) -> dict[str, dict]:
     disk: name -> fingerprint. Call it after loading, when what the hub gives is in its cache."""
     b, r = config.backbone, config.rewards
     backbone = b.path or family_of(b.name).hub_id or str(EMBEDDED)
-    known = {"backbone.path": place(backbone, FILES if b.name == "tiny" else ())}
+    known = {}
+    if b.name == "workflow":
+        known["backbone.workflow"] = place(b.workflow, ("workflow.json",))
+    else:
+        known["backbone.path"] = place(backbone, FILES if b.name == "tiny" else ())
     if "image_reward" in r.weights:
         path = r.image_reward_path or "THUDM/ImageReward"
         known["rewards.image_reward_path"] = place(path, ("ImageReward.pt",))

@@ -31,11 +31,11 @@ from ..run.console import Report
 from ..run.distributed import World
 from ..run.phase import phase
 from ..run.rng import generator
-from ..run.settings import PLACES, as_dict, flat
+from ..run.settings import NEWER, PLACES, as_dict, flat
 
 # settings that change no number
 NOT_BINDING = ("backbone.batch", "backbone.decode_batch", "backbone.compile")
-NOT_BINDING += ("rewards.batch", "rewards.address")
+NOT_BINDING += ("rewards.batch", "rewards.address", "backbone.comfyui")
 
 
 @dataclass
@@ -203,8 +203,7 @@ def keys(measurement: PairedMeasurement) -> tuple[str, str]:
         if (name.startswith(("backbone.", "rewards.")) and name not in NOT_BINDING)
         or name == "data.seed"
     }
-    if not own["rewards.plugin"]:
-        del own["rewards.plugin"]  # an older trainer knew none
+    own = {name: value for name, value in own.items() if value or name not in NEWER}
     prompts = "".join(
         f" {split} {found.sha256[:16]}" for split, found in measurement.prompts.items()
     )

@@ -12,7 +12,13 @@ import torch
 from torch import Tensor
 
 from ...tpm.learned import TPMPolicy
-from ...tpm.network import ACTIONS, TimestepPredictionModule, log_prob, sample
+from ...tpm.network import (
+    ACTIONS,
+    TimestepPredictionModule,
+    log_prob,
+    middle_frame,
+    sample,
+)
 from ...tpm.policies import Evaluation, State
 from ..backbones import Backbone, Conditioning
 from ..run.config import PolicyConfig
@@ -71,10 +77,14 @@ class Actor(TPMPolicy):
         synchronize(evaluation.x.device)
         start = time.perf_counter()
         r = super().act(evaluation, state)
-        self.evaluations.append(evaluation)
+        self.evaluations.append(middle_frame(evaluation))
         synchronize(evaluation.x.device)
         self.seconds += time.perf_counter() - start
         return r
+
+    def of(self, rows: list[int]) -> Actor:
+        """The same policy for some of the images."""
+        return Actor(self.module, self.meta, [self.generators[i] for i in rows])
 
     def sampled(self, raw: Tensor) -> Tensor:
         """r ~ Beta of every row, by its own generator (Algorithm 2, line 9)."""
@@ -90,7 +100,35 @@ def rollout(
     noise: Tensor,
     sigmas: Tensor,
 ) -> tuple[Tensor, Rollout]:
-    """Latents (B, C, h, w) at the end of the grid (K + 1,), and the trajectories behind them."""
+    """Latents (B, C, h, w) at the end of the grid (K + 1,), and the trajectories behind them. Where
+    the backbone samples the rows in parts, each part has an actor of its own."""
+    parts = backbone.parts(conditioning)
+    if len(parts) == 1:
+        return rollout_of_part(backbone, actor, conditioning, noise, sigmas)
+    found = []
+    for rows in parts:
+        own = actor.of(rows)
+        found.append(rollout_of_part(backbone, own, conditioning.rows(rows), noise[rows], sigmas))
+        actor.seconds += own.seconds
+    latents, states = zip(*found, strict=True)
+    order = torch.tensor([row for rows in parts for row in rows]).argsort().to(noise.device)
+    whole = {
+        name: torch.cat([getattr(part, name) for part in states])
+        for name in states[0].parts(lambda part: part)
+        if name not in ("mask", "steps")
+    }
+    whole |= {"mask": states[0].mask, "steps": states[0].steps}
+    return torch.cat(latents)[order.to(latents[0].device)], Rollout(**whole).rows(order)
+
+
+def rollout_of_part(
+    backbone: Backbone,
+    actor: Actor,
+    conditioning: Conditioning,
+    noise: Tensor,
+    sigmas: Tensor,
+) -> tuple[Tensor, Rollout]:
+    """The same for rows that are sampled together."""
     config = actor.meta
     latents = backbone.sample(conditioning, noise, sigmas, actor)
     raw, r = zip(*actor.drawn, strict=True)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from ..tiny.backbone import WEIGHTS
+from ..tiny.scenes import SIZE
 from ..tiny.score import score_images
 from ..tiny.scorer import SceneScorer
 
@@ -34,11 +36,19 @@ class SceneReward:
                 )
 
     def __call__(self, images: Tensor, prompts: list[str]) -> dict[str, Tensor]:
-        scores = score_images(images, prompts)
+        scores = score_images(own_size(images), prompts)
         return {
             name: scores["reward" if name == "scene" else name.removeprefix("scene_")]
             for name in self.names
         }
+
+
+def own_size(images: Tensor) -> Tensor:
+    """Images of n times the judge's side, as the demo model's decoder in ComfyUI makes them, at its
+    own: means of n x n pixels. Others are left as they are, for the judge to refuse."""
+    times, rest = divmod(images.shape[-1], SIZE)
+    square = images.shape[-1] == images.shape[-2]
+    return F.avg_pool2d(images, times) if square and times > 1 and not rest else images
 
 
 class ScorerReward:
@@ -50,4 +60,4 @@ class ScorerReward:
         self.scorer = SceneScorer(WEIGHTS / "scorer.safetensors")
 
     def __call__(self, images: Tensor, prompts: list[str]) -> dict[str, Tensor]:
-        return {"scorer": self.scorer(images, prompts)}
+        return {"scorer": self.scorer(own_size(images), prompts)}

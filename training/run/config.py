@@ -32,6 +32,7 @@ from .ranges import (
     whole,
     whole_number,
 )
+from .workflow import own_steps
 
 # The upper ends of the ranges. None is a wish: beyond each, a run cannot end or says nothing new.
 IMAGES = 4096  # of a group, and prompts of an iteration: a rollout of hours
@@ -43,6 +44,8 @@ COUNT = 10**9  # of what is only compared with an iteration's number
 
 
 def steps_read(value: Any) -> Any:
+    if value == 0 and not isinstance(value, bool):
+        return whole_number(value, 0, 0)  # Config refuses it where there is no workflow
     if isinstance(value, (list, tuple)):
         if not 1 <= len(value) <= STEPS:
             raise ValueError(value)
@@ -58,7 +61,7 @@ def weights_read(value: Any) -> dict[str, float]:
 
 STEPS_RULE = Rule(
     f"2 or more, at most {STEPS:,}, or a list of such numbers: with one step there is no time to "
-    "decide about",
+    "decide about; or 0 for those of a workflow",
     steps_read,
 )
 WEIGHTS_RULE = Rule(
@@ -72,7 +75,12 @@ class BackboneConfig:
     """The frozen diffusion model and how it is sampled.
 
     Attributes:
-        name: which model family.
+        name: which model family, or workflow for one of ComfyUI's workflows, which brings its
+            model, precision, guidance and size.
+        workflow: the file of it, as ComfyUI's Export (API) writes it.
+        node: id of the workflow's sampler node, where it has several.
+        comfyui: folder of the ComfyUI that runs it; empty is COMFYUI_PATH, or the one in whose
+            custom_nodes this pack lies.
         path: folder or hub id; empty is the family's own (tiny: the embedded weights).
         precision: of the frozen model; the TPM is always float32. The paper: fp16.
         guidance: classifier-free guidance scale, or the embedded guidance of Flux. The paper: 5.
@@ -84,7 +92,10 @@ class BackboneConfig:
         compile: torch.compile the frozen model.
     """
 
-    name: Literal["tiny", "sd35_medium", "flux1_dev"] = "tiny"
+    name: Literal["tiny", "sd35_medium", "flux1_dev", "workflow"] = "tiny"
+    workflow: str = text("", "the path of a workflow", "none")
+    node: str = text("", "the id of a node", "the only sampler node")
+    comfyui: str = text("", "the folder of a ComfyUI", "the one around this pack")
     path: str = text("", PLACE, "the family's own")
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
     guidance: float = real(3.0, 0, 100)
@@ -97,6 +108,7 @@ class BackboneConfig:
 
     def __post_init__(self) -> None:
         check(self, "backbone")
+        check_workflow(self)
         if self.name == "tiny" and self.resolution != 64:
             raise ValueError(
                 f"backbone.resolution is {self.resolution} and backbone.name tiny, which was "
@@ -111,6 +123,28 @@ class BackboneConfig:
             raise ValueError(
                 "backbone.guidance_mode is 'embedded', which only flux1_dev has; set it to cfg "
                 f"for {self.name}."
+            )
+
+
+# what a workflow says itself, and what only a workflow has
+OF_THE_WORKFLOW = ("path", "precision", "guidance", "guidance_mode", "resolution", "match_comfyui")
+OF_THE_WORKFLOW += ("compile",)
+FOR_A_WORKFLOW = ("workflow", "node", "comfyui")
+
+
+def check_workflow(backbone: BackboneConfig) -> None:
+    """Raises ValueError on a setting that would have no effect."""
+    inert = OF_THE_WORKFLOW if backbone.name == "workflow" else FOR_A_WORKFLOW
+    for entry in dataclasses.fields(backbone):
+        value = getattr(backbone, entry.name)
+        if entry.name in inert and value != entry.default:
+            why = "whose workflow says it"
+            do = "change it in the workflow, and leave this setting out"
+            if backbone.name != "workflow":
+                why, do = "which has no workflow", "set backbone.name to workflow, or leave it out"
+            raise ValueError(
+                f"backbone.{entry.name} is {shown(value)} and backbone.name {backbone.name}, "
+                f"{why}, expected {shown(entry.default)}; {do}."
             )
 
 
@@ -335,7 +369,7 @@ class Config:
 
     Attributes:
         steps: K, the number of sampling steps, or a list: one of them is drawn an iteration, twice
-            as often where it is named twice.
+            as often where it is named twice; 0 is the workflow's own number.
         iterations: of training. The paper: 4,000.
         seed: of noises, actions, the TPM's start and the order of the prompts.
         device: empty is CUDA where there is one, else CPU.
@@ -360,6 +394,13 @@ class Config:
 
     def __post_init__(self) -> None:
         check(self)
+        if self.steps == 0 and self.backbone.name != "workflow":
+            raise ValueError(
+                f"steps is 0 and backbone.name {self.backbone.name}, expected 2 or more: only a "
+                "workflow has a number of its own."
+            )
+        if self.steps == 0 and self.backbone.workflow:
+            self.steps = own_steps(self.backbone.workflow, self.backbone.node)
         if self.policy.actions == "omega" and 2 in self.step_counts:
             raise ValueError(
                 f"policy.actions is omega and steps {shown(self.steps)}, but omega of the last "

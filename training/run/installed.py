@@ -73,7 +73,7 @@ def sentence(packages: list[str]) -> str:
 
 def modules_of(config: Config) -> dict[str, str]:
     """What the model and the rewards of a Config import beyond AT_ONCE: module -> package."""
-    names = [] if config.backbone.name == "tiny" else ["diffusers", "transformers"]
+    names = [] if config.backbone.name in ("tiny", "workflow") else ["diffusers", "transformers"]
     own = {"image_reward", "hps"} if config.rewards.backend == "own" else set()
     if (own | {"clip", "pick"}) & set(config.rewards.weights):
         names += ["transformers", "torchvision", "huggingface_hub"]

@@ -32,12 +32,15 @@ PRESETS = Path(__file__).parents[1] / "presets"
 # what may differ when a run is resumed: nothing that changes the mathematics
 FREE = ("max_hours", "device", "threads", "text_encoders", "log", "rewards.batch")
 FREE += ("rewards.address", "backbone.batch", "backbone.decode_batch", "backbone.compile")
-FREE += ("grpo.patience",)
+FREE += ("grpo.patience", "backbone.comfyui")
 # where something lies: what it is counts, not where
 PLACES = ("data.folder", "data.train", "data.validation", "backbone.path", "rewards.clip_model")
+PLACES += ("backbone.workflow",)
 PLACES += ("rewards.image_reward_path", "rewards.image_reward_tokenizer", "rewards.hps_path")
 PLACES += ("rewards.hps_tokenizer", "rewards.pick_path", "rewards.pick_processor")
 PLACES += ("rewards.plugin",)
+# not on record where they are empty: an older trainer knew none of them
+NEWER = ("backbone.workflow", "backbone.node", "rewards.plugin")
 
 
 class HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -248,7 +251,7 @@ def canonical(values: dict[str, object]) -> dict[str, object]:
     values = current_flat(values)
     free = FREE + PLACES
     out = {k for k in values if any(k == f or k.startswith(f + ".") for f in free)}
-    own = {k: v for k, v in values.items() if k not in out}
+    own = {k: v for k, v in values.items() if k not in out and (v or k not in NEWER)}
     weights = own["rewards.weights"]
     # a noise of weight 0 is on record in every run, named or not
     own["rewards.weights"] = {k: float(v) for k, v in weights.items() if v or k != "noise"}
@@ -267,11 +270,10 @@ def binding(config: Config) -> dict[str, object]:
 
 
 def place_names(config: Config) -> dict[str, object]:
-    """Where the weights lie, and the plugin where there is one: a run without it is that of a
-    trainer that knew no plugins."""
+    """Where the weights lie, and what of `NEWER` is a place where it is given."""
     values = flat(as_dict(config))
-    own = [name for name in PLACES if not name.startswith("data.")]
-    return {name: values[name] for name in own if values[name] or name != "rewards.plugin"}
+    names = [name for name in PLACES if not name.startswith("data.")]
+    return {name: values[name] for name in names if values[name] or name not in NEWER}
 
 
 def config_sha256(config: Config) -> str:

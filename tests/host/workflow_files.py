@@ -1,0 +1,110 @@
+"""Workflows to train on, and the tiny families behind nodes that such a workflow can have."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from async_timestep.harness import graphs
+from async_timestep.harness.tiny_models import conditioning
+
+SMALL = [
+    "--preset=workflow", "--policy.width=16", "--policy.heads=2", "--policy.layers=1",
+    "--grpo.num_generations=4", "--grpo.minibatch_size=2", "--grpo.prompts_per_iteration=2",
+    "--grpo.lr_schedule=constant", "--grpo.lr=0.01", "--log.samples_every=0", "--threads=1",
+    "--device=cpu",
+]  # fmt: skip
+SCENES = [
+    "--data.set=scenes", "--rewards.weights={scene: 1.0}", "--data.validation_prompts=4",
+    "--log.validate_every=1", "--log.checkpoint_every=1",
+]  # fmt: skip
+FAMILY = "TestFamilyLoader"
+
+
+def written(folder: Path, graph: dict, name: str = "workflow.json") -> str:
+    """The graph as a file; its ids become numbers, as an export has them."""
+    numbers = {name: str(i) for i, name in enumerate(graph, start=3)}
+    out = {}
+    for own, node in graph.items():
+        inputs = {
+            slot: [numbers[value[0]], value[1]] if isinstance(value, list) else value
+            for slot, value in node["inputs"].items()
+        }
+        out[numbers[own]] = {**node, "inputs": inputs}
+    path = folder / name
+    path.write_text(json.dumps(out))
+    return str(path)
+
+
+def custom_graph(prompt: str = graphs.PROMPT, steps: int = 4, cfg: float = 3.0) -> dict:
+    """The embedded model in SamplerCustomAdvanced, with a guider, a scheduler and RandomNoise."""
+    graph = graphs.base(prompt)
+    return {
+        **graph,
+        "schedule": graphs.node(
+            "BasicScheduler", model=["loader", 0], scheduler="simple", steps=steps, denoise=1.0
+        ),
+        "guider": graphs.node(
+            "CFGGuider", model=["loader", 0], positive=["positive", 0],
+            negative=["negative", 0], cfg=cfg,
+        ),
+        "euler": graphs.node("KSamplerSelect", sampler_name="euler"),
+        "noise": graphs.node("RandomNoise", noise_seed=1),
+        "sampler": graphs.node(
+            "SamplerCustomAdvanced", noise=["noise", 0], guider=["guider", 0],
+            sampler=["euler", 0], sigmas=["schedule", 0], latent_image=["latent", 0],
+        ),
+    }  # fmt: skip
+
+
+class RandomText:
+    """In a CLIP's place: every text has conditioning of its own of the family's widths."""
+
+    def __init__(self, width: int, pooled: int | None):
+        self.width, self.pooled = width, pooled
+
+    def tokenize(self, text: str):
+        return sum(ord(c) * (i + 1) for i, c in enumerate(text))
+
+    def encode_from_tokens_scheduled(self, tokens):
+        return conditioning(tokens, self.width, self.pooled)
+
+
+class RandomDecoder:
+    """In a VAE's place: a fixed mixture of the channels, enlarged eight times."""
+
+    def decode(self, latent):
+        rng = torch.Generator().manual_seed(1)
+        mixture = torch.randn(latent.shape[1], 3, generator=rng)
+        images = torch.einsum("bc...,cd->b...d", latent.float().sigmoid(), mixture.softmax(0))
+        return images.repeat_interleave(8, -2).repeat_interleave(8, -3)
+
+
+def family_loader(family: tuple, width: int, pooled: int | None) -> type:
+    """A loader node for a tiny family: its MODEL, and text and decoder of its shapes."""
+
+    class Loader:
+        RETURN_TYPES = ("MODEL", "CLIP", "VAE", "LATENT")
+        FUNCTION = "load"
+        CATEGORY = ""
+
+        @classmethod
+        def INPUT_TYPES(cls):
+            return {"required": {}}
+
+        def load(self):
+            latent = {"samples": torch.zeros_like(family[3])}
+            return family[0], RandomText(width, pooled), RandomDecoder(), latent
+
+    return Loader
+
+
+def family_graph(**sampling) -> dict:
+    """Such a family in a stock KSampler."""
+    graph = graphs.stock(**sampling)
+    graph["loader"] = graphs.node(FAMILY)
+    graph["sampler"]["inputs"]["latent_image"] = ["loader", 3]
+    del graph["latent"]
+    return graph
