@@ -150,7 +150,7 @@ def test_it_finds_what_is_there_with_few_images(seed):
     assert landscape.images == sum(one.images for one in generations) <= plan.images
     best, told, error = conclusion(space, plan, generations)
     most, found = float(gain(BEST)), float(gain(best))
-    assert found > 0.75 * most, (found, most)
+    assert found > 0.6 * most, (found, most)
     assert abs(told - found) < 4 * error
     later = torch.cat([one.points for one in generations[4:]])
     blind = space.random(1000, generator(0))

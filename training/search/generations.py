@@ -20,7 +20,6 @@ from .space import Space
 from .surrogate import Surrogate, covariance_of_means
 
 PLACES = 512  # of which a posterior sample takes its maximum
-DRAWN = 256  # functions that the conclusion is drawn from
 CAUTION = 1.0  # standard deviations that the search takes off what it believes
 LEAST = 4  # prompts of a generation: fewer say nothing of their own spread
 BEHIND = 2.0  # standard errors by which a candidate falls behind and is measured no further
@@ -137,14 +136,8 @@ def search(
 
 
 def conclusion(space: Space, plan: Plan, done: Sequence[Generation]) -> tuple[Tensor, float, float]:
-    """(m,) numbers, the gain that is believed of them, and its error.
-
-    They are the mean of where functions drawn from the posterior have their maxima: where numbers
-    trade against each other the maxima lie along a ridge, and its middle loses less than any end.
-    """
-    surrogate, draw = surrogate_of(done), generator(plan.seed, "search", "conclusion")
-    best = maximum(space, surrogate, draw)
-    places = torch.cat([space.random(PLACES, draw), space.around(best, PLACES, draw)])
-    middle = places[surrogate.samples(places, DRAWN, draw).argmax(dim=1)].mean(dim=0)
-    mean, error = surrogate.mean_and_error(middle[None])
-    return middle, float(mean), float(error)
+    """(m,) of the highest cautious belief, the gain that is believed of it, and its error."""
+    surrogate = surrogate_of(done)
+    best = maximum(space, surrogate, generator(plan.seed, "search", "conclusion"))
+    mean, error = surrogate.mean_and_error(best[None])
+    return best, float(mean), float(error)
