@@ -11,7 +11,6 @@ Its exit code is that of the first that failed.
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -32,10 +31,9 @@ def main(arguments: list[str]) -> int:
         return 0
     if "--floor" in arguments:
         return floor.main([a for a in arguments if a != "--floor"])
-    # one thread a worker: the models are tiny, and more threads only wait for each other; a worker
-    # more than cores, since some wait for a server or a process of their own
+    # one thread a worker: the models are tiny, and more threads only wait for each other
     quiet = environment(tree, python, OMP_NUM_THREADS="1")
-    workers = ["-n", str((os.cpu_count() or 1) + 1), "--dist", "worksteal", *arguments]
+    workers = ["-n", "auto", "--dist", "worksteal", *arguments]
     suite = [str(python), "-m", "pytest", *workers]
     if arguments:
         return subprocess.run(suite, cwd=ROOT, env=quiet).returncode
