@@ -33,6 +33,7 @@ ALIASES = {  # what people type, and a node that must be found by it
     "regional detail": "AsynDMRegionMask",
 }
 PAPERS = ("https://arxiv.org/abs/2512.18675", "https://arxiv.org/abs/2510.04504")
+PAPERS += ("https://arxiv.org/abs/2305.15583",)  # TS-DPM, a preset
 
 
 @pytest.fixture(scope="module")

@@ -231,8 +231,8 @@ def test_no_arguments_train_the_embedded_model(tmp_path, warm):
     first = subprocess.run([*train, *own], capture_output=True, text=True, cwd=tmp_path)
     assert first.returncode == 0, first.stderr
     lines = first.stderr.splitlines()
-    assert lines[0] == "Presets:" and "\n".join(lines[1:6]) == preset_list()
-    assert lines[6] == choice.TAKEN and lines[7] == "starting; 0:00:00 so far"
+    assert lines[0] == "Presets:" and "\n".join(lines[1:7]) == preset_list()
+    assert lines[7] == choice.TAKEN and lines[8] == "starting; 0:00:00 so far"
     assert "Traceback" not in first.stderr
     assert (tmp_path / "runs" / "tiny" / "tpm_last.safetensors").exists()
     before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}

@@ -191,7 +191,9 @@ def test_the_exit_code_says_whether_all_is_here(tmp_path, capsys):
         fetch.main([])
     told = capsys.readouterr()
     assert stopped.value.code == 2 and "--preset is missing" in told.err
-    assert [line.split()[0] for line in told.out.splitlines()[1:]] == [*sorted(PAPER), "tiny"]
+    assert [line.split()[0] for line in told.out.splitlines()[1:]] == [
+        *sorted(PAPER), "tiny", "workflow",
+    ]  # fmt: skip
 
 
 # --- fetching

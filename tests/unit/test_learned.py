@@ -1,5 +1,7 @@
 """A TPM as a policy: which network call it makes, what it answers, what it refuses."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -91,6 +93,17 @@ def test_half_precision_latents_are_read_in_float32(make_tpm):
     )
 
 
+def test_of_a_video_the_middle_frame_is_read(make_tpm):
+    policy = TPMPolicy(*make_tpm())
+    video = state(shape=(4, 5, 10, 14))
+    e = video.evaluation
+    frames = {name: getattr(e, name)[:, :, 2] for name in ("x", "v", "x0")}
+    still = replace(video, evaluation=replace(e, **frames))
+    assert torch.equal(policy.decide(video).deviation, policy.decide(still).deviation)
+    other = replace(video, evaluation=replace(e, **{n: f * 0.5 for n, f in frames.items()}))
+    assert not torch.equal(policy.decide(video).deviation, policy.decide(other).deviation)
+
+
 @pytest.mark.parametrize("pooled_batch", [1, 2])
 def test_pooled_text_is_repeated_over_the_batch(make_tpm, pooled_batch):
     module, meta = make_tpm()
@@ -107,7 +120,8 @@ def test_pooled_text_is_repeated_over_the_batch(make_tpm, pooled_batch):
         ({"pooled_dim": 8}, ["[3, 8]", "12"]),
         ({"pooled_batch": 0}, ["[0, 12]", "12"]),
         ({"shape": (16, 8, 8)}, ["[3, 16, 8, 8]", "4 channels"]),
-        ({"shape": (4, 5, 8, 8)}, ["[3, 4, 5, 8, 8]", "4 channels"]),
+        ({"shape": (16, 5, 8, 8)}, ["[3, 16, 8, 8]", "4 channels"]),
+        ({"shape": (4, 8)}, ["[3, 4, 8]", "4 channels"]),
     ],
 )
 def test_another_model_is_refused_in_one_sentence(make_tpm, wrong, words):
