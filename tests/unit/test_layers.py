@@ -29,11 +29,11 @@ MAY = {  # a room is a folder: its files may import its own, and these
     "training/grpo": "training/run training/data training/backbones training/rewards "
     "training/evaluation tpm",
     "training/search": "training/run training/data training/backbones training/evaluation tpm",
-    "training/workflow": "nodes nodes/run training/run tpm report",
+    "training/backbones/comfy": "nodes nodes/run training/run tpm report",
     "training": "",
     "harness": "tpm",
 }
-WITH_COMFYUI = ("nodes", "nodes/run", "nodes/pixels", "training/workflow", "harness")
+WITH_COMFYUI = ("nodes", "nodes/run", "nodes/pixels", "training/backbones/comfy", "harness")
 USERS = ("scripts", "bench")  # they import every room, by the package's name
 OURS = {room.split("/")[0] for room in MAY}
 # What a user types, what is started with a Python of its own, and the package's own name.
@@ -51,7 +51,7 @@ COMMANDS = {
 ALONE = {"paper_runs.py", "reward_worker.py", "async_timestep.py"}
 FOREIGN = {
     "harness/in_process.py": 1,
-    "training/workflow/host.py": 1,
+    "training/backbones/comfy/host.py": 1,
     "bench/parts/official_side.py": 2,
 }  # folders of other projects
 

@@ -21,7 +21,7 @@ BACKBONES = {  # backbone.name -> module and class
     "tiny": ("tiny", "TinyFlow"),
     "sd35_medium": ("sd35", "SD35"),
     "flux1_dev": ("flux", "Flux"),
-    "workflow": (".workflow.entry", "load_workflow"),  # a room of its own, which needs ComfyUI
+    "workflow": ("comfy.entry", "load_workflow"),  # a room of its own, which needs ComfyUI
 }
 
 

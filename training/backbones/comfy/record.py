@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from ...nodes.run.times import ModelTime
-from ...report.trace import Run
+from ....nodes.run.times import ModelTime
+from ....report.trace import Run
 
 
 def written_down(record: Run, parts: list[list[int]], runs: list[Run], sampling) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from ..run.config import BackboneConfig
-from ..run.workflow import read_workflow, require_whole, sampler_node
+from ...run.config import BackboneConfig
+from ...run.workflow import read_workflow, require_whole, sampler_node
 from .host import start
 
 

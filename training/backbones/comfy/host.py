@@ -17,10 +17,10 @@ from pathlib import Path
 
 import torch
 
-from ..run.distributed import first_line
-from ..run.phase import phase
+from ...run.distributed import first_line
+from ...run.phase import phase
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PARTS = ("main.py", "nodes.py", "comfy", "comfy_extras")
 
 
@@ -114,7 +114,7 @@ async def load_own() -> None:
     """This package's nodes, of the modules that are in the process already: there is one copy."""
     import nodes
 
-    from ...nodes import AsyncTimestepExtension
+    from ....nodes import AsyncTimestepExtension
 
     for node in await AsyncTimestepExtension().get_node_list():
         nodes.NODE_CLASS_MAPPINGS[node.GET_SCHEMA().node_id] = node

@@ -21,8 +21,8 @@ import execution
 
 import nodes
 
-from ..run.distributed import first_line
-from ..run.workflow import Graph, above, told
+from ...run.distributed import first_line
+from ...run.workflow import Graph, above, told
 
 TAKE = "AsyncTimestepTake"  # the node at the end of what is asked for, its class, and a number
 CACHE = {"lru": 0, "ram": 0.0, "ram_inactive": 0.0}

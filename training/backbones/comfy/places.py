@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import nodes
 
-from ..run.workflow import Graph, above, is_link, listed, told
+from ...run.workflow import Graph, above, is_link, listed, told
 
 GUIDED = ("positive", "conditioning")  # inputs of samplers and guiders
 

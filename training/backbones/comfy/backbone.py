@@ -18,13 +18,13 @@ import comfy.model_management
 import comfy.sample
 import comfy.samplers
 
-from ...nodes.run.family import model_family
-from ...nodes.run.hook import attach
-from ...report.trace import Run
-from ...tpm.families import family_of
-from ...tpm.policies import Constant, Policy
-from ..run.config import BackboneConfig
-from ..run.workflow import KSAMPLERS, Graph, is_link, steps_node, told
+from ....nodes.run.family import model_family
+from ....nodes.run.hook import attach
+from ....report.trace import Run
+from ....tpm.families import family_of
+from ....tpm.policies import Constant, Policy
+from ...run.config import BackboneConfig
+from ...run.workflow import KSAMPLERS, Graph, is_link, steps_node, told
 from .conditioning import Conds, Prompts, batches, joined, pooled_of
 from .places import decoder_link, positive_link, text_node
 from .record import written_down
