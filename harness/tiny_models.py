@@ -31,6 +31,23 @@ def scrambled(module: torch.nn.Module, seed: int) -> dict[str, torch.Tensor]:
     return state
 
 
+SD35_DIFFUSERS = dict(
+    num_layers=2,
+    attention_head_dim=64,
+    num_attention_heads=2,
+    joint_attention_dim=64,
+    caption_projection_dim=128,
+    pooled_projection_dim=2048,
+    pos_embed_max_size=64,
+    dual_attention_layers=(0,),
+    qk_norm="rms_norm",
+)
+FLUX_DIFFUSERS = dict(
+    patch_size=1, in_channels=64, num_layers=1, num_single_layers=1, attention_head_dim=128,
+    num_attention_heads=1, joint_attention_dim=64, pooled_projection_dim=768, guidance_embeds=True,
+)  # fmt: skip
+
+
 def write_models(folder: Path) -> dict[str, Path]:
     """sd35 and flux in diffusers layout, sd15 in its original layout."""
     from diffusers import FluxTransformer2DModel, SD3Transformer2DModel
@@ -38,28 +55,7 @@ def write_models(folder: Path) -> dict[str, Path]:
     import comfy.ops
     from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 
-    sd35 = SD3Transformer2DModel(
-        num_layers=2,
-        attention_head_dim=64,
-        num_attention_heads=2,
-        joint_attention_dim=64,
-        caption_projection_dim=128,
-        pooled_projection_dim=2048,
-        pos_embed_max_size=64,
-        dual_attention_layers=(0,),
-        qk_norm="rms_norm",
-    )
-    flux = FluxTransformer2DModel(
-        patch_size=1,
-        in_channels=64,
-        num_layers=1,
-        num_single_layers=1,
-        attention_head_dim=128,
-        num_attention_heads=1,
-        joint_attention_dim=64,
-        pooled_projection_dim=768,
-        guidance_embeds=True,
-    )
+    sd35, flux = SD3Transformer2DModel(**SD35_DIFFUSERS), FluxTransformer2DModel(**FLUX_DIFFUSERS)
     unet = UNetModel(
         **SD15, dtype=torch.float32, device="cpu", operations=comfy.ops.disable_weight_init
     )

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from sampling import sample
 
 from async_timestep.harness.comfy_server import ComfyServer
-from async_timestep.harness.tiny_models import conditioning
+from async_timestep.harness.tiny_models import FLUX_DIFFUSERS, SD35_DIFFUSERS, conditioning
 
 STEPS, BATCH, SEED, SIZE = 5, 2, 7, 64  # SIZE: pixels a side, 8 latent cells
 POOLED = {"sd35": 2048, "flux": 768}
@@ -30,21 +30,6 @@ DEVIATIONS, GAMMAS = (-0.5, 0.0, 0.5, 1.0), (1.0, 2.0)
 OMEGAS = (1.0, 0.8, "follow_time")  # a number, or t*/t at every step
 PATCHED = (0.5, 2.0, 0.8)  # the case that is also run as a model patch and a stock KSampler
 CASES = list(itertools.product(DEVIATIONS, GAMMAS, OMEGAS))
-SD35 = dict(
-    num_layers=2,
-    attention_head_dim=64,
-    num_attention_heads=2,
-    joint_attention_dim=64,
-    caption_projection_dim=128,
-    pooled_projection_dim=2048,
-    pos_embed_max_size=64,
-    dual_attention_layers=(0,),
-    qk_norm="rms_norm",
-)
-FLUX = dict(
-    patch_size=1, in_channels=64, num_layers=1, num_single_layers=1, attention_head_dim=128,
-    num_attention_heads=1, joint_attention_dim=64, pooled_projection_dim=768, guidance_embeds=True,
-)  # fmt: skip
 LOADER_NODE = '''
 import os
 
@@ -203,7 +188,10 @@ def schedule(family: str) -> list[float]:
 
 
 def load_transformer(family: str, path: Path):
-    network = SD3Transformer2DModel(**SD35) if family == "sd35" else FluxTransformer2DModel(**FLUX)
+    if family == "sd35":
+        network = SD3Transformer2DModel(**SD35_DIFFUSERS)
+    else:
+        network = FluxTransformer2DModel(**FLUX_DIFFUSERS)
     network.load_state_dict({name: tensor.float() for name, tensor in load_file(path).items()})
     return network.requires_grad_(False).float()
 

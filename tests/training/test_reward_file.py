@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from reward_plugins import BLUE, own, random_images
 
 from async_timestep.training.rewards import RewardError, load_rewards
 from async_timestep.training.run.config import RewardsConfig
 
 CPU = torch.device("cpu")
 PROMPTS = ["a cat", "z", "q b"]
-BLUE = "def score(images, prompts):\n    return images[:, 2].mean((1, 2))\n"
 
 
 @pytest.fixture
 def images() -> torch.Tensor:
-    return torch.rand(3, 3, 20, 30, generator=torch.Generator().manual_seed(0))
-
-
-def own(path: Path, text: str, **more):
-    path.write_text(text)
-    return load_rewards(RewardsConfig(weights={"mine": 1.0}, plugin=str(path), **more), CPU)
+    return random_images()
 
 
 # --- what it gives

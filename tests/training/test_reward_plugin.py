@@ -18,6 +18,7 @@ import torch
 from evaluations import SMALL as EVALUATED
 from evaluations import rows
 from PIL import Image
+from reward_plugins import BLUE, own, random_images
 from safetensors.torch import load_file
 
 from async_timestep.training.data.identity import identities
@@ -26,8 +27,7 @@ from async_timestep.training.evaluation.command import main as evaluate
 from async_timestep.training.evaluation.command import options
 from async_timestep.training.evaluation.paired import load_measurement
 from async_timestep.training.grpo.command import main as train
-from async_timestep.training.rewards import RewardError, load_rewards
-from async_timestep.training.run.config import RewardsConfig
+from async_timestep.training.rewards import RewardError
 from async_timestep.training.run.console import Report
 from async_timestep.training.run.settings import config_sha256, parse, place_names
 from async_timestep.training.search.command import main as search
@@ -49,17 +49,11 @@ def score(images, prompts):
     assert images.shape[0] == len(prompts) <= 3 and images.dtype.is_floating_point
     return score_images(images, prompts)["reward"]
 """
-BLUE = "def score(images, prompts):\n    return images[:, 2].mean((1, 2))\n"
 
 
 @pytest.fixture
 def images() -> torch.Tensor:
-    return torch.rand(3, 3, 20, 30, generator=torch.Generator().manual_seed(0))
-
-
-def own(path: Path, text: str, **more):
-    path.write_text(text)
-    return load_rewards(RewardsConfig(weights={"mine": 1.0}, plugin=str(path), **more), CPU)
+    return random_images()
 
 
 def last_line(capsys) -> str:
