@@ -25,9 +25,12 @@ from async_timestep.harness.venvs import say
 
 
 def tidy(value):
-    """Without the nulls of the editor's internal fields (an empty link stays null)."""
+    """Without the nulls of the editor's internal fields (an empty link stays null), and without the
+    list of values of a node that has none."""
     if isinstance(value, dict):
         keep = {k: v for k, v in value.items() if v is not None or k in ("link", "links")}
+        if keep.get("widgets_values") == []:
+            del keep["widgets_values"]
         return {k: tidy(v) for k, v in keep.items()}
     return [tidy(v) for v in value] if isinstance(value, list) else value
 

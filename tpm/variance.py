@@ -17,6 +17,7 @@ with v the variance of clean latents. The paper has the noise's part alone, whic
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -69,6 +70,18 @@ class VarianceMatch(Policy):
     @property
     def label(self) -> str:
         return f"{NAME}, |D| <= {self.window:g}{follow_label(self.mode)}"
+
+    def idle_warning(self, shares: Sequence[float]) -> str | None:
+        """One sentence where no evaluation behind the first is noisy enough to be shifted. shares:
+        of noise, at the grid points that are sampled."""
+        if self.window == 0 or any(share > self.cutoff for share in shares[1:]):
+            return None
+        most = max(shares[1:], default=0.0)
+        return (
+            f"{NAME} shifts nothing here: it acts behind the first step while the latents are more "
+            f"than {self.cutoff:.0%} noise, and these steps have {most:.0%} at most; use it on a "
+            "whole sampling, or take another preset."
+        )
 
     def decide(self, state: State) -> Decision:
         """Synchronous at the first grid point, and where the variance says nothing."""

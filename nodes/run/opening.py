@@ -9,12 +9,14 @@ from comfy_execution.utils import get_executing_context
 
 from ...report.trace import Run, Trace
 from ...tpm.policies import Policy, Still
+from ...tpm.variance import VarianceMatch
 from .chain import Chain, step_warnings
 from .family import model_family
 from .region import Region
 from .state import RunState
+from .times import ModelTime
 from .tracker import RegionTracker
-from .warnings import note, source_of, warn, warnings_of
+from .warnings import innermost, note, source_of, warn, warnings_of
 
 
 def open_run(
@@ -33,6 +35,11 @@ def open_run(
     record = Run(label, family, grid.tolist(), source=source, tuned=tuned)
     add_run(trace, record)
     warn(record, *warnings_of(policy, family, grid, stage_sigmas))
+    inner = innermost(policy)
+    if isinstance(inner, VarianceMatch):
+        time = ModelTime(guider.model_patcher.get_model_object("model_sampling"))
+        if said := inner.idle_warning(time.flow_time(stage_sigmas).tolist()):
+            warn(record, said)
     return state_of(policy, record, grid, stage_sigmas, region)
 
 

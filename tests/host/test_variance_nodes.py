@@ -82,6 +82,21 @@ def test_no_window_or_no_scale_is_stock_bit_for_bit(pack, families, family, samp
     assert not torch.equal(run(pack, tiny, sampler=sampler, steps=4)[0], stock)
 
 
+@pytest.mark.parametrize("family", ("sd35", "sd15"))
+def test_a_sampling_that_it_cannot_shift_says_so(pack, families, family):
+    """A late stage: no noise that it acts on. A whole sampling, and a window of 0, say nothing."""
+    tiny = families[family]
+    sampling = tiny[0].get_model_object("model_sampling")
+    late = [s for s in comfy.samplers.calculate_sigmas(sampling, "simple", 20).tolist() if s < 0.5]
+    more = {"steps": len(late) - 1, "sigmas": torch.tensor(late)}
+    _, _, _, trace = run(pack, tiny, **more)
+    (said,) = trace.runs[-1].warnings
+    assert said.startswith("variance match shifts nothing here") and "50% noise" in said
+    assert not any(any(step["deviation"]) for step in trace.runs[-1].steps)
+    assert run(pack, tiny, window=0.0, **more)[3].runs[-1].warnings == []
+    assert run(pack, tiny, steps=6)[3].runs[-1].warnings == []
+
+
 def test_the_nodes_through_a_server(server):
     """As the preset of the Deviation node, and of the patch itself: the same times."""
     by_node = graphs.async_ksampler(batch=2)
