@@ -62,6 +62,9 @@ class Backbone(Protocol):
     def sigmas(self, steps: int) -> Tensor:
         """The family's own grid (steps + 1,), float32 on the CPU, from 1 to 0."""
 
+    def times(self, steps: int) -> tuple[float, ...]:
+        """The flow times of that grid, over which a schedule is drawn: the shares of noise."""
+
     def parts(self, conditioning: Conditioning) -> list[list[int]]:
         """The rows that `sample` takes together: a policy is asked about those of one part at a
         time. One part, unless the model cannot hold such rows in one batch."""

@@ -45,6 +45,9 @@ class VelocityBackbone:
     def group(self, prompt: str) -> str | None:
         return None
 
+    def times(self, steps: int) -> tuple[float, ...]:
+        return tuple(self.sigmas(steps).tolist())  # a flow model's sigma is the share of noise
+
     def parts(self, conditioning: Tokens) -> list[list[int]]:
         return [list(range(len(conditioning)))]  # the network's own batches are cut in `velocity`
 

@@ -28,6 +28,7 @@ from ..backbones.solvers import SOLVERS
 from ..run.config import STEPS
 
 BASELINE = "D=0"
+WORKFLOW = "workflow"  # a backbone.name that is no family
 LARGEST = {"gammas": 100, "fixed": 100, "omegas": 100, "lying": 100, "variance_match": 100}
 
 
@@ -133,9 +134,10 @@ def named_files(option: str, kind: str, paths: list[str]) -> list[tuple[str, Pat
     return list(zip(names, files, digests, strict=True))
 
 
-def require_family(option: str, file: Path, found: str, family: str) -> None:
-    """Raises ValueError on a file of another model family."""
-    if found != family:
+def require_family(option: str, file: str | Path, found: str, family: str) -> None:
+    """Raises ValueError on a file of another model family. That of a workflow is known only when
+    its model is loaded: `check_fit`."""
+    if found != family and family != WORKFLOW:
         raise ValueError(
             f"{option} {file} is for the model family {found}, expected {family}; choose the "
             "--preset that it was made with, or another file."
@@ -176,9 +178,13 @@ def check_steps(every: list[int], more: list[int]) -> None:
         )
 
 
-def check_sizes(tpms: list[TPMFile], backbone: Backbone) -> None:
-    """Raises ValueError where a TPM does not fit the latents or the pooled text."""
+def check_fit(tpms: Sequence[TPMFile], files: Sequence[ScheduleFile], backbone: Backbone) -> None:
+    """Raises ValueError on a file of another model family, and where a TPM does not fit the latents
+    or the pooled text."""
+    for file in files:
+        require_family("--schedule", file.name, file.schedule.family, backbone.family)
     for tpm in tpms:
+        require_family("--tpm", tpm.name, tpm.meta.model_family, backbone.family)
         has = (tpm.meta.latent_channels, tpm.meta.pooled_dim)
         wanted = (backbone.latent_channels, backbone.pooled_dim)
         if has != wanted:

@@ -133,7 +133,7 @@ class PairedMeasurement:
             omega.append(column(record, "omega"))
             self.advance(len(rows) * steps)
         return Schedule(
-            tuple(self.backbone.sigmas(steps).tolist()),
+            self.backbone.times(steps),
             tuple(torch.cat(deviation).double().mean(0).tolist()),
             tuple(torch.cat(omega).double().mean(0).tolist()),
         )

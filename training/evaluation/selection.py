@@ -58,7 +58,7 @@ class Selection:
 
     def schedules(self, steps: int, tpms: list[TPMFile]) -> dict[str, Schedule]:
         """A TPM's name -> its mean schedule."""
-        grid = tuple(self.measurement.backbone.sigmas(steps).tolist())
+        grid = self.measurement.backbone.times(steps)
         own = self.values["schedules"].setdefault(str(steps), {})
         for tpm in self.unscheduled(steps, tpms):
             mean = self.measurement.mean_schedule(steps, tpm.policy)

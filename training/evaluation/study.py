@@ -26,7 +26,7 @@ from .methods import (
     Method,
     Options,
     TPMFile,
-    check_sizes,
+    check_fit,
     check_steps,
     methods,
     read_schedules,
@@ -174,7 +174,7 @@ def measured(
     files = read_schedules(rest.schedule, config.backbone.name)
     check_folder(folder)
     measurement = load_measurement(config, rest.n, report, backbone, rewards)
-    check_sizes(tpms, measurement.backbone)
+    check_fit(tpms, files, measurement.backbone)
     check_validation(measurement, rest.fixed, tpms if rest.mean_schedule else [])
     notes = grid_notes(measurement, tpms, every)
     for note in notes:

@@ -64,7 +64,7 @@ def named(arguments: list[str]) -> list[str]:
 def export(config: Config, tpm: str, count: int, out: str, report: Report) -> str:
     """Writes the file; returns a text for stdout. Raises those of EXPECTED."""
     from ...tpm.schedule_file import save_schedule
-    from ..evaluation.methods import check_sizes, read_tpms
+    from ..evaluation.methods import check_fit, read_tpms
     from ..evaluation.paired import load_measurement
     from ..evaluation.statistics import difference
     from ..run.folder import RunFolderError, check_place
@@ -78,7 +78,7 @@ def export(config: Config, tpm: str, count: int, out: str, report: Report) -> st
         raise RunFolderError(f"{path} exists already; choose another --out, or move it away.")
     check_place(path.parent)
     measurement = load_measurement(config, count, report)
-    check_sizes([found], measurement.backbone)
+    check_fit([found], [], measurement.backbone)
     steps, mode = found.meta.steps, "conditioning"
     texts = measurement.prompts
     total = steps * (len(texts["validation"]) + 3 * len(texts["evaluation"]))

@@ -48,7 +48,7 @@ def load_search(
     order = training_order(prompts["train"], config.seed)
     weights = {name: weight for name, weight in config.rewards.weights.items() if weight}
     measure = Measure(measurement, order, weights, steps, plan.seed, plan.prompts, world)
-    searched = Space(space, tuple(backbone.sigmas(steps).tolist()))
+    searched = Space(space, backbone.times(steps))
     key = {
         "space": space,
         "steps": steps,

@@ -20,6 +20,7 @@ import comfy.samplers
 
 from ....nodes.run.family import model_family
 from ....nodes.run.hook import attach
+from ....nodes.run.times import ModelTime
 from ....report.trace import Run
 from ....tpm.families import family_of
 from ....tpm.policies import Constant, Policy
@@ -155,6 +156,10 @@ class Workflow:
                 "workflow samples, and make it a whole schedule."
             )
         return grid
+
+    def times(self, steps: int) -> tuple[float, ...]:
+        time = ModelTime(self.model.get_model_object("model_sampling"))
+        return tuple(time.flow_time(self.sigmas(steps).double()).tolist())
 
     def _grid(self, steps: int) -> Tensor:
         if self.class_type in KSAMPLERS:

@@ -1,0 +1,76 @@
+"""A schedule for a workflow: searched, evaluated and exported through ComfyUI's own sampling."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from workflow_files import FAMILY, SCENES, SMALL, family_graph, family_loader, written
+
+import nodes
+from async_timestep.harness import graphs
+from async_timestep.report.trace import Run
+from async_timestep.tpm.schedule_file import ScheduleMeta, load_schedule, save_schedule
+from async_timestep.training.backbones import load_backbone
+from async_timestep.training.backbones.sampling import column
+from async_timestep.training.evaluation.command import main as evaluate
+from async_timestep.training.run.config import BackboneConfig
+from async_timestep.training.search.command import main as search
+from async_timestep.training.search.space import Space
+
+CPU = torch.device("cpu")
+NUMBERS = torch.tensor([0.4, -0.2], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", ["sd15", "flux"])
+def test_a_schedule_is_told_as_it_was_drawn(name, families, monkeypatch, tmp_path):
+    """On an eps model too, whose sigmas are no flow times: its numbers at its own grid points."""
+    width, pooled = {"sd15": (768, None), "flux": (64, 768)}[name]
+    loader = family_loader(families[name], width, pooled)
+    monkeypatch.setitem(nodes.NODE_CLASS_MAPPINGS, FAMILY, loader)
+    workflow = written(tmp_path, family_graph(steps=3, cfg=2.0))
+    one = load_backbone(BackboneConfig(name="workflow", workflow=workflow), CPU)
+    sigmas, times = one.sigmas(3), one.times(3)
+    wanted = sigmas if name == "flux" else sigmas / (1 + sigmas)
+    assert times == pytest.approx(wanted.tolist(), rel=1e-6)
+    schedule = Space("deviation", times).schedule(NUMBERS)
+    record, prompts = Run("", one.family, sigmas.tolist()), one.encode(["a dog", "a mouse"])
+    noise = one.noise([torch.Generator().manual_seed(i) for i in range(2)])
+    one.sample(prompts, noise, sigmas, schedule, record=record)
+    told = column(record, "deviation")
+    assert told.tolist() == [pytest.approx(list(schedule.deviation), rel=1e-6)] * 2
+
+
+def test_it_is_searched_evaluated_and_used_by_its_graph(server, tmp_path, capsys):
+    workflow = written(tmp_path, graphs.stock(steps=3))
+    own = [*SMALL, *SCENES, f"--backbone.workflow={workflow}"]
+    small = ["--data.validation_prompts=4", "--data.evaluation_prompts=4"]
+    counts = ["--prompts=4", "--candidates=3", "--images=40", "--fixed", "--lying", "--more_steps"]
+    out = tmp_path / "found"
+    assert search([*own, *small, *counts, f"--out={out}"]) == 0, capsys.readouterr().err
+    found, meta = load_schedule(out / "found.safetensors")
+    assert meta.model_family == "tiny" and found.steps == 3 and any(found.deviation)
+
+    path = out / "found.safetensors"
+    asked = ["--fixed", "--more_steps", "--schedule", str(path), "--out", str(tmp_path / "table")]
+    assert evaluate([*own, *small, *asked]) == 0, capsys.readouterr().err
+    assert "schedule found" in (tmp_path / "table" / "table.md").read_text()
+
+    save_schedule(tmp_path / "other.safetensors", found, ScheduleMeta("sdxl", 4))
+    asked[3] = str(tmp_path / "other.safetensors")
+    capsys.readouterr()
+    assert evaluate([*own, *small, *asked[:-1], str(tmp_path / "none")]) == 1
+    assert "is for the model family sdxl, expected tiny" in capsys.readouterr().err
+
+    place = server.base / "models" / "tpm" / "of_the_workflow.safetensors"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes(path.read_bytes())
+    graph = graphs.async_ksampler(batch=1, steps=3)
+    graph["tpm"] = graphs.node("AsyncTimestepTPMLoader", tpm_name=place.name)
+    graph["scale"]["inputs"]["deviation"] = ["tpm", 0]
+    del graph["deviation"]
+    graph["show"] = graphs.node("PreviewAny", source=["plot", 1])
+    entries = json.loads(server.run(graph)["show"]["text"][0])["runs"][0]
+    told = [entry["deviation"][0] for entry in entries]
+    assert told == pytest.approx(list(found.deviation), rel=1e-5)
