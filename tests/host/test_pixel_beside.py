@@ -98,9 +98,8 @@ def differ(a: torch.Tensor, b: torch.Tensor) -> float:
 @pytest.mark.parametrize(
     ("family", "keys"),
     [
-        ("sd35", ["diffusion_model"]),
         ("flux", ["diffusion_model"]),
-        ("flux", ["diffusion_model.{blocks}.0"]),
+        ("sd35", ["diffusion_model.{blocks}.0"]),
     ],
 )
 def test_a_compiled_network_runs_uncompiled_with_a_map(pack, families, family, keys):

@@ -6,6 +6,7 @@ import csv
 from pathlib import Path
 
 import torch
+from small_model import small_model
 
 from async_timestep.tpm.checkpoint import TPMMeta, save_tpm
 from async_timestep.tpm.network import TimestepPredictionModule, TPMConfig
@@ -13,6 +14,7 @@ from async_timestep.training.tiny.backbone import simple_sigmas
 from async_timestep.training.tiny.text import POOLED
 
 SMALL = [
+    "--backbone.path", small_model(),
     "--preset=tiny", "--backbone.precision=fp32", "--data.validation_prompts=4",
     "--data.evaluation_prompts=8", "--steps=3", "--rewards.batch=4", "--log.samples=1",
     "--threads=1", "--n", "8",

@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 
 import pytest
+from small_model import small_model
 
 from async_timestep.training.grpo.setup import load_training
 from async_timestep.training.grpo.trainer import train
@@ -16,6 +17,8 @@ from async_timestep.training.run.phase import heard, listeners, phase
 from async_timestep.training.run.settings import parse
 
 SMALL = [
+    "--backbone.path",
+    small_model(),
     "--preset=tiny",
     "--backbone.precision=fp32",
     "--grpo.num_generations=4",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_model import small_model
 
 from async_timestep.training.grpo import command as train_command
 from async_timestep.training.run.content import CONTENT, content_sha256, is_whole
@@ -20,6 +21,7 @@ from async_timestep.training.run.settings import parse
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = [
+    "--backbone.path", small_model(),
     "--preset=tiny", "--backbone.precision=fp32", "--grpo.lr=1e-3", "--grpo.num_generations=4",
     "--grpo.minibatch_size=2", "--grpo.prompts_per_iteration=1", "--steps=2",
     "--data.validation_prompts=4",

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from small_model import small_model
 
 from async_timestep.tpm.checkpoint import load_tpm
 from async_timestep.training.grpo.setup import load_training
@@ -29,6 +30,7 @@ FOREIGN = (0, 0.0, -1, -3, -0.5, math.nan, math.inf, -math.inf, 1e30, 10**12, 10
            [2.0, 1.0], {}, {"scene": math.nan}, {"": 1.0}, {"scene": 0.0})  # fmt: skip
 TYPED = ("0", "-1", ".nan", "1e30", "")  # on the command line, as YAML reads them
 SMALL = [
+    "--backbone.path", small_model(),
     "--preset=tiny", "--backbone.precision=fp32", "--policy.width=16", "--policy.heads=2",
     "--policy.layers=1", "--grpo.num_generations=2", "--grpo.minibatch_size=1",
     "--grpo.prompts_per_iteration=1", "--steps=2",

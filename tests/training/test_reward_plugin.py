@@ -20,6 +20,7 @@ from evaluations import rows
 from PIL import Image
 from reward_plugins import BLUE, own, random_images
 from safetensors.torch import load_file
+from small_model import small_model
 
 from async_timestep.training.data.identity import identities
 from async_timestep.training.data.needed_files import is_here, needs, read_table
@@ -177,6 +178,7 @@ def test_search_asks_it_and_ends_by_its_sentence(tmp_path, capsys):
     (tmp_path / "blue.py").write_text(BLUE)
     small = ["--preset=tiny", "--backbone.precision=fp32", "--threads=1", "--steps=3", "--n=6"]
     small += ["--data.validation_prompts=4", "--prompts=4", "--candidates=4", "--images=60"]
+    small += ["--backbone.path", small_model()]
     small += ["--rewards.weights={blue: 1.0}"]
     out = ["--out", str(tmp_path / "s")]
     assert search([*small, *out, f"--rewards.plugin={tmp_path / 'blue.py'}"]) == 0

@@ -11,12 +11,14 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from small_model import small_model
 
 from async_timestep.training.grpo import command as train_command
 from async_timestep.training.run import folder as run_folder
 from async_timestep.training.run.folder import RunFolder, RunFolderError, check_place, write_atomic
 
 SMALL = [
+    "--backbone.path", small_model(),
     "--preset=tiny", "--backbone.precision=fp32", "--grpo.lr=1e-3", "--grpo.num_generations=4",
     "--grpo.minibatch_size=2", "--grpo.prompts_per_iteration=1", "--steps=2",
     "--data.validation_prompts=4",

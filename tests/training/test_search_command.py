@@ -7,6 +7,7 @@ import shutil
 
 import pytest
 import torch
+from small_model import small_model
 
 from async_timestep.bench import schedule_study
 from async_timestep.tpm.schedule import Schedule
@@ -21,19 +22,11 @@ from async_timestep.training.search.result import Outcome, concluded
 from async_timestep.training.search.setup import check_plan
 from async_timestep.training.tiny.backbone import simple_sigmas
 
-SMALL = ["--preset", "tiny", "--backbone.precision", "fp32", "--threads", "1", "--steps", "3"]
-SMALL += [
-    "--data.validation_prompts",
-    "4",
-    "--data.evaluation_prompts",
-    "6",
-    "--prompts",
-    "4",
-    "--candidates",
-    "4",
-    "--n",
-    "0",
-]
+SMALL = [
+    "--preset=tiny", "--backbone.precision=fp32", "--backbone.path", small_model(), "--threads=1",
+    "--steps=3", "--data.validation_prompts=4", "--data.evaluation_prompts=6", "--prompts=4",
+    "--candidates=4", "--n=0",
+]  # fmt: skip
 
 
 def search(out, *more: str) -> int:

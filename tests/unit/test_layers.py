@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 from pathlib import Path
@@ -139,6 +140,7 @@ def test_nothing_goes_round():
             del left[room]
 
 
+@functools.cache  # asked for every import of it
 def given(path: Path) -> set[str]:
     """The names that a file gives to whoever imports it."""
     names = set()

@@ -31,22 +31,22 @@ from .vae import CHANNELS, PATCH, LinearVAE
 
 WEIGHTS = Path(__file__).parent / "weights"
 FILES = ("transformer.safetensors", "text.safetensors", "vae.safetensors")
-LAYERS = 3  # ComfyUI needs layers == heads == hidden / 64
+LAYERS, HEAD = 3, 64  # ComfyUI needs layers == heads == hidden / 64
 SHIFT = 3.0  # flow time shift t' = s t / (1 + (s - 1) t), the default of SD3 in ComfyUI
 
 
-def new_transformer() -> SD3Transformer2DModel:
-    """The untrained network, in diffusers layout (3.8 M parameters)."""
+def new_transformer(layers: int = LAYERS) -> SD3Transformer2DModel:
+    """The untrained network, in diffusers layout (3.8 M parameters with three layers)."""
     return SD3Transformer2DModel(
         sample_size=16,
         patch_size=2,
         in_channels=CHANNELS,
         out_channels=CHANNELS,
-        num_layers=LAYERS,
-        num_attention_heads=LAYERS,
-        attention_head_dim=64,
+        num_layers=layers,
+        num_attention_heads=layers,
+        attention_head_dim=HEAD,
         joint_attention_dim=WIDTH,
-        caption_projection_dim=64 * LAYERS,
+        caption_projection_dim=HEAD * layers,
         pooled_projection_dim=POOLED,
         pos_embed_max_size=16,
         qk_norm="rms_norm",
@@ -71,10 +71,9 @@ class TinyBackbone:
     """Frozen network, text table and autoencoder. float32 on one device."""
 
     def __init__(self, weights: Path = WEIGHTS):
-        self.network = new_transformer()
-        self.network.load_state_dict(
-            {k: v.float() for k, v in load_file(weights / "transformer.safetensors").items()}
-        )
+        state = {k: v.float() for k, v in load_file(weights / "transformer.safetensors").items()}
+        self.network = new_transformer(len(state["pos_embed.proj.bias"]) // HEAD)
+        self.network.load_state_dict(state)
         self.network.requires_grad_(False).train(False)
         self.text, self.vae = (
             TextTable(weights / "text.safetensors"),
