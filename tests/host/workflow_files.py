@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+import nodes
 from async_timestep.harness import graphs
 from async_timestep.harness.tiny_models import conditioning
 
@@ -60,16 +61,20 @@ def custom_graph(prompt: str = graphs.PROMPT, steps: int = 4, cfg: float = 3.0) 
 
 
 class RandomText:
-    """In a CLIP's place: every text has conditioning of its own of the family's widths."""
+    """In a CLIP's place: every text has conditioning of its own of the family's widths, and where
+    the family's encoder gives a mask of its tokens, one that is all ones."""
 
-    def __init__(self, width: int, pooled: int | None):
-        self.width, self.pooled = width, pooled
+    def __init__(self, width: int, pooled: int | None, tokens: int = 7, masked: bool = False):
+        self.width, self.pooled, self.tokens, self.masked = width, pooled, tokens, masked
 
     def tokenize(self, text: str):
         return sum(ord(c) * (i + 1) for i, c in enumerate(text))
 
     def encode_from_tokens_scheduled(self, tokens):
-        return conditioning(tokens, self.width, self.pooled)
+        [[cond, extra]] = conditioning(tokens, self.width, self.pooled, self.tokens)
+        if self.masked:
+            extra["attention_mask"] = torch.ones(1, self.tokens, dtype=torch.long)
+        return [[cond, extra]]
 
 
 class RandomDecoder:
@@ -82,7 +87,7 @@ class RandomDecoder:
         return images.repeat_interleave(8, -2).repeat_interleave(8, -3)
 
 
-def family_loader(family: tuple, width: int, pooled: int | None) -> type:
+def family_loader(family: tuple, text: RandomText) -> type:
     """A loader node for a tiny family: its MODEL, and text and decoder of its shapes."""
 
     class Loader:
@@ -95,16 +100,44 @@ def family_loader(family: tuple, width: int, pooled: int | None) -> type:
             return {"required": {}}
 
         def load(self):
-            latent = {"samples": torch.zeros_like(family[3])}
-            return family[0], RandomText(width, pooled), RandomDecoder(), latent
+            return family[0], text, RandomDecoder(), {"samples": torch.zeros_like(family[3])}
 
     return Loader
 
 
-def family_graph(**sampling) -> dict:
-    """Such a family in a stock KSampler."""
+def family_graph(prediction: str = "", **sampling) -> dict:
+    """Such a family in a stock KSampler; prediction: what its network predicts, where the weights
+    do not tell."""
     graph = graphs.stock(**sampling)
     graph["loader"] = graphs.node(FAMILY)
     graph["sampler"]["inputs"]["latent_image"] = ["loader", 3]
     del graph["latent"]
+    if prediction:
+        graph["prediction"] = graphs.node(
+            "ModelSamplingDiscrete", model=["loader", 0], sampling=prediction, zsnr=False
+        )
+        graph["sampler"]["inputs"]["model"] = ["prediction", 0]
     return graph
+
+
+def by_the_nodes(
+    loaded: tuple, latent: torch.Tensor, prompt: str, noise_seed: int, deviation: float, **sampling
+) -> torch.Tensor:
+    """The latents of a graph with Deviation (`custom`) -> Async Timestep -> KSampler, by its node
+    classes alone. loaded: (MODEL, CLIP). latent: (B, C, ...) of zeros."""
+    (model, clip), mapping = loaded, nodes.NODE_CLASS_MAPPINGS
+    policy = mapping["AsyncTimestepDeviation"].execute(
+        preset="custom", deviation=deviation, start_percent=0.0, end_percent=1.0,
+        unit="interval", mode="conditioning",
+    ).args[0]  # fmt: skip
+    patched = (
+        mapping["AsyncTimestepModel"]
+        .execute(model=model, preset="auto", deviation_scale=1.0, deviation=policy)
+        .args[0]
+    )
+    texts = [mapping["CLIPTextEncode"]().encode(clip, text)[0] for text in (prompt, "")]
+    settings = {**graphs.SAMPLING, **sampling}
+    out = mapping["KSampler"]().sample(
+        patched, noise_seed, *settings.values(), *texts, {"samples": latent}
+    )
+    return out[0]["samples"]
