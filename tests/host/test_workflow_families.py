@@ -17,6 +17,7 @@ from workflow_files import (
     by_the_nodes,
     family_graph,
     family_loader,
+    generators,
     written,
 )  # fmt: skip
 
@@ -122,9 +123,8 @@ def test_an_iteration_changes_the_policy(trained):
 def test_what_the_policy_sees_is_of_a_flow_model(trained):
     case, tiny, _, training, *_ = trained
     one, config = training.backbone, training.config
-    draws = [torch.Generator().manual_seed(9 + i) for i in range(2)]
-    noise = one.noise([torch.Generator().manual_seed(i) for i in range(2)])
-    actor, prompts = Actor(training.module, config.policy, draws), one.encode(["a dog", "a mouse"])
+    noise, prompts = one.noise(generators(2)), one.encode(["a dog", "a mouse"])
+    actor = Actor(training.module, config.policy, generators(2, 9))
     latents, states = rollout(one, actor, prompts, noise, one.sigmas(STEPS))
     assert latents.shape == noise.shape and bool(latents.isfinite().all())
     assert states.x.shape == (2, STEPS - 1, case.channels, *tiny[3].shape[-2:])  # of video a frame

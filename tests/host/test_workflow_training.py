@@ -6,14 +6,21 @@ import json
 
 import pytest
 import torch
-from workflow_files import SCENES, SMALL, by_the_nodes, custom_graph, written
+from workflow_files import (
+    SCENES,
+    SMALL,
+    by_the_nodes,
+    custom_graph,
+    generators,
+    module_of,
+    written,
+)  # fmt: skip
 
 import nodes
 from async_timestep.harness import graphs
 from async_timestep.report.trace import Run
 from async_timestep.tpm.checkpoint import load_tpm
 from async_timestep.tpm.learned import TPMPolicy
-from async_timestep.tpm.network import TimestepPredictionModule, TPMConfig
 from async_timestep.tpm.policies import Constant
 from async_timestep.training.backbones import load_backbone
 from async_timestep.training.backbones.sampling import column
@@ -35,24 +42,6 @@ def backbone(request, tmp_path_factory, pack):
 def loaded(folder, graph: dict, **more):
     path = written(folder, graph)
     return load_backbone(BackboneConfig(name="workflow", workflow=path, **more), CPU)
-
-
-def generators(count: int, first: int = 0) -> list[torch.Generator]:
-    return [torch.Generator().manual_seed(first + i) for i in range(count)]
-
-
-def module_of(backbone, actions: str = "deviation") -> TimestepPredictionModule:
-    """A small TPM whose head is not 0."""
-    with torch.random.fork_rng():
-        torch.manual_seed(7)
-        module = TimestepPredictionModule(
-            TPMConfig(
-                latent_channels=backbone.latent_channels, pooled_dim=backbone.pooled_dim,
-                pooled_split=backbone.pooled_split, width=16, layers=1, heads=2, actions=actions,
-            )
-        )  # fmt: skip
-        torch.nn.init.normal_(module.raw.weight, std=0.5)
-    return module
 
 
 # --- (a) the same as the graph

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import torch
 
+import folder_paths
 import nodes
 from async_timestep.harness import graphs
 from async_timestep.harness.tiny_models import conditioning
+from async_timestep.tpm.network import TimestepPredictionModule, TPMConfig
 
 SMALL = [
     "--preset=workflow", "--policy.width=16", "--policy.heads=2", "--policy.layers=1",
@@ -39,6 +41,14 @@ def written(folder: Path, graph: dict, name: str = "workflow.json") -> str:
     return str(path)
 
 
+def add_folder(monkeypatch, kind: str, folder: Path) -> None:
+    """One more of ComfyUI's folders of a kind, for one test."""
+    kinds = dict(folder_paths.folder_names_and_paths)
+    paths, suffixes = kinds[kind]
+    kinds[kind] = ([*paths, str(folder)], suffixes)
+    monkeypatch.setattr(folder_paths, "folder_names_and_paths", kinds)
+
+
 def custom_graph(prompt: str = graphs.PROMPT, steps: int = 4, cfg: float = 3.0) -> dict:
     """The embedded model in SamplerCustomAdvanced, with a guider, a scheduler and RandomNoise."""
     graph = graphs.base(prompt)
@@ -58,6 +68,24 @@ def custom_graph(prompt: str = graphs.PROMPT, steps: int = 4, cfg: float = 3.0) 
             sampler=["euler", 0], sigmas=["schedule", 0], latent_image=["latent", 0],
         ),
     }  # fmt: skip
+
+
+def generators(count: int, first: int = 0) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(first + i) for i in range(count)]
+
+
+def module_of(backbone, actions: str = "deviation") -> TimestepPredictionModule:
+    """A small TPM whose head is not 0."""
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        module = TimestepPredictionModule(
+            TPMConfig(
+                latent_channels=backbone.latent_channels, pooled_dim=backbone.pooled_dim,
+                pooled_split=backbone.pooled_split, width=16, layers=1, heads=2, actions=actions,
+            )
+        )  # fmt: skip
+        torch.nn.init.normal_(module.raw.weight, std=0.5)
+    return module
 
 
 class RandomText:
