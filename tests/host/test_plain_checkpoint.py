@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from workflow_files import SMALL, add_folder, generators, written
+from workflow_files import SMALL, add_folder, generators, scored, written
 
 import nodes
 from async_timestep.harness.tiny_models import write_checkpoint
@@ -92,16 +92,10 @@ def test_a_checkpoint_of_the_same_name_elsewhere_is_not_taken(monkeypatch, tmp_p
 
 
 def test_it_trains(checkpoint, tmp_path, capsys):
-    (tmp_path / "prompts.txt").write_text("\n".join(f"a cat number {i}" for i in range(8)))
-    (tmp_path / "bright.py").write_text(
-        "def score(images, prompts):\n    return images.flatten(1).double().mean(1) * 1e6\n"
-    )
     out = tmp_path / "run"
     arguments = [
-        *SMALL, f"--backbone.checkpoint={checkpoint}", *GIVEN, "--steps=3", "--data.set=file",
-        f"--data.train={tmp_path / 'prompts.txt'}", "--rewards.weights={bright: 1.0}",
-        f"--rewards.plugin={tmp_path / 'bright.py'}", "--data.validation_prompts=0",
-        "--log.validate_every=0", "--iterations=1", f"--out={out}",
+        *SMALL, f"--backbone.checkpoint={checkpoint}", *GIVEN, "--steps=3", *scored(tmp_path),
+        "--iterations=1", f"--out={out}",
     ]  # fmt: skip
     with torch.enable_grad():
         assert main(arguments) == 0, capsys.readouterr().err
@@ -123,11 +117,9 @@ BAD = {
 @pytest.mark.parametrize("case", list(BAD))
 def test_bad_input_is_one_sentence(case, checkpoint, tmp_path, capsys):
     more, words = BAD[case]
-    (tmp_path / "prompts.txt").write_text("\n".join(f"a cat number {i}" for i in range(8)))
     arguments = [
-        *SMALL, f"--backbone.checkpoint={checkpoint}", *GIVEN, "--data.set=file",
-        f"--data.train={tmp_path / 'prompts.txt'}", "--rewards.weights={noise: -1.0}",
-        "--data.validation_prompts=0", "--log.validate_every=0", f"--out={tmp_path / 'run'}",
+        *SMALL, f"--backbone.checkpoint={checkpoint}", *GIVEN, *scored(tmp_path),
+        f"--out={tmp_path / 'run'}",
     ]  # fmt: skip
     try:
         code = main([*arguments, *more])

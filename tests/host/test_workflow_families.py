@@ -18,6 +18,7 @@ from workflow_files import (
     family_graph,
     family_loader,
     generators,
+    scored,
     written,
 )  # fmt: skip
 
@@ -37,29 +38,31 @@ STEPS, CFG = 3, 2.0
 
 @dataclass(frozen=True)
 class Case:
-    """A family as its users have it. tiny: its name in the harness; stored: in the TPM file.
-    context, pooled, masked: what ComfyUI's encoder of the family gives, in small."""
+    """A family as its users have it. tiny: its name in the harness; stored, latent: in the TPM
+    file. context, pooled, masked: what ComfyUI's encoder of the family gives, in small."""
 
     tiny: str
     stored: str
+    latent: str
     channels: int
     context: int = 64
     pooled: int | None = None
     masked: bool = False
     prediction: str = ""
+    frames: int = 1
 
 
 CASES = {
-    "SD1.5 (eps)": Case("sd15", "sd15", 4, 768, 768),
-    "SD2.1 (v)": Case("sd21", "sd20", 4, 1024, 1024, prediction="v_prediction"),
-    "SDXL": Case("sdxl", "sdxl", 4, pooled=1280),
-    "SD3.5": Case("sd35_dual", "sd35_medium", 16, pooled=2048),
-    "Flux": Case("flux", "flux1_dev", 16, pooled=768),
-    "Flux.2": Case("flux2", "flux2", 128, masked=True),
-    "Qwen-Image": Case("qwen_image", "qwenimage", 16),
-    "Z-Image": Case("z_image", "zimage", 16, masked=True),
-    "Lumina 2": Case("lumina2", "lumina2", 16, masked=True),
-    "Wan": Case("wan", "wan21_t2v", 16, 4096),
+    "SD1.5 (eps)": Case("sd15", "sd15", "SD15", 4, 768, 768),
+    "SD2.1 (v)": Case("sd21", "sd20", "SD15", 4, 1024, 1024, prediction="v_prediction"),
+    "SDXL": Case("sdxl", "sdxl", "SDXL", 4, pooled=1280),
+    "SD3.5": Case("sd35_dual", "sd35_medium", "SD3", 16, pooled=2048),
+    "Flux": Case("flux", "flux1_dev", "Flux", 16, pooled=768),
+    "Flux.2": Case("flux2", "flux2", "Flux2", 128, masked=True),
+    "Qwen-Image": Case("qwen_image", "qwenimage", "Wan21", 16),
+    "Z-Image": Case("z_image", "zimage", "Flux", 16, masked=True),
+    "Lumina 2": Case("lumina2", "lumina2", "Flux", 16, masked=True),
+    "Wan": Case("wan", "wan21_t2v", "Wan21", 16, 4096, frames=3),
 }
 
 
@@ -73,21 +76,11 @@ def trained(request, families, tmp_path_factory):
         tiny = load_family(case.tiny, tmp_path_factory.getbasetemp())
     tokens = FAMILIES[case.tiny].tokens if case.tiny in FAMILIES else 7
     text = RandomText(case.context, case.pooled, tokens, case.masked)
-    (folder / "prompts.txt").write_text("\n".join(f"a cat number {i}" for i in range(12)))
-    # of random weights: images that differ in the sixth digit
-    (folder / "bright.py").write_text(
-        "def score(images, prompts):\n    return images.flatten(1).double().mean(1) * 1e6\n"
-    )
     graph = family_graph(case.prediction, steps=STEPS, cfg=CFG)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(nodes.NODE_CLASS_MAPPINGS, FAMILY, family_loader(tiny, text))
-        config, _ = parse(
-            [
-                *SMALL, f"--backbone.workflow={written(folder, graph)}", "--data.set=file",
-                f"--data.train={folder / 'prompts.txt'}", "--rewards.weights={bright: 1.0}",
-                f"--rewards.plugin={folder / 'bright.py'}", "--data.validation_prompts=2",
-            ]
-        )  # fmt: skip
+        workflow = written(folder, graph)
+        config, _ = parse([*SMALL, f"--backbone.workflow={workflow}", *scored(folder)])
         training = load_training(config, World())
         start = [p.detach().clone() for p in training.module.parameters()]
         with torch.enable_grad():
@@ -145,5 +138,6 @@ def test_the_file_says_what_the_policy_reads(trained, tmp_path):
     save_tpm(path, module, meta)
     _, found = load_tpm(path)
     assert (found.model_family, found.latent_channels) == (case.stored, case.channels)
-    assert found.pooled_dim == (case.pooled or 1)
+    assert (found.latent_format, found.pooled_dim) == (case.latent, case.pooled or 1)
+    assert found.frames == case.frames and len(found.weights_sha256) == 64
     assert (found.steps, found.guidance) == (STEPS, CFG)

@@ -12,6 +12,7 @@ from workflow_files import (
     by_the_nodes,
     custom_graph,
     generators,
+    loaded,
     module_of,
     written,
 )  # fmt: skip
@@ -37,11 +38,6 @@ GRAPHS = {"KSampler": graphs.stock, "SamplerCustomAdvanced": custom_graph}
 @pytest.fixture(scope="module", params=list(GRAPHS))
 def backbone(request, tmp_path_factory, pack):
     return loaded(tmp_path_factory.mktemp("graph"), GRAPHS[request.param]())
-
-
-def loaded(folder, graph: dict, **more):
-    path = written(folder, graph)
-    return load_backbone(BackboneConfig(name="workflow", workflow=path, **more), CPU)
 
 
 # --- (a) the same as the graph
@@ -115,24 +111,6 @@ def test_what_is_told_is_written_down_in_flow_time(backbone):
         assert both[0].shape == (2, 4)
         assert torch.allclose(*both, atol=2e-4), name
     assert column(told[0], "deviation").abs().max() > 0.01
-
-
-def test_parts_of_a_batch_are_the_whole_batch(tmp_path, pack):
-    whole = loaded(tmp_path, graphs.stock())
-    parts = loaded(tmp_path, graphs.stock(), batch=3)
-    module, config = module_of(whole), PolicyConfig()
-    prompts = [OTHER, graphs.PROMPT] * 4
-    assert whole.parts(whole.encode(prompts)) == [list(range(8))]
-    assert parts.parts(parts.encode(prompts)) == [[0, 1, 2], [3, 4, 5], [6, 7]]
-    found = []
-    for one in (whole, parts):
-        actor = Actor(module, config, generators(8, 100))
-        noise = one.noise(generators(8))
-        found.append(rollout(one, actor, one.encode(prompts), noise, one.sigmas(4)))
-    (x, a), (y, b) = found
-    assert torch.allclose(x, y, atol=1e-4)
-    for name in ("x", "v", "t", "t_star", "pooled", "raw", "r"):
-        assert torch.allclose(getattr(a, name), getattr(b, name), atol=1e-4), name
 
 
 def test_the_grid_of_another_number_of_steps_is_the_schedulers(backbone):

@@ -12,6 +12,8 @@ import nodes
 from async_timestep.harness import graphs
 from async_timestep.harness.tiny_models import conditioning
 from async_timestep.tpm.network import TimestepPredictionModule, TPMConfig
+from async_timestep.training.backbones import load_backbone
+from async_timestep.training.run.config import BackboneConfig
 
 SMALL = [
     "--preset=workflow", "--policy.width=16", "--policy.heads=2", "--policy.layers=1",
@@ -39,6 +41,26 @@ def written(folder: Path, graph: dict, name: str = "workflow.json") -> str:
     path = folder / name
     path.write_text(json.dumps(out))
     return str(path)
+
+
+def loaded(folder: Path, graph: dict, **more):
+    """The graph as a backbone."""
+    config = BackboneConfig(name="workflow", workflow=written(folder, graph), **more)
+    return load_backbone(config, torch.device("cpu"))
+
+
+def scored(folder: Path) -> list[str]:
+    """Settings of a run on prompts of a file, scored by their brightness: images of random weights
+    differ in the sixth digit."""
+    (folder / "prompts.txt").write_text("\n".join(f"a cat number {i}" for i in range(12)))
+    (folder / "bright.py").write_text(
+        "def score(images, prompts):\n    return images.flatten(1).double().mean(1) * 1e6\n"
+    )
+    return [
+        "--data.set=file", f"--data.train={folder / 'prompts.txt'}",
+        "--rewards.weights={bright: 1.0}", f"--rewards.plugin={folder / 'bright.py'}",
+        "--data.validation_prompts=0", "--log.validate_every=0",
+    ]  # fmt: skip
 
 
 def add_folder(monkeypatch, kind: str, folder: Path) -> None:

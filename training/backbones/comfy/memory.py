@@ -36,14 +36,19 @@ def images_that_fit(model: ModelPatcher, shape: tuple[int, ...], free: float) ->
     return largest_batch(required, free, AT_ONCE)
 
 
+def beside_weights(whole: float, weights: float) -> float:
+    """Bytes that are left of `whole` ones for images. Where the weights leave less than a half it
+    is a half, since ComfyUI then streams a part of them."""
+    return max(whole - weights, whole / 2)
+
+
 def room_for_images(model: ModelPatcher) -> float:
-    """Bytes of the model's device that are left beside its weights, when all else of ComfyUI's
-    there has given way: the text encoder, the VAE. Where the weights leave less than a half it is
-    a half, since ComfyUI then streams a part of them."""
+    """Bytes of the model's device for images, when all else of ComfyUI's there has given way: the
+    text encoder, the VAE."""
     device = model.load_device
     free = comfy.model_management.get_free_memory(device)
     if comfy.model_management.is_device_cpu(device):
         return free  # all weights lie there already
     loaded = [m for m in comfy.model_management.current_loaded_models if m.device == device]
     whole = free + sum(m.model_loaded_memory() for m in loaded)
-    return max(whole - model.model_size(), whole / 2)
+    return beside_weights(whole, model.model_size())
