@@ -22,17 +22,19 @@ GIVEN = [f"--backbone.{name}={value}" for name, value in SAMPLED.items()]
 
 @pytest.fixture(scope="module")
 def checkpoint(model_files, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("checkpoints") / "mine"
-    folder.mkdir()
-    return write_checkpoint(folder, model_files["sd15"])
+    """A file in a folder of a folder of checkpoints."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    (folder / "mine").mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        add_folder(patch, "checkpoints", folder)
+        yield write_checkpoint(folder / "mine", model_files["sd15"])
 
 
 @pytest.fixture(scope="module")
 def backbone(checkpoint):
-    config = BackboneConfig(name="workflow", checkpoint=str(checkpoint), **SAMPLED)
-    with pytest.MonkeyPatch.context() as patch:
-        add_folder(patch, "checkpoints", checkpoint.parent.parent)
-        yield load_backbone(config, CPU)
+    return load_backbone(
+        BackboneConfig(name="workflow", checkpoint=str(checkpoint), **SAMPLED), CPU
+    )
 
 
 def test_what_it_is(backbone, checkpoint):

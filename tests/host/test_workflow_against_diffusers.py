@@ -16,8 +16,8 @@ from workflow_files import (
     FAMILY,
     RandomText,
     add_folder,
-    family_graph,
     family_loader,
+    file_graph,
     generators,
     module_of,
     written,
@@ -99,15 +99,10 @@ def of_comfyui(case: Case, file, folder, monkeypatch):
     text = RandomText(64, case.pooled)
     empty = (None, None, None, torch.zeros(1, 16, SIZE // 8, SIZE // 8))
     monkeypatch.setitem(nodes.NODE_CLASS_MAPPINGS, FAMILY, family_loader(empty, text))
-    graph = {
-        **family_graph(steps=STEPS, cfg=case.cfg, scheduler=case.scheduler),
-        "unet": graphs.node("UNETLoader", unet_name=file.name, weight_dtype="default"),
-        **case.more,
-    }
-    inputs = graph["sampler"]["inputs"]
-    inputs["model"] = ["shifted" if case.more else "unet", 0]
+    graph = file_graph(file.name, steps=STEPS, cfg=case.cfg, scheduler=case.scheduler)
     if case.more:
-        inputs["positive"] = ["guided", 0]
+        graph |= case.more
+        graph["sampler"]["inputs"] |= {"model": ["shifted", 0], "positive": ["guided", 0]}
     path = written(folder, graph)
     return text, load_backbone(BackboneConfig(name="workflow", workflow=path), CPU)
 

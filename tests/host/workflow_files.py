@@ -64,11 +64,12 @@ def scored(folder: Path) -> list[str]:
 
 
 def add_folder(monkeypatch, kind: str, folder: Path) -> None:
-    """One more of ComfyUI's folders of a kind, for one test."""
+    """One more of ComfyUI's folders of a kind, for one test; what it remembers of folders too."""
     kinds = dict(folder_paths.folder_names_and_paths)
     paths, suffixes = kinds[kind]
     kinds[kind] = ([*paths, str(folder)], suffixes)
     monkeypatch.setattr(folder_paths, "folder_names_and_paths", kinds)
+    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
 
 
 def custom_graph(prompt: str = graphs.PROMPT, steps: int = 4, cfg: float = 3.0) -> dict:
@@ -167,6 +168,14 @@ def family_graph(prediction: str = "", **sampling) -> dict:
             "ModelSamplingDiscrete", model=["loader", 0], sampling=prediction, zsnr=False
         )
         graph["sampler"]["inputs"]["model"] = ["prediction", 0]
+    return graph
+
+
+def file_graph(unet_name: str, **sampling) -> dict:
+    """The same with its MODEL from a file of models/diffusion_models."""
+    graph = family_graph(**sampling)
+    graph["unet"] = graphs.node("UNETLoader", unet_name=unet_name, weight_dtype="default")
+    graph["sampler"]["inputs"]["model"] = ["unet", 0]
     return graph
 
 
