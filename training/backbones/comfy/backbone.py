@@ -201,8 +201,10 @@ class Workflow:
     def most(self) -> int:
         """Images of one batch. Of a batch that is chosen by the free memory it is chosen once: a
         part that a policy was made for is never cut again."""
-        room = room_for_images(self.model)
-        return self.batch or images_that_fit(self.model, tuple(self.latent.shape), room)
+        if self.batch:
+            return self.batch
+        shape, room = tuple(self.latent.shape), room_for_images(self.model)
+        return images_that_fit(self.model, shape, room)
 
     def parts(self, conditioning: Prompts) -> list[list[int]]:
         return batches(conditioning.conds, self.most)

@@ -49,6 +49,10 @@ def room_for_images(model: ModelPatcher) -> float:
     free = comfy.model_management.get_free_memory(device)
     if comfy.model_management.is_device_cpu(device):
         return free  # all weights lie there already
-    loaded = [m for m in comfy.model_management.current_loaded_models if m.device == device]
-    whole = free + sum(m.model_loaded_memory() for m in loaded)
+    loaded = [
+        held.model_loaded_memory()
+        for held in comfy.model_management.current_loaded_models
+        if held.device == device and held.model is not None  # nobody has that model any more
+    ]
+    whole = free + sum(loaded)
     return beside_weights(whole, model.model_size())

@@ -15,7 +15,7 @@ from ...run.workflow import Graph
 
 def require_checkpoint(path: str) -> None:
     """Raises ValueError of one sentence where there is no such file."""
-    if not Path(path).expanduser().is_file():
+    if not Path(path).is_file():
         raise ValueError(
             f"backbone.checkpoint is {path}, where no file can be read, expected a checkpoint that "
             "ComfyUI's Load Checkpoint takes; give its path, folder and all."
@@ -27,7 +27,7 @@ def checkpoint_name(path: str) -> str:
     file becomes one."""
     import folder_paths
 
-    file = Path(path).expanduser().resolve()
+    file = Path(path).resolve()
     for folder in folder_paths.get_folder_paths("checkpoints"):
         whole = Path(folder).resolve()
         if whole in file.parents:
