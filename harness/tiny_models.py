@@ -4,6 +4,7 @@ them.
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -67,6 +68,30 @@ def write_models(folder: Path) -> dict[str, Path]:
             state["pos_embed.pos_embed"] = sd35.state_dict()["pos_embed.pos_embed"].half()
         save_file(state, files[name])
     return files
+
+
+def write_checkpoint(folder: Path, unet: Path) -> Path:
+    """A checkpoint of SD1.5's layout: the tiny net, a tiny autoencoder, and CLIP-L in its real
+    size, 250 MB, since ComfyUI writes its widths itself."""
+    import comfy.clip_model
+    import comfy.ops
+    import comfy.sd1_clip
+    from comfy.taesd.taesd import TAESD
+
+    config = Path(comfy.sd1_clip.__file__).with_name("sd1_clip_config.json")
+    clip = comfy.clip_model.CLIPTextModel(
+        json.loads(config.read_text()), torch.float32, "cpu", comfy.ops.disable_weight_init
+    )
+    vae = TAESD(latent_channels=4)
+    parts = {
+        "model.diffusion_model.": load_file(unet),
+        "cond_stage_model.transformer.": scrambled(clip, 4),
+        "first_stage_model.": {**scrambled(vae, 5), "vae_scale": torch.ones(())},
+    }
+    state = {f"{place}{key}": v for place, part in parts.items() for key, v in part.items()}
+    path = folder / "tiny_checkpoint.safetensors"
+    save_file(state, path)
+    return path
 
 
 def load_families(files: dict[str, Path]) -> dict[str, tuple]:

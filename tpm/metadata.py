@@ -44,6 +44,9 @@ class TPMMeta:
     iterations: int = 0
     config_sha256: str = ""
     grids: tuple[tuple[float, ...], ...] = ()  # all of them where it was trained on several K
+    latent_format: str = ""  # ComfyUI's name of it
+    frames: int = 1  # of the latents of a video; the policy reads the middle one
+    weights_sha256: str = ""  # of a few weights of the model, see nodes/run/weights.py
 
     @property
     def latent_channels(self) -> int:
@@ -62,8 +65,9 @@ def to_texts(meta: TPMMeta) -> dict[str, str]:
     """Metadata as safetensors stores them."""
     values = {f.name: getattr(meta, f.name) for f in fields(meta) if f.name != "network"}
     values |= {f.name: getattr(meta.network, f.name) for f in fields(meta.network)}
-    if not meta.grids:
-        del values["grids"]
+    for key in NEWER:  # an older pack refuses a key that it does not know
+        if getattr(meta, key) == getattr(TPMMeta, key):
+            del values[key]
     texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items()}
     return {"format": FORMAT, "format_version": FORMAT_VERSION, **texts}
 
@@ -200,7 +204,8 @@ READERS: dict[str, tuple[Callable[[str], Any], str]] = {
         "a JSON pair of rising positive numbers",
     ),
     **dict.fromkeys(("model_family", "base_model", "license", "git_commit"), WORD),
-    **dict.fromkeys(("prompts_sha256", "config_sha256"), WORD),
+    **dict.fromkeys(("prompts_sha256", "config_sha256", "latent_format", "weights_sha256"), WORD),
+    "frames": COUNT,
     "guidance": (lambda s: number(s, low=0), "a number from 0"),
     "resolution": COUNT,
     "rewards": (words, "a JSON list of names"),
@@ -208,4 +213,5 @@ READERS: dict[str, tuple[Callable[[str], Any], str]] = {
     "iterations": (lambda s: number(s, low=0, whole=True), "a whole number from 0"),
 }
 NETWORK = tuple(field.name for field in fields(TPMConfig))
-OPTIONAL = ("pooled_split", "registers", "raw_cap", "global_conditioning", "grids")
+NEWER = ("grids", "latent_format", "frames", "weights_sha256")
+OPTIONAL = ("pooled_split", "registers", "raw_cap", "global_conditioning", *NEWER)

@@ -5,6 +5,8 @@
     python training/train_tpm.py --preset sd35_medium --data.set coco --data.folder data
     python training/train_tpm.py --resume --out runs/tiny   # go on after a kill
     torchrun --nproc_per_node 4 training/train_tpm.py --preset flux1_dev
+    python training/train_tpm.py --preset workflow --backbone.workflow mine_api.json ...
+    python training/train_tpm.py --preset workflow --backbone.checkpoint mine.safetensors ...
     python training/train_tpm.py --preset sd35_medium --dry_run --price_per_hour 3.5
 
 Every setting of config.py is an option (--grpo.lr 3e-4); --print_config shows all of them. A run

@@ -34,7 +34,7 @@ def open_run(
     source, tuned = source_of(policy, family)
     record = Run(label, family, grid.tolist(), source=source, tuned=tuned)
     add_run(trace, record)
-    warn(record, *warnings_of(policy, family, grid, stage_sigmas))
+    warn(record, *warnings_of(policy, family, guider.model_patcher, grid, stage_sigmas))
     inner = innermost(policy)
     if isinstance(inner, VarianceMatch):
         time = ModelTime(guider.model_patcher.get_model_object("model_sampling"))

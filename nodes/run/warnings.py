@@ -6,12 +6,15 @@ import logging
 
 import torch
 
+from comfy.model_patcher import ModelPatcher
+
 from ...report.trace import Run
-from ...tpm.learned import TPMPolicy, family_warning, grid_warning
+from ...tpm.learned import TPMPolicy, family_warning, grid_warning, weights_warning
 from ...tpm.metadata import TPMMeta
 from ...tpm.policies import Policy, Preset
 from ...tpm.schedule import Schedule, schedule_warnings
 from .notice import on_node
+from .weights import weights_sha256
 
 
 def source_of(policy: Policy, family: str) -> tuple[str, bool]:
@@ -21,7 +24,11 @@ def source_of(policy: Policy, family: str) -> tuple[str, bool]:
 
 
 def warnings_of(
-    policy: Policy, family: str, grid: torch.Tensor, stage_sigmas: torch.Tensor
+    policy: Policy,
+    family: str,
+    model: ModelPatcher,
+    grid: torch.Tensor,
+    stage_sigmas: torch.Tensor,
 ) -> list[str]:
     """A sentence each. grid: (K+1,) the whole schedule. stage_sigmas: the part of it that the
     sampler runs."""
@@ -29,6 +36,8 @@ def warnings_of(
     warnings = [schedule_warning(grid, stage_sigmas)]
     if isinstance(inner, TPMPolicy) and isinstance(inner.meta, TPMMeta):  # of a file
         warnings += [family_warning(inner.meta, family), grid_warning(inner.meta, grid.tolist())]
+        if inner.meta.weights_sha256:
+            warnings.append(weights_warning(inner.meta, family, weights_sha256(model)))
     if isinstance(inner, Schedule):
         warnings += schedule_warnings(inner, family, len(grid) - 1)
     return [warning for warning in warnings if warning]

@@ -6,7 +6,15 @@ import json
 
 import pytest
 import torch
-from workflow_files import FAMILY, SCENES, SMALL, family_graph, family_loader, written
+from workflow_files import (
+    FAMILY,
+    SCENES,
+    SMALL,
+    RandomText,
+    family_graph,
+    family_loader,
+    written,
+)  # fmt: skip
 
 import nodes
 from async_timestep.harness import graphs
@@ -26,8 +34,8 @@ NUMBERS = torch.tensor([0.4, -0.2], dtype=torch.float64)
 @pytest.mark.parametrize("name", ["sd15", "flux"])
 def test_a_schedule_is_told_as_it_was_drawn(name, families, monkeypatch, tmp_path):
     """On an eps model too, whose sigmas are no flow times: its numbers at its own grid points."""
-    width, pooled = {"sd15": (768, None), "flux": (64, 768)}[name]
-    loader = family_loader(families[name], width, pooled)
+    width, pooled = {"sd15": (768, 768), "flux": (64, 768)}[name]
+    loader = family_loader(families[name], RandomText(width, pooled))
     monkeypatch.setitem(nodes.NODE_CLASS_MAPPINGS, FAMILY, loader)
     workflow = written(tmp_path, family_graph(steps=3, cfg=2.0))
     one = load_backbone(BackboneConfig(name="workflow", workflow=workflow), CPU)

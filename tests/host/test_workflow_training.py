@@ -6,24 +6,28 @@ import json
 
 import pytest
 import torch
-from workflow_files import FAMILY, SCENES, SMALL, custom_graph, family_graph, family_loader, written
+from workflow_files import (
+    SCENES,
+    SMALL,
+    by_the_nodes,
+    custom_graph,
+    generators,
+    loaded,
+    module_of,
+    written,
+)  # fmt: skip
 
 import nodes
 from async_timestep.harness import graphs
-from async_timestep.harness.tiny_families import FAMILIES, load_family
 from async_timestep.report.trace import Run
 from async_timestep.tpm.checkpoint import load_tpm
 from async_timestep.tpm.learned import TPMPolicy
-from async_timestep.tpm.network import TimestepPredictionModule, TPMConfig
 from async_timestep.tpm.policies import Constant
 from async_timestep.training.backbones import load_backbone
 from async_timestep.training.backbones.sampling import column
 from async_timestep.training.grpo.command import main
 from async_timestep.training.grpo.rollout import Actor, log_probs, rollout
-from async_timestep.training.grpo.setup import load_training
-from async_timestep.training.grpo.trainer import one_iteration
 from async_timestep.training.run.config import BackboneConfig, PolicyConfig
-from async_timestep.training.run.distributed import World
 from async_timestep.training.run.settings import parse
 
 CPU = torch.device("cpu")
@@ -36,52 +40,7 @@ def backbone(request, tmp_path_factory, pack):
     return loaded(tmp_path_factory.mktemp("graph"), GRAPHS[request.param]())
 
 
-def loaded(folder, graph: dict, **more):
-    path = written(folder, graph)
-    return load_backbone(BackboneConfig(name="workflow", workflow=path, **more), CPU)
-
-
-def generators(count: int, first: int = 0) -> list[torch.Generator]:
-    return [torch.Generator().manual_seed(first + i) for i in range(count)]
-
-
-def module_of(backbone, actions: str = "deviation") -> TimestepPredictionModule:
-    """A small TPM whose head is not 0."""
-    with torch.random.fork_rng():
-        torch.manual_seed(7)
-        module = TimestepPredictionModule(
-            TPMConfig(
-                latent_channels=backbone.latent_channels, pooled_dim=backbone.pooled_dim,
-                pooled_split=backbone.pooled_split, width=16, layers=1, heads=2, actions=actions,
-            )
-        )  # fmt: skip
-        torch.nn.init.normal_(module.raw.weight, std=0.5)
-    return module
-
-
 # --- (a) the same as the graph
-
-
-def by_the_nodes(prompt: str, noise_seed: int, deviation: float, batch: int) -> torch.Tensor:
-    """The graph of harness.graphs.model_patch by its node classes, with a Deviation of `custom`."""
-    mapping = nodes.NODE_CLASS_MAPPINGS
-    model, clip, _ = mapping["AsyncTimestepDemoLoader"].execute().args
-    policy = mapping["AsyncTimestepDeviation"].execute(
-        preset="custom", deviation=deviation, start_percent=0.0, end_percent=1.0,
-        unit="interval", mode="conditioning",
-    ).args[0]  # fmt: skip
-    patched = (
-        mapping["AsyncTimestepModel"]
-        .execute(model=model, preset="auto", deviation_scale=1.0, deviation=policy)
-        .args[0]
-    )
-    positive, negative = (
-        mapping["CLIPTextEncode"]().encode(clip, text)[0] for text in (prompt, "")
-    )
-    latent = {"samples": torch.zeros(batch, 16, 16, 16)}
-    return mapping["KSampler"]().sample(
-        patched, noise_seed, 4, 3.0, "euler", "simple", positive, negative, latent
-    )[0]["samples"]
 
 
 @pytest.mark.parametrize("deviation", [0.0, 0.5])
@@ -90,7 +49,9 @@ def test_the_latents_of_the_graph_to_the_bit(backbone, deviation):
     conditioning = backbone.encode([OTHER] * 3)
     policy = Constant(deviation) if deviation else None
     found = backbone.sample(conditioning, noise, backbone.sigmas(4), policy)
-    assert torch.equal(found, by_the_nodes(OTHER, 5, deviation, 3))
+    demo = nodes.NODE_CLASS_MAPPINGS["AsyncTimestepDemoLoader"].execute().args[:2]
+    latent = torch.zeros(3, 16, 16, 16)
+    assert torch.equal(found, by_the_nodes(demo, latent, OTHER, 5, deviation))
     moved = backbone.sample(conditioning, noise, backbone.sigmas(4), Constant(0.3))
     assert not torch.equal(found, moved)
 
@@ -152,24 +113,6 @@ def test_what_is_told_is_written_down_in_flow_time(backbone):
     assert column(told[0], "deviation").abs().max() > 0.01
 
 
-def test_parts_of_a_batch_are_the_whole_batch(tmp_path, pack):
-    whole = loaded(tmp_path, graphs.stock())
-    parts = loaded(tmp_path, graphs.stock(), batch=3)
-    module, config = module_of(whole), PolicyConfig()
-    prompts = [OTHER, graphs.PROMPT] * 4
-    assert whole.parts(whole.encode(prompts)) == [list(range(8))]
-    assert parts.parts(parts.encode(prompts)) == [[0, 1, 2], [3, 4, 5], [6, 7]]
-    found = []
-    for one in (whole, parts):
-        actor = Actor(module, config, generators(8, 100))
-        noise = one.noise(generators(8))
-        found.append(rollout(one, actor, one.encode(prompts), noise, one.sigmas(4)))
-    (x, a), (y, b) = found
-    assert torch.allclose(x, y, atol=1e-4)
-    for name in ("x", "v", "t", "t_star", "pooled", "raw", "r"):
-        assert torch.allclose(getattr(a, name), getattr(b, name), atol=1e-4), name
-
-
 def test_the_grid_of_another_number_of_steps_is_the_schedulers(backbone):
     tiny = load_backbone(BackboneConfig(), CPU)
     for steps in (4, 7, 2):
@@ -183,65 +126,7 @@ def test_what_the_file_will_say(backbone):
     assert (backbone.pooled_dim, backbone.pooled_split) == (128, (128,))
 
 
-# --- (c) other families
-
-
-@pytest.fixture(params=["sd15", "sdxl", "wan"])
-def family(request, families, tmp_path_factory, monkeypatch):
-    if request.param == "sd15":
-        tiny, width, pooled = families["sd15"], 768, None
-    else:
-        of = FAMILIES[request.param]
-        tiny = load_family(request.param, tmp_path_factory.getbasetemp())
-        width, pooled = of.context, of.pooled
-    monkeypatch.setitem(nodes.NODE_CLASS_MAPPINGS, FAMILY, family_loader(tiny, width, pooled))
-    return request.param
-
-
-def test_an_iteration_of_other_families(family, tmp_path):
-    (tmp_path / "prompts.txt").write_text("\n".join(f"a cat number {i}" for i in range(12)))
-    # of random weights: images that differ in the sixth digit
-    (tmp_path / "bright.py").write_text(
-        "def score(images, prompts):\n    return images.flatten(1).double().mean(1) * 1e6\n"
-    )
-    workflow = written(tmp_path, family_graph(steps=3, cfg=2.0))
-    config, _ = parse(
-        [
-            *SMALL, f"--backbone.workflow={workflow}", "--data.set=file",
-            f"--data.train={tmp_path / 'prompts.txt'}", "--rewards.weights={bright: 1.0}",
-            f"--rewards.plugin={tmp_path / 'bright.py'}",
-            "--data.validation_prompts=2",
-        ]
-    )  # fmt: skip
-    assert config.steps == 3
-    with torch.enable_grad():
-        training = load_training(config, World())
-        before = [p.clone() for p in training.module.parameters()]
-        record = one_iteration(training, 0)
-    one = training.backbone
-    assert record["idle"] == "", record["rewards"]
-    assert one.pooled_dim == {"sd15": 1, "sdxl": 1280, "wan": 1}[family]
-    assert one.family == {"sd15": "sd15", "sdxl": "sdxl", "wan": "wan21_t2v"}[family]
-    assert any(
-        not torch.equal(a, b) for a, b in zip(before, training.module.parameters(), strict=True)
-    )
-    assert all(bool(p.isfinite().all()) for p in training.module.parameters())
-    assert record["idle"] == "" and len(record["rewards"]["bright"]) == 2
-
-    prompts, noise = one.encode(["a dog", "a mouse"]), one.noise(generators(2))
-    actor = Actor(training.module, config.policy, generators(2, 9))
-    latents, states = rollout(one, actor, prompts, noise, one.sigmas(3))
-    assert latents.shape == noise.shape and bool(latents.isfinite().all())
-    assert states.x.ndim == 5  # (B, N, C, h, w): of a video one frame
-    assert bool(((states.t > 0) & (states.t <= 1)).all())
-    assert bool((states.t.diff(dim=1) < 0).all())
-    assert torch.allclose(states.t[:, 0], states.t_star[:, 0])
-    assert 0.3 < float(states.x[:, 0].std()) < 2, "a mixture of image and noise by shares"
-    images = one.decode(latents)
-    assert images.ndim == 4 and images.shape[:2] == (2, 3)
-
-
-# --- (d) the command
+# --- (c) the command
 
 
 def command(out, workflow, *more) -> int:
@@ -290,7 +175,7 @@ def test_a_dry_run_writes_nothing(tmp_path, pack, capsys):
     assert not (tmp_path / "run").exists()
 
 
-# --- (e) bad input
+# --- (d) bad input
 
 
 def changed(graph: dict, name: str, **inputs) -> dict:

@@ -10,8 +10,8 @@ import pytest
 import torch
 from diffusers import FluxPipeline, StableDiffusion3Pipeline
 from diffusers.pipelines.flux.pipeline_flux import calculate_shift
-from tiny_pipelines import CLIP_G, CLIP_L, T5_WIDTH, write_pipelines
 
+from async_timestep.harness.tiny_pipelines import CLIP_G, CLIP_L, T5_WIDTH, write_pipelines
 from async_timestep.training.backbones import load_backbone
 from async_timestep.training.run.config import BackboneConfig
 

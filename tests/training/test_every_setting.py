@@ -46,7 +46,8 @@ MORE = {  # accepted values that the walk would not think of
 }
 # of this model
 ONE_VALUE = {"backbone.resolution", "backbone.guidance_mode", "policy.heads"}
-ONE_VALUE |= {"backbone.workflow", "backbone.node", "backbone.comfyui"}
+ONE_VALUE |= {"backbone.workflow", "backbone.node", "backbone.comfyui", "backbone.checkpoint"}
+ONE_VALUE |= {"backbone.sampler", "backbone.scheduler"}
 # accepted, but no run of seconds: larger than a test may be, or not of the embedded model
 NOT_RUN = {
     "backbone.name", "backbone.compile", "data.set", "policy.width", "policy.layers",

@@ -6,7 +6,9 @@ what its network is told. No other file knows which model it is.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -52,6 +54,10 @@ class Backbone(Protocol):
     pooled_dim: int
     pooled_split: tuple[int, ...]
     device: torch.device
+    latent_format: str  # ComfyUI's name of it; empty of a model that is not ComfyUI's
+    weights_sha256: str  # of a few weights, as the nodes compute it; else empty
+    frames: int  # of a latent; a policy reads one
+    weights: Mapping[tuple[str, str], list[Path]]  # node and input of a workflow -> its files
 
     def encode(self, prompts: list[str]) -> Conditioning:
         """Encodes prompts. Raises ValueError on one that the model cannot read."""

@@ -7,7 +7,10 @@ The policies are those of the nodes (tpm.policies), so what is measured here is 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from torch import Tensor
@@ -41,6 +44,9 @@ class VelocityBackbone:
     """`Backbone.sample` over a velocity; a family adds the velocity."""
 
     family: str
+    # what only ComfyUI's models tell of themselves
+    latent_format, weights_sha256, frames = "", "", 1
+    weights: Mapping[tuple[str, str], list[Path]] = MappingProxyType({})
 
     def group(self, prompt: str) -> str | None:
         return None

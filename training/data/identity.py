@@ -1,6 +1,6 @@
 """What lies at the places that the settings name: a run may go on where its files have moved.
 
-    identities(config)  # {"backbone.path": {"hub": "", "files": {"vae.safetensors": "3f0c.."}}}
+    identities(config, {})  # {"backbone.path": {"hub": "", "files": {"vae.safetensors": "3f0c.."}}}
 
 Only what a run reads is looked at, and only files that its loaders take: safetensors before other
 weights, no fp16 variants, of JSON the content without the version that wrote it.
@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from ...tpm.families import family_of
 from ..run.config import Config
 from ..run.phase import phase
+from ..run.workflow import read_workflow, told
 from ..tiny.backbone import FILES
 from ..tiny.backbone import WEIGHTS as EMBEDDED
 from .needed_files import HPS_FILES, TOKENIZER
@@ -27,14 +29,19 @@ STAMPS = ("_name_or_path", "_diffusers_version", "transformers_version")
 TEXT = (*TOKENIZER, "preprocessor_config.json")
 
 
-def identities(config: Config) -> dict[str, dict]:
+def identities(
+    config: Config, weights: Mapping[tuple[str, str], list[Path]] | None = None
+) -> dict[str, dict]:
     """Setting -> its hub id, or "" for a local place, and its files, as far as they are on this
-    disk: name -> fingerprint. Call it after loading, when what the hub gives is in its cache."""
+    disk: name -> fingerprint. Call it after loading, when what the hub gives is in its cache.
+    weights: node and input of a workflow -> the files that it names."""
     b, r = config.backbone, config.rewards
     backbone = b.path or family_of(b.name).hub_id or str(EMBEDDED)
     known = {}
-    if b.name == "workflow":
-        known["backbone.workflow"] = place(b.workflow, ("workflow.json",))
+    if b.checkpoint:
+        known["backbone.checkpoint"] = place(b.checkpoint, ("checkpoint",))
+    elif b.name == "workflow":
+        known["backbone.workflow"] = place_of_workflow(b.workflow, weights or {})
     else:
         known["backbone.path"] = place(backbone, FILES if b.name == "tiny" else ())
     if "image_reward" in r.weights:
@@ -64,6 +71,20 @@ def place(where: str, names: tuple[str, ...] = ()) -> dict:
     files = {} if folder is None else files_of(folder, names)
     prints = {name: fingerprint(file) for name, file in sorted(files.items())}
     return {"hub": "" if path.is_dir() else where, "files": prints}
+
+
+def place_of_workflow(where: str, weights: Mapping[tuple[str, str], list[Path]]) -> dict:
+    """A workflow with the weights that it names, by their content: a file of weights may have
+    moved to another name."""
+    graph, prints = read_workflow(where), {}
+    for (name, slot), files in weights.items():
+        graph[name]["inputs"][slot] = ""
+        for number, file in enumerate(files, start=1):
+            phase(f"comparing the files of {file}")
+            label = f"{slot} of {told(graph, name)}" + (f", {number}" if len(files) > 1 else "")
+            prints[label] = fingerprint(file)
+    workflow = hashlib.sha256(plain_json(json.dumps(graph).encode())).hexdigest()
+    return {"hub": "", "files": {"workflow.json": workflow, **prints}}
 
 
 def cached(repository: str, names: tuple[str, ...]) -> Path | None:

@@ -183,8 +183,9 @@ def load_measurement(
     if count:
         prompts = PromptList(prompts.texts[:count], prompts.categories[:count], prompts.source)
     splits = {"evaluation": prompts, "validation": load_prompts(config.data, "validation")}
-    models = load_models(config, device, backbone, rewards)
-    return PairedMeasurement(config, *models, splits, report, places=identities(config))
+    backbone, rewards = load_models(config, device, backbone, rewards)
+    places = identities(config, backbone.weights)
+    return PairedMeasurement(config, backbone, rewards, splits, report, places)
 
 
 def categories(prompts: PromptList, backbone: Backbone) -> list[str]:

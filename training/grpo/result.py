@@ -95,6 +95,9 @@ def tpm_meta(
         iterations=iterations,
         config_sha256=config_sha256(config),
         grids=tuple(grids) if len(grids) > 1 else (),
+        latent_format=backbone.latent_format,
+        frames=backbone.frames,
+        weights_sha256=backbone.weights_sha256,
     )
 
 

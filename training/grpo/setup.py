@@ -55,7 +55,7 @@ def load_training(
         world, config.grpo.prompts_per_iteration, config.grpo.num_generations
     )  # refuses early
     backbone, rewards = load_models(config, device, backbone, rewards)
-    places = identities(config) if world.main else {}
+    places = identities(config, backbone.weights) if world.main else {}
     policy = config.policy
     network = TPMConfig(
         latent_channels=backbone.latent_channels,

@@ -17,7 +17,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ...tpm.families import family_of
+from .backbone_config import AT_ONCE, PLACE, BackboneConfig
 from .ranges import (
     RULE,
     Rule,
@@ -36,7 +36,6 @@ from .workflow import own_steps
 
 # The upper ends of the ranges. None is a wish: beyond each, a run cannot end or says nothing new.
 IMAGES = 4096  # of a group, and prompts of an iteration: a rollout of hours
-AT_ONCE = 65_536  # images of one pass: more than a card holds of the smallest model
 STEPS = 1000  # the grids are cut from tables of 1,000 times
 ITERATIONS = 1_000_000  # 250 times the paper's; twelve days at a second each
 SEED = 2**63 - 1  # torch's generators; Python's take -1 for 1
@@ -67,85 +66,6 @@ STEPS_RULE = Rule(
 WEIGHTS_RULE = Rule(
     "metrics with a number from -1e+06 to 1e+06 each, like {clip: 1.0}", weights_read
 )
-PLACE = "a folder or hub id"
-
-
-@dataclass
-class BackboneConfig:
-    """The frozen diffusion model and how it is sampled.
-
-    Attributes:
-        name: which model family, or workflow for one of ComfyUI's workflows, which brings its
-            model, precision, guidance and size.
-        workflow: the file of it, as ComfyUI's Export (API) writes it.
-        node: id of the workflow's sampler node, where it has several.
-        comfyui: folder of the ComfyUI that runs it; empty is COMFYUI_PATH, or the one in whose
-            custom_nodes this pack lies.
-        path: folder or hub id; empty is the family's own (tiny: the embedded weights).
-        precision: of the frozen model; the TPM is always float32. The paper: fp16.
-        guidance: classifier-free guidance scale, or the embedded guidance of Flux. The paper: 5.
-        guidance_mode: cfg makes two passes as one batch, embedded one (Flux; interpretation).
-        resolution: pixels a side. The paper: 512.
-        match_comfyui: shorter T5 padding, nearest to what ComfyUI feeds the model.
-        batch: images of one forward pass at most (twice that with CFG); 0 is no limit.
-        decode_batch: images that the autoencoder decodes at a time; 0 is no limit.
-        compile: torch.compile the frozen model.
-    """
-
-    name: Literal["tiny", "sd35_medium", "flux1_dev", "workflow"] = "tiny"
-    workflow: str = text("", "the path of a workflow", "none")
-    node: str = text("", "the id of a node", "the only sampler node")
-    comfyui: str = text("", "the folder of a ComfyUI", "the one around this pack")
-    path: str = text("", PLACE, "the family's own")
-    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
-    guidance: float = real(3.0, 0, 100)
-    guidance_mode: Literal["cfg", "embedded"] = "cfg"
-    resolution: int = whole(64, 16, 4096)
-    match_comfyui: bool = True
-    batch: int = whole(0, 0, AT_ONCE, "0 is no limit")
-    decode_batch: int = whole(16, 0, AT_ONCE, "0 is no limit")
-    compile: bool = False
-
-    def __post_init__(self) -> None:
-        check(self, "backbone")
-        check_workflow(self)
-        if self.name == "tiny" and self.resolution != 64:
-            raise ValueError(
-                f"backbone.resolution is {self.resolution} and backbone.name tiny, which was "
-                "trained at 64; set backbone.resolution to 64, or choose another backbone.name."
-            )
-        if self.resolution % 16:
-            raise ValueError(
-                f"backbone.resolution is {self.resolution}, expected a multiple of 16; "
-                "512 is the paper's."
-            )
-        if self.guidance_mode == "embedded" and not family_of(self.name).embeds_guidance:
-            raise ValueError(
-                "backbone.guidance_mode is 'embedded', which only flux1_dev has; set it to cfg "
-                f"for {self.name}."
-            )
-
-
-# what a workflow says itself, and what only a workflow has
-OF_THE_WORKFLOW = ("path", "precision", "guidance", "guidance_mode", "resolution", "match_comfyui")
-OF_THE_WORKFLOW += ("compile",)
-FOR_A_WORKFLOW = ("workflow", "node", "comfyui")
-
-
-def check_workflow(backbone: BackboneConfig) -> None:
-    """Raises ValueError on a setting that would have no effect."""
-    inert = OF_THE_WORKFLOW if backbone.name == "workflow" else FOR_A_WORKFLOW
-    for entry in dataclasses.fields(backbone):
-        value = getattr(backbone, entry.name)
-        if entry.name in inert and value != entry.default:
-            why = "whose workflow says it"
-            do = "change it in the workflow, and leave this setting out"
-            if backbone.name != "workflow":
-                why, do = "which has no workflow", "set backbone.name to workflow, or leave it out"
-            raise ValueError(
-                f"backbone.{entry.name} is {shown(value)} and backbone.name {backbone.name}, "
-                f"{why}, expected {shown(entry.default)}; {do}."
-            )
 
 
 @dataclass
@@ -398,6 +318,11 @@ class Config:
             raise ValueError(
                 f"steps is 0 and backbone.name {self.backbone.name}, expected 2 or more: only a "
                 "workflow has a number of its own."
+            )
+        if self.steps == 0 and self.backbone.checkpoint:
+            raise ValueError(
+                f"steps is 0 and backbone.checkpoint {self.backbone.checkpoint}, expected 2 or "
+                "more: a checkpoint has no number of its own; set steps with --steps K."
             )
         if self.steps == 0 and self.backbone.workflow:
             self.steps = own_steps(self.backbone.workflow, self.backbone.node)

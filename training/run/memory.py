@@ -24,8 +24,9 @@ def advice(error: BaseException, config: Config) -> str:
         r"allocate (\d+ bytes)", str(error)
     )
     asked = f" ({wanted[1]} more were asked for)" if wanted else ""
+    none = "what ComfyUI expects to fit" if config.backbone.name == "workflow" else "no limit"
     values = (
-        f"backbone.batch (now {config.backbone.batch or '0, no limit'})",
+        f"backbone.batch (now {config.backbone.batch or f'0, {none}'})",
         f"backbone.decode_batch ({config.backbone.decode_batch or '0, no limit'})",
         f"rewards.batch ({config.rewards.batch})",
         f"grpo.num_generations ({config.grpo.num_generations})",

@@ -35,12 +35,13 @@ FREE += ("rewards.address", "backbone.batch", "backbone.decode_batch", "backbone
 FREE += ("grpo.patience", "backbone.comfyui")
 # where something lies: what it is counts, not where
 PLACES = ("data.folder", "data.train", "data.validation", "backbone.path", "rewards.clip_model")
-PLACES += ("backbone.workflow",)
+PLACES += ("backbone.workflow", "backbone.checkpoint")
 PLACES += ("rewards.image_reward_path", "rewards.image_reward_tokenizer", "rewards.hps_path")
 PLACES += ("rewards.hps_tokenizer", "rewards.pick_path", "rewards.pick_processor")
 PLACES += ("rewards.plugin",)
 # not on record where they are empty: an older trainer knew none of them
-NEWER = ("backbone.workflow", "backbone.node", "rewards.plugin")
+NEWER = ("backbone.workflow", "backbone.node", "backbone.checkpoint", "backbone.sampler")
+NEWER += ("backbone.scheduler", "rewards.plugin")
 
 
 class HelpFormatter(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):

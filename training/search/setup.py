@@ -42,7 +42,7 @@ def load_search(
     phase("reading the prompts")
     prompts = {"train": load_prompts(config.data, "train")}
     backbone, rewards = load_models(config, device)
-    places = identities(config) if world.main else {}
+    places = identities(config, backbone.weights) if world.main else {}
     measurement = PairedMeasurement(config, backbone, rewards, prompts, report, places)
     (steps,) = set(config.step_counts)
     order = training_order(prompts["train"], config.seed)

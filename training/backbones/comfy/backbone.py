@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import inspect
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -21,18 +22,20 @@ import comfy.samplers
 from ....nodes.run.family import model_family
 from ....nodes.run.hook import attach
 from ....nodes.run.times import ModelTime
+from ....nodes.run.weights import weights_sha256
 from ....report.trace import Run
 from ....tpm.families import family_of
 from ....tpm.policies import Constant, Policy
 from ...run.config import BackboneConfig
 from ...run.workflow import KSAMPLERS, Graph, is_link, steps_node, told
 from .conditioning import Conds, Prompts, batches, joined, pooled_of
+from .files import named_weights, weight_files
+from .memory import images_that_fit, room_for_images
 from .places import decoder_link, positive_link, text_node
 from .record import written_down
 from .runner import Runner
 
 SD35_POOLED = 2048  # CLIP-L beside CLIP-G: two tokens of the TPM
-WEIGHTS = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
 
 
 class Workflow:
@@ -41,10 +44,10 @@ class Workflow:
     of its VAE, and sigmas are the model's own (up to 14.6 where it is no flow model)."""
 
     def __init__(self, config: BackboneConfig, device: torch.device, graph: Graph, sampler: str):
-        self.path, self.device, self.sampler_id = config.workflow, device, sampler
+        self.device, self.sampler_id = device, sampler
         self.batch, self.decode_batch = config.batch, config.decode_batch
         _, vae = decoder_link(graph, sampler)
-        self.runner = Runner(graph, config.workflow, [sampler, vae[0]])
+        self.runner = Runner(graph, config.workflow or config.checkpoint, [sampler, vae[0]])
         self.runner.require_nodes()
         self.graph = self.runner.graph
         self.holder, _ = positive_link(self.graph, sampler)
@@ -52,6 +55,7 @@ class Workflow:
         self.steps_id = steps_node(self.graph, sampler)
         self.inputs = self.graph[sampler]["inputs"]
         self.grids: dict[int, Tensor] = {}
+        self.weights = weight_files(self.graph)
         self._load(vae)
 
     def _load(self, vae: list) -> None:
@@ -62,7 +66,7 @@ class Workflow:
         self.guider = self._guider(taken)
         self.model = self.guider.model_patcher
         if self.class_type in KSAMPLERS:
-            self.names = [self._value(slot, taken) for slot in ("sampler_name", "scheduler")]
+            self.names = self._names(taken)
             self.sampler = comfy.samplers.sampler_object(self.names[0])
         else:
             self.sampler = taken["sampler"]
@@ -74,7 +78,11 @@ class Workflow:
         self.resolution = int(max(self.latent_size) * ratio)
         self.guidance = float(getattr(self.guider, "cfg", 1.0))
         self.family = model_family(self.model)
-        self.base_model = self._model_files() or type(self.model.model).__name__
+        self.latent_format = type(self.model.get_model_object("latent_format")).__name__
+        self.frames = shape[2] if len(shape) == 5 else 1
+        self.weights_sha256 = weights_sha256(self.model)
+        files = dict.fromkeys(Path(word).name for word in named_weights(self.graph).values())
+        self.base_model = ", ".join(files) or type(self.model.model).__name__
         self.license = family_of(self.family).license
         self.pooled_dim = pooled_of(self.guider.original_conds, self.device).shape[1]
         sd35 = self.pooled_dim == SD35_POOLED
@@ -117,11 +125,19 @@ class Workflow:
         ratios = {slot: latent[slot] for slot in slots if slot in known and slot in latent}
         return fix(self.model, samples, **ratios)[:1].detach().clone().float()
 
-    def _model_files(self) -> str:
-        """The names of the weights that the workflow loads on the way to its sampler."""
-        words = [word for node in self.graph.values() for word in node["inputs"].values()]
-        files = [Path(w).name for w in words if isinstance(w, str) and w.endswith(WEIGHTS)]
-        return ", ".join(dict.fromkeys(files))
+    def _names(self, taken: dict) -> list[str]:
+        """Sampler and scheduler of a KSampler. Raises ValueError on one that ComfyUI lacks."""
+        known = {
+            "sampler_name": comfy.samplers.KSampler.SAMPLERS,
+            "scheduler": comfy.samplers.KSampler.SCHEDULERS,
+        }
+        for slot, names in known.items():
+            if (found := self._value(slot, taken)) not in names:
+                raise ValueError(
+                    f"{slot} of {told(self.graph, self.sampler_id)} is {found!r}, expected one of "
+                    f"{', '.join(names)}; choose one, or install the pack that has it."
+                )
+        return [self._value(slot, taken) for slot in known]
 
     def encode(self, prompts: list[str]) -> Prompts:
         """Each prompt through the workflow's own text encoder, once; what lies behind it (guidance,
@@ -181,8 +197,17 @@ class Workflow:
         links = {"sigmas": self.inputs["sigmas"]}
         return self.runner.take(links, {(self.steps_id, "steps"): steps})["sigmas"]
 
+    @cached_property
+    def most(self) -> int:
+        """Images of one batch. Of a batch that is chosen by the free memory it is chosen once: a
+        part that a policy was made for is never cut again."""
+        if self.batch:
+            return self.batch
+        shape, room = tuple(self.latent.shape), room_for_images(self.model)
+        return images_that_fit(self.model, shape, room)
+
     def parts(self, conditioning: Prompts) -> list[list[int]]:
-        return batches(conditioning.conds, self.batch)
+        return batches(conditioning.conds, self.most)
 
     def sample(
         self,

@@ -58,12 +58,11 @@ def alike(conds: Conds) -> object:
 
 
 def batches(rows: tuple[Conds, ...], most: int) -> list[list[int]]:
-    """The rows in batches of at most `most` (0 is no limit), each of rows that can be together."""
+    """The rows in batches of at most `most`, each of rows that can be together."""
     together: dict[object, list[int]] = {}
     for i, conds in enumerate(rows):
         together.setdefault(alike(conds), []).append(i)
-    size = most or len(rows)
-    return [part[i : i + size] for part in together.values() for i in range(0, len(part), size)]
+    return [part[i : i + most] for part in together.values() for i in range(0, len(part), most)]
 
 
 def joined(rows: tuple[Conds, ...]) -> Conds:

@@ -97,15 +97,16 @@ def from_extra_paths(tree: Path) -> None:
 
 
 def load_nodes() -> None:
-    """All node classes: ComfyUI's own, ours, and those of the user's packs. A pack that fails to
-    load is in ComfyUI's log; a workflow that needs it says so by the node that is missing."""
+    """All node classes: ComfyUI's own, ours, and those of the user's packs."""
     import nodes
+
+    from .packs import load_packs
 
     if "SamplerCustomAdvanced" not in nodes.NODE_CLASS_MAPPINGS:
         phase("loading ComfyUI's nodes")
         with_routes()
         asyncio.run(nodes.init_extra_nodes(init_custom_nodes=False, init_api_nodes=False))
-        asyncio.run(load_packs())
+        asyncio.run(load_packs(ROOT))
     if "AsyncTimestepModel" not in nodes.NODE_CLASS_MAPPINGS:
         asyncio.run(load_own())
 
@@ -118,27 +119,6 @@ async def load_own() -> None:
 
     for node in await AsyncTimestepExtension().get_node_list():
         nodes.NODE_CLASS_MAPPINGS[node.GET_SCHEMA().node_id] = node
-
-
-async def load_packs() -> None:
-    """The packs in ComfyUI's custom_nodes folders, by its own loader; this one is loaded above."""
-    import folder_paths
-    import nodes
-
-    packs = [
-        path
-        for folder in folder_paths.get_folder_paths("custom_nodes")
-        for path in sorted(Path(folder).glob("*"))
-        if (path.is_dir() or path.suffix == ".py")
-        and path.name != "__pycache__"
-        and not path.name.endswith(".disabled")
-        and path.resolve() != ROOT
-    ]
-    known = set(nodes.NODE_CLASS_MAPPINGS)
-    for path in packs:
-        phase(f"loading the pack {path.name}")
-        if not await nodes.load_custom_node(str(path), known, module_parent="custom_nodes"):
-            logging.warning(f"The pack {path.name} could not be loaded; see above.")
 
 
 def with_routes() -> None:

@@ -23,6 +23,7 @@ import nodes
 
 from ...run.distributed import first_line
 from ...run.workflow import Graph, above, told
+from .packs import broken_pack
 
 TAKE = "AsyncTimestepTake"  # the node at the end of what is asked for, its class, and a number
 CACHE = {"lru": 0, "ram": 0.0, "ram_inactive": 0.0}
@@ -47,14 +48,20 @@ class Runner:
         self.executor = execution.PromptExecutor(Listener(), execution.CacheType.CLASSIC, CACHE)
 
     def require_nodes(self) -> None:
-        """Raises ValueError on a node that no pack has."""
+        """Raises ValueError on a node that no pack has, naming the pack where it fails to load."""
         for name, node in self.graph.items():
-            if node["class_type"] not in nodes.NODE_CLASS_MAPPINGS:
+            if node["class_type"] in nodes.NODE_CLASS_MAPPINGS:
+                continue
+            where = f"{told(self.graph, name)} of {self.path}"
+            if pack := broken_pack(node["class_type"]):
                 raise ValueError(
-                    f"{told(self.graph, name)} of {self.path} is of a class that this ComfyUI does "
-                    "not have, expected one of its own or of an installed pack; install the pack "
-                    "(if it is there, ComfyUI's log above says why it does not load)."
+                    f"{where} is of the pack {pack}, which could not be loaded, expected a pack "
+                    "that works in this ComfyUI; repair it, ComfyUI's log above says what is wrong."
                 )
+            raise ValueError(
+                f"{where} is of a class that this ComfyUI does not have, expected one of its own "
+                "or of an installed pack; install the pack."
+            )
 
     def take(self, links: dict[str, list], changes: dict[tuple[str, str], object] | None = None):
         """Name -> value of the connections, with some inputs (node, input) changed. Raises

@@ -86,22 +86,36 @@ def vae(scale: float, shift: float) -> AutoencoderKL:
     )
 
 
-def sd35_pipeline() -> StableDiffusion3Pipeline:
+SD35 = dict(
+    sample_size=16,
+    num_layers=2,
+    attention_head_dim=16,
+    num_attention_heads=2,
+    joint_attention_dim=T5_WIDTH,
+    caption_projection_dim=32,
+    pooled_projection_dim=CLIP_L + CLIP_G,
+    pos_embed_max_size=32,
+    dual_attention_layers=(0,),
+    qk_norm="rms_norm",
+)
+FLUX = dict(
+    num_layers=1,
+    num_single_layers=1,
+    attention_head_dim=16,
+    num_attention_heads=2,
+    joint_attention_dim=T5_WIDTH,
+    pooled_projection_dim=CLIP_L,
+    guidance_embeds=True,
+    axes_dims_rope=(4, 6, 6),
+)
+
+
+def sd35_pipeline(network: dict = SD35) -> StableDiffusion3Pipeline:
+    """network: the transformer's sizes."""
     torch.manual_seed(1)
     words, pieces = clip_tokenizer(), t5_tokenizer()
     return StableDiffusion3Pipeline(
-        transformer=SD3Transformer2DModel(
-            sample_size=16,
-            num_layers=2,
-            attention_head_dim=16,
-            num_attention_heads=2,
-            joint_attention_dim=T5_WIDTH,
-            caption_projection_dim=32,
-            pooled_projection_dim=CLIP_L + CLIP_G,
-            pos_embed_max_size=32,
-            dual_attention_layers=(0,),
-            qk_norm="rms_norm",
-        ),
+        transformer=SD3Transformer2DModel(**network),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         vae=vae(1.5305, 0.0609),
         text_encoder=clip(CLIPTextModelWithProjection, CLIP_L, words),
@@ -113,20 +127,12 @@ def sd35_pipeline() -> StableDiffusion3Pipeline:
     )
 
 
-def flux_pipeline() -> FluxPipeline:
+def flux_pipeline(network: dict = FLUX) -> FluxPipeline:
+    """network: the transformer's sizes."""
     torch.manual_seed(2)
     words, pieces = clip_tokenizer(), t5_tokenizer()
     return FluxPipeline(
-        transformer=FluxTransformer2DModel(
-            num_layers=1,
-            num_single_layers=1,
-            attention_head_dim=16,
-            num_attention_heads=2,
-            joint_attention_dim=T5_WIDTH,
-            pooled_projection_dim=CLIP_L,
-            guidance_embeds=True,
-            axes_dims_rope=(4, 6, 6),
-        ),
+        transformer=FluxTransformer2DModel(**network),
         scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0, use_dynamic_shifting=True),
         vae=vae(0.3611, 0.1159),
         text_encoder=clip(CLIPTextModel, CLIP_L, words),
