@@ -14,11 +14,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import io
 import json
-import shlex
-import sys
 import urllib.error
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,6 +26,7 @@ from PIL import Image, PngImagePlugin
 from torchvision.transforms.functional import to_tensor
 from tqdm import tqdm
 
+from async_timestep.bench.parts import frame
 from async_timestep.bench.parts.asyndm_graphs import (
     CFGPP_RATIO,
     DEMO,
@@ -158,18 +156,14 @@ def write_results(
     out: Path, rows: list[dict], methods: list[str], names: list[str], notes: list[str]
 ) -> None:
     """per_image.csv and table.md; the rows of each method are in the same order."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomic(out / "per_image.csv", text.getvalue().encode())
-    parts = ["# Text alignment\n", *notes]
+    frame.write_rows(out / "per_image.csv", rows)
+    parts = ["# Text alignment", *notes]
     for name in dict.fromkeys(row["set"] for row in rows):
         own = [row for row in rows if row["set"] == name]
         count = len({row["prompt_index"] for row in own})
-        parts += [f"\n## {name}: {count} prompts, {len(own) // len(methods)} images a method\n"]
+        parts += [f"## {name}: {count} prompts, {len(own) // len(methods)} images a method"]
         parts += [set_table(own, methods, names, PLAIN)]
-    write_atomic(out / "table.md", "\n".join(parts).encode())
+    print(frame.write_page(out / "table.md", parts))
 
 
 def write_grids(out: Path, rows: list[dict], methods: list[str], count: int) -> None:
@@ -253,21 +247,18 @@ def run(args: argparse.Namespace, server: ComfyServer | None = None) -> None:
         f"{args.cfg:g} (CFG++ {cfgpp:g}), AsynDM strength "
         f"{'of the set' if args.strength is None else args.strength}, seeds {seeds[0]} to "
         f"{seeds[-1]}. ± is one standard error over images; differences are paired by prompt and "
-        "seed. s / image is the median time of the whole graph.\n"
+        "seed. s / image is the median time of the whole graph."
     )
-    notes = [f"Made by `{shlex.join(['python', *sys.argv])}`.\n", sampling]
-    notes += [f"- {m}: left out, {why}" for m, why in {**without, **unmeasured}.items()]
-    notes += [f"- {m}: nodes of {ways[m].source}" for m in methods if m != PLAIN]
+    listed = [f"- {m}: left out, {why}" for m, why in {**without, **unmeasured}.items()]
+    listed += [f"- {m}: nodes of {ways[m].source}" for m in methods if m != PLAIN]
+    notes = [frame.made_by(frame.command("asyndm_suite")), sampling, "\n".join(listed)]
     names = [m.name for m in wanted if m.name not in unmeasured]
     write_results(args.out, rows, methods, names, notes)
     write_grids(args.out, rows, methods, args.grid)
-    print((args.out / "table.md").read_text())
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = frame.parser(__doc__)
     add = parser.add_argument
     add("--asyndm", type=Path, required=True, help="checkout of hu-zijing/AsynDM")
     add("--checkpoint", required=True, help="name in the server's list, or demo")
@@ -301,7 +292,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--batch", type=int, default=16, help="images scored at a time")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cuda or cpu")
     add("--grid", type=int, default=8, help="prompts in a set's grid")
-    add("--out", type=Path, required=True)
+    frame.folder_option(parser, "images, scores and tables")
     args = parser.parse_args(arguments)
     if args.rewards is None:
         args.rewards = ["scene"] if args.checkpoint == DEMO else ["clip", "image_reward"]
