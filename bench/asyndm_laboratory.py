@@ -4,8 +4,9 @@
 
 Every method starts from the same noises as plain Euler; differences are paired. The words are the
 objects of the caption ("red circle"); the object mask is where the plain image of the same noise
-has its objects. Writes rows.csv (a method is not measured again), a table, and a plot of how well
-the words' masks cover the objects of the finished image over the steps.
+has its objects. Writes rows.csv (a method is not measured again, rows of another setting are
+refused), a table, and a plot of how well the words' masks cover the objects of the finished image
+over the steps.
 """
 
 from __future__ import annotations

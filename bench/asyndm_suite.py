@@ -26,6 +26,7 @@ from PIL import Image, PngImagePlugin
 from torchvision.transforms.functional import to_tensor
 from tqdm import tqdm
 
+from async_timestep.bench.parts import asyndm_scores as scores
 from async_timestep.bench.parts import frame
 from async_timestep.bench.parts.asyndm_graphs import (
     CFGPP_RATIO,
@@ -43,19 +44,12 @@ from async_timestep.bench.parts.asyndm_graphs import (
     make_image,
     read_set,
 )
-from async_timestep.bench.parts.asyndm_scores import (
-    Cache,
-    Metric,
-    metrics,
-    score_all,
-    set_table,
-    unscored,
-)
 from async_timestep.harness.comfy_server import ComfyServer
 from async_timestep.training.evaluation.grids import write_grid
 from async_timestep.training.rewards import RewardError
 from async_timestep.training.run.folder import write_atomic
 
+SAMPLERS = ("ddim", "euler", "euler_ancestral")
 GRID_SIDE = 256  # pixels of an image in a grid, at most
 
 
@@ -121,13 +115,13 @@ def make_images(
 
 
 def score_images(
-    jobs: list[Job], wanted: list[Metric], out: Path, batch: int
+    jobs: list[Job], wanted: list[scores.Metric], out: Path, batch: int
 ) -> tuple[list[dict], dict[str, str]]:
     """(one row an image with its scores, metric -> why it is left out)."""
-    cache, without = Cache(out / "scores.csv"), {}
+    cache, without = scores.Cache(out / "scores.csv"), {}
     images = {job.image: job.prompt.text for job in jobs}
     for metric in wanted:
-        todo = len(unscored(images, metric, cache))
+        todo = len(scores.unscored(images, metric, cache))
         if not todo:
             continue
         try:
@@ -136,7 +130,7 @@ def score_images(
             without[metric.name] = str(error).replace("rewards.", "--")
             continue
         with tqdm(total=todo, unit="image", desc=metric.name) as bar:
-            for count in score_all(out, images, metric, scorer, cache, batch):
+            for count in scores.score_all(out, images, metric, scorer, cache, batch):
                 bar.update(count)
         del scorer
         torch.cuda.empty_cache()
@@ -162,7 +156,7 @@ def write_results(
         own = [row for row in rows if row["set"] == name]
         count = len({row["prompt_index"] for row in own})
         parts += [f"## {name}: {count} prompts, {len(own) // len(methods)} images a method"]
-        parts += [set_table(own, methods, names, PLAIN)]
+        parts += [scores.set_table(own, methods, names, PLAIN)]
     print(frame.write_page(out / "table.md", parts))
 
 
@@ -237,7 +231,7 @@ def run(args: argparse.Namespace, server: ComfyServer | None = None) -> None:
         without |= make_images(server, jobs, ways, setting, args.out)
     methods = [m for m in methods if m not in without]
     jobs = [job for job in jobs if job.method in methods]
-    wanted = metrics(args, args.checkpoint == DEMO)
+    wanted = scores.metrics(args, args.checkpoint == DEMO)
     try:
         rows, unmeasured = score_images(jobs, wanted, args.out, args.batch)
     except RewardError as error:
@@ -270,12 +264,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     add("--steps", type=int, default=50)
     add("--cfg", type=float, default=5.0)
-    add(
-        "--sampler",
-        default="ddim",
-        choices=["ddim", "euler", "euler_ancestral"],
-        help="euler_ancestral is the paper's eta 1",
-    )
+    add("--sampler", default="ddim", choices=SAMPLERS, help="euler_ancestral: the paper's eta 1")
     add("--scheduler", default="ddim_uniform", help="demo: simple")
     add("--size", type=int, default=512, help="pixels a side; demo: always 128")
     add("--seed", type=int, default=1234, help="of the first image of every prompt")

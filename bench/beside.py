@@ -148,8 +148,8 @@ def main() -> None:
                     table.add(*table_row(combo))
         left_out, versions = shelf.left_out, shelf.versions
     made_by = frame.made_by(frame.command("beside", frame.chosen(args, packs="FOLDER")))
-    machine = "; ".join(["CPU", frame.versions(), *versions])
-    parts = ["# Works beside others", f"{made_by} {machine}.", LEGEND, str(table)]
+    machine = frame.machine("CPU", packs=versions)
+    parts = ["# Works beside others", f"{made_by} {machine}", LEGEND, str(table)]
     if left_out:
         parts.append("Left out:\n\n" + "\n".join(f"- {text}" for text in left_out))
     parts.append(peers_combos.NOTES)

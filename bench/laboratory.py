@@ -4,7 +4,7 @@
 
 Writes laboratory.csv (every mean, paired difference to D = 0 and its standard error), laboratory.md
 and laboratory.png into --out. Interrupted, it goes on where it stopped: rows in the csv are not
-measured again.
+measured again, and refused where they are of another setting.
 """
 
 from __future__ import annotations

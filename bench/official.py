@@ -22,6 +22,7 @@ import torch
 from async_timestep.bench.parts import frame
 from async_timestep.bench.parts import official_side as side
 from async_timestep.bench.parts.official_words import words
+from async_timestep.bench.parts.peers_load import relative
 from async_timestep.harness.in_process import pack
 
 CURVES = {"quadratic": "bin", "linear": "lin", "exponential": "exp"}
@@ -42,18 +43,10 @@ class Checks(frame.Table):
         self.add(what, f"{found:.3g}", limit, f"{'' if fine else 'MISSED '}{note}")
 
 
-def relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Largest difference, of the largest value."""
-    return float((a - b).abs().max() / b.abs().max())
-
-
 def timesteps(official, table: Checks, steps: int = 50) -> None:
     """1. A whole trajectory under a mask that toggles at random, official float32 and float64."""
-    lag, masks = (
-        pack("asyndm.lag"),
-        torch.rand(steps, 32, 32, generator=torch.Generator().manual_seed(1)) < 0.5,
-    )
-    spacing = 1000 / steps
+    lag, spacing, rng = pack("asyndm.lag"), 1000 / steps, torch.Generator().manual_seed(1)
+    masks = torch.rand(steps, 32, 32, generator=rng) < 0.5
     for name, curve in CURVES.items():
         linear, concave = side.schedules(official, steps, curve)
         for k in (0.3, 0.5, 0.7):
@@ -244,10 +237,9 @@ def compare(table, label, theirs, trace, levels, mine, denoised, last, eta, spac
     """Every step's input, then the end, which needs the step to t = 0."""
     masks, own = 0, trace.runs[-1].masks
     for official_mask, ours in zip(theirs.masks[:-1], own[2:], strict=False):
-        cells = official_mask.any(2).view(1, 16, 16).float()
-        masks += int(
-            (ours != torch.nn.functional.interpolate(cells[:, None], (64, 64))[:, 0]).sum()
-        )
+        cells = official_mask.any(2).view(1, 1, 16, 16).float()
+        whole = torch.nn.functional.interpolate(cells, (64, 64))[:, 0]
+        masks += int((ours != whole).sum())
     worst, begins, times = 0.0, None, 0
     for n, (t, before) in enumerate(zip(theirs.t, theirs.before, strict=True)):
         s = levels[n]
@@ -261,11 +253,8 @@ def compare(table, label, theirs, trace, levels, mine, denoised, last, eta, spac
     table.check(f"loop, {label}, mask pixels that differ", masks, 0)
     table.check(f"loop, {label}, latents", worst, 1e-4, note)
     table.check(f"loop, {label}, last x0", relative(last, theirs.x0[-1]), 1e-4)
-    s, end = (
-        levels[-2],
-        space.inverse(torch.zeros(1, dtype=torch.float64)).float().expand(1, 1, 1, 1),
-    )
-    step = pack("asyndm.steps").ancestral_step
+    end = space.inverse(torch.zeros(1, dtype=torch.float64)).float().expand(1, 1, 1, 1)
+    s, step = levels[-2], pack("asyndm.steps").ancestral_step
     final = step(mine[-1], denoised[-1], s, end, theirs.fresh[-1], eta) / (1 + end**2) ** 0.5
     table.check(f"loop, {label}, last latent (t = 0)", relative(final, theirs.after[-1]), 1e-4)
 

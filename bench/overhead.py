@@ -242,13 +242,6 @@ def cases(args: argparse.Namespace) -> Iterator[Case]:
         yield Case(title, model, prompt(4096, 154), big, args.steps, args.rounds or 3)
 
 
-def machine(args: argparse.Namespace) -> str:
-    """What it was measured on, and with which versions."""
-    name = torch.cuda.get_device_name() if args.device == "cuda" else "CPU"
-    cores = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
-    return f"{name}; {cores}; {frame.versions()}."
-
-
 def main() -> None:
     parser = frame.parser(__doc__)
     parser.add_argument("--size", choices=("tiny", "large", "all"), default="tiny")
@@ -266,7 +259,10 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     import_comfy(args.device)
     logging.getLogger().setLevel(logging.WARNING)
-    parts = ["# Overhead", frame.made_by(frame.command("overhead")), machine(args), GOALS]
+    name = torch.cuda.get_device_name() if args.device == "cuda" else "CPU"
+    cores = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    parts = ["# Overhead", frame.made_by(frame.command("overhead"))]
+    parts += [frame.machine(name, cores), GOALS]
     results = []
     for case in cases(args):
         results.append(measure(case))

@@ -171,7 +171,7 @@ def main() -> None:
             continue
         peers[key] = load.import_checkout(folder, f"peer_{key}")
         told.append(f"{folder.resolve().name} at {load.commit(folder) or 'an unknown commit'}.")
-    told.append(f"CPU, 1 thread; {frame.versions()}.")
+    told.append(frame.machine("CPU, 1 thread"))
     shown = frame.chosen(args, detail_daemon="CHECKOUT", selective_sigma="CHECKOUT", rounds="")
     made_by = frame.made_by(frame.command("peers", shown))
     parts = ["# Beside its peers", made_by, "\n".join(told), LEGEND]

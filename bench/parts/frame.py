@@ -53,22 +53,24 @@ def command(bench: str, options: Sequence[str] | None = None) -> str:
 def chosen(args: argparse.Namespace, **words: str) -> list[str]:
     """`--name value` of the options named here that have a value. Where a word is given it stands
     for the value: a folder of one machine says nothing on another."""
-    given = {name: word for name, word in words.items() if getattr(args, name) is not None}
-    pairs = [
-        (f"--{n.replace('_', '-')}", word or str(getattr(args, n))) for n, word in given.items()
-    ]
-    return [part for pair in pairs for part in pair]
+    found = []
+    for name, word in words.items():
+        if (value := getattr(args, name)) is not None:
+            found += [f"--{name.replace('_', '-')}", word or str(value)]
+    return found
 
 
 def made_by(command: str) -> str:
     return f"Made by `{command}`."
 
 
-def versions() -> str:
-    """Names the versions of torch and of the ComfyUI in this process."""
+def machine(*told: str, packs: Sequence[str] = ()) -> str:
+    """A line that says what is told of the machine, then the versions of torch and of the ComfyUI
+    in this process, then those of other packs."""
     import comfyui_version
 
-    return f"torch {torch.__version__}, ComfyUI {comfyui_version.__version__}"
+    versions = f"torch {torch.__version__}, ComfyUI {comfyui_version.__version__}"
+    return "; ".join([*told, versions, *packs]) + "."
 
 
 def comfyui(threads: int = 1) -> None:
@@ -80,7 +82,7 @@ def comfyui(threads: int = 1) -> None:
 
 
 def page(parts: Iterable[str]) -> str:
-    """Parts with an empty line between them; an empty part is left out."""
+    """Joins the parts with an empty line between two; an empty part is left out."""
     return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
 
 
@@ -110,7 +112,7 @@ class Table:
 
 
 def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file; none where there is no file."""
+    """Reads the rows of a CSV file as text; there are none where there is no file."""
     if not path.exists():
         return []
     with open(path, newline="", encoding="utf-8") as file:
@@ -118,7 +120,7 @@ def read_rows(path: Path) -> list[dict[str, str]]:
 
 
 def write_rows(path: Path, rows: Sequence[dict]) -> None:
-    """All of them or nothing: a kill leaves no half."""
+    """Writes all of them or nothing: a kill leaves no half."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, list(rows[0]))
     writer.writeheader()
@@ -150,21 +152,21 @@ class Rows(list):
             )
 
     def done(self) -> set[tuple[int, str]]:
-        """(steps, method) of what was measured."""
+        """Which (steps, method) are measured."""
         return {(row["steps"], row["method"]) for row in self}
 
     def counts(self) -> list[int]:
         return sorted({row["steps"] for row in self})
 
     def add(self, steps: int, method: str, *rows: dict) -> None:
-        """What was measured of a method, all of it at once."""
+        """Keeps what was measured of a method, all of it at once."""
         head = {"setting": self.setting, "steps": steps, "method": method}
         self += [head | row for row in rows]
         write_rows(self.path, self)
 
 
 def drawing(columns: int, size: tuple[float, float], rows: int = 1, layout=None, **shared):
-    """A figure without a display, in inches, and its axes (rows, columns)."""
+    """Makes a figure of so many inches that needs no display, and its axes (rows, columns)."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=size, layout=layout)
@@ -172,7 +174,7 @@ def drawing(columns: int, size: tuple[float, float], rows: int = 1, layout=None,
 
 
 def save(figure, path: Path, dpi: int = 110) -> None:
-    """Writes the picture whole or not at all; margins as narrow as the texts allow."""
+    """Writes the picture whole or not at all; its margins are as narrow as its texts allow."""
     from async_timestep.training.evaluation import figures
 
     if figure.get_layout_engine() is None:
