@@ -20,11 +20,13 @@ from pathlib import Path
 
 import torch
 
+from async_timestep.bench.parts import frame
 from async_timestep.bench.parts import official_side as side
 from async_timestep.bench.parts.asyndm_memory import computed
 from async_timestep.bench.parts.memory import MIB, memory, size
 from async_timestep.bench.parts.random_models import cut_sd35, prompt, randomized
-from async_timestep.harness.in_process import import_comfy, pack
+from async_timestep.harness.in_process import pack
+from async_timestep.report.tables import markdown
 
 STEPS, MAPPED = 8, range(1, 7)  # the grid, and its steps at which pixels have their own times
 GOALS = (
@@ -183,13 +185,8 @@ def measure(case: Case, reps: int) -> str:
     for name in VARIANTS:  # warms up, and the memory
         if name != "stock again":
             peaks[name] = memory(lambda name=name: sample(case, *runs[name]), weights, False)
-    lines = [
-        f"## {case.title}",
-        "",
-        "| | ms a step | stock beside it | ratio | peak MiB | memory ratio |",
-        "|---" * 6 + "|",
-        f"| stock | | | | {peaks['stock'] / MIB:.1f} | |",
-    ]
+    table = frame.Table(["", "ms a step", "stock beside it", "ratio", "peak MiB", "memory ratio"])
+    table.add("stock", "", "", "", f"{peaks['stock'] / MIB:.1f}", "")
     for name in VARIANTS[1:]:
         took = in_turns(case, (runs["stock"], runs[name]), reps)
         ratio, error = middle([ours / stock for stock, ours in took])
@@ -197,11 +194,10 @@ def measure(case: Case, reps: int) -> str:
         row = [name, f"{ours:.1f}", f"{stock:.1f}", f"{ratio:.4f} ± {error:.4f}", "", ""]
         if name in peaks:
             row[4:] = [f"{peaks[name] / MIB:.1f}", f"{peaks[name] / peaks['stock']:.4f}"]
-        lines.append(f"| {' | '.join(row)} |")
-        print(lines[-1], flush=True)
+        table.add(*row)
     whole = [whole_run(case, *runs[name]) for name in ("static", "stock")]
-    lines.append(f"| static, whole run | | | {whole[0] / whole[1]:.2f} | | |")
-    return "\n".join(lines) + "\n"
+    table.add("static, whole run", "", "", f"{whole[0] / whole[1]:.2f}", "", "")
+    return frame.page([f"## {case.title}", str(table)])
 
 
 def official_overhead(official, unet, reps: int) -> str:
@@ -227,32 +223,26 @@ def official_overhead(official, unet, reps: int) -> str:
             call()
             if n:
                 ms[name].append(1e3 * (time.process_time() - started))
-    lines = ["The official code on the same weights, a call of batch 2:", "", "| | ms | ratio |"]
-    lines += ["|---|---|---|"]
+    rows = []
     for name, values in ms.items():
         ratio, error = middle([a / b for a, b in zip(values, ms["diffusers"], strict=True)])
-        lines.append(f"| {name} | {statistics.median(values):.1f} | {ratio:.4f} ± {error:.4f} |")
-    return "\n".join(lines) + "\n"
+        rows.append([name, f"{statistics.median(values):.1f}", f"{ratio:.4f} ± {error:.4f}"])
+    told = "The official code on the same weights, a call of batch 2:"
+    return frame.page([told, markdown(["", "ms", "ratio"], rows)])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = frame.parser(__doc__)
     parser.add_argument("--official", type=Path, help="a checkout of hu-zijing/AsynDM")
     parser.add_argument("--size", choices=sorted(UNETS), default="tiny")
     parser.add_argument("--only", choices=sorted(KINDS), help="one kind of network")
     parser.add_argument("--reps", type=int, default=5, help="runs of 8 steps a variant")
-    parser.add_argument("--out", type=Path, help="write the tables to this .md file too")
+    frame.page_option(parser)
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.set_grad_enabled(False)
     official = side.load(args.official.resolve()) if args.official else None
-    import_comfy("cpu")
-    shown = ["--official CHECKOUT"] * bool(args.official) + [f"--size {args.size}"]
-    shown += [f"--only {args.only}"] * bool(args.only)
-    command = " ".join(["python bench/asyndm.py", *shown, f"--reps {args.reps}"])
-    parts = [f"Made by `{command}`.", "# Cost of AsynDM", GOALS]
+    frame.comfyui()
+    shown = frame.chosen(args, official="CHECKOUT", size="", only="", reps="")
+    parts = [frame.made_by(frame.command("asyndm", shown)), "# Cost of AsynDM", GOALS]
     for case, unet in cases(args):
         if args.only and KINDS[args.only] not in case.title:
             continue
@@ -263,8 +253,7 @@ def main() -> None:
             print(parts[-1], flush=True)
     parts.append(computed(pack("nodes.pixels.attention").BLOCK))
     print(parts[-1])
-    if args.out:
-        args.out.write_text("\n\n".join(part.rstrip() for part in parts if part) + "\n")
+    frame.write_page(args.out, parts)
 
 
 if __name__ == "__main__":

@@ -4,27 +4,30 @@
 
 Every method starts from the same noises as plain Euler; differences are paired. The words are the
 objects of the caption ("red circle"); the object mask is where the plain image of the same noise
-has its objects. Writes rows.csv (a method is not measured again), a table, and a plot of how well
-the words' masks cover the objects of the finished image over the steps.
+has its objects. Writes rows.csv (a method is not measured again, rows of another setting are
+refused), a table, and a plot of how well the words' masks cover the objects of the finished image
+over the steps.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import shlex
-import sys
 from collections import defaultdict
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
-from async_timestep.harness.in_process import import_comfy, pack
+from async_timestep.bench.parts import frame, judged
+from async_timestep.harness.in_process import pack
+from async_timestep.report.tables import markdown
+from async_timestep.training.run.console import Report
+from async_timestep.training.tiny.find import find_objects
+from async_timestep.training.tiny.scenes import held_out_scenes
 
 METRICS = ("reward", "strict", "iou", "relation", "count", "scorer", "noise")
+PLAIN = "plain"
 METHODS = {  # name -> (what makes the region, strength, more settings)
-    "plain": None,
+    PLAIN: None,
     "words": ("words", 0.5, {}),
     "words, strength 1": ("words", 1.0, {}),
     "words, static": ("static", 0.5, {}),
@@ -33,28 +36,27 @@ METHODS = {  # name -> (what makes the region, strength, more settings)
     "words, linear": ("words", 0.5, {"curve": "linear"}),
     "words, exponential": ("words", 0.5, {"curve": "exponential"}),
 }
-COLUMNS = ["setting", "steps", "method", "n", *(m + s for m in METRICS for s in ("", "_d", "_se"))]
+LEGEND = (
+    "Same noises for every method; ± is one standard error of the paired difference to plain Euler "
+    "with the same number of steps. reward: at most 3, see training/tiny/score.py; strict: share "
+    "of images in which everything is right; noise: level of high-frequency noise. Words are the "
+    "caption's objects. Strength 0.5 where none is named. `words, static` samples twice."
+)
 
 
 class Laboratory:
     """Prompts, noises, model and judges; `run(steps, method)` gives every image's scores."""
 
-    def __init__(self, args: argparse.Namespace):
-        from async_timestep.training.tiny.backbone import WEIGHTS, TinyBackbone
-        from async_timestep.training.tiny.scenes import held_out_scenes
-        from async_timestep.training.tiny.scorer import SceneScorer
-
+    def __init__(self, args: argparse.Namespace, report: Report):
         demo = pack("nodes.demo")
-        self.args, self.backbone = args, TinyBackbone()
-        self.scorer = SceneScorer(WEIGHTS / "scorer.safetensors")
+        self.args, self.own = args, judged.load(args, METRICS, report)
         self.model, self.clip = demo.load_demo_model(), demo.load_demo_clip()
-        self.scenes = held_out_scenes(args.n, args.seed)
-        self.captions = [scene.caption for scene in self.scenes]
+        self.captions = self.own.texts("scenes")
         self.batches = self.grouped()
         self.plain_objects: dict[int, torch.Tensor] = {}
 
     def columns(self, scene) -> tuple[tuple[int, ...], ...]:
-        """Of each object of the caption, as the Region Mask node finds them."""
+        """The columns of each object of the caption, as the Region Mask node finds them."""
         words = ", ".join(f"{colour} {shape}" for colour, shape in scene.objects)
         found = pack("nodes.run.words").word_columns(self.clip, scene.caption, words)
         return tuple(tuple(own) for own in found.values())
@@ -62,7 +64,7 @@ class Laboratory:
     def grouped(self) -> list[tuple[tuple, list[int]]]:
         """Prompts whose words stand in the same columns share a batch: a region has one set."""
         groups = defaultdict(list)
-        for i, scene in enumerate(self.scenes):
+        for i, scene in enumerate(held_out_scenes(self.args.n, self.args.seed)):
             groups[self.columns(scene)].append(i)
         size = self.args.batch
         return [(c, g[i : i + size]) for c, g in groups.items() for i in range(0, len(g), size)]
@@ -91,13 +93,12 @@ class Laboratory:
             where = region("words", columns=words, strengths=ones, static=kind == "static")
         return pack("nodes.run.asyndm").asyndm_sampler(where, strength, **more)
 
-    def run(self, steps: int, method: str, bar: tqdm) -> tuple[dict, torch.Tensor, list[float]]:
+    def run(self, steps: int, method: str) -> tuple[dict, torch.Tensor, list[float]]:
         """Scores (n,) by metric, images (n, 3, 64, 64), and the masks' IoU with the objects of the
         finished image at each step (empty without words)."""
         import comfy.latent_formats
         import comfy.sample
         import comfy.samplers
-        from async_timestep.training.tiny.score import score_images
 
         sampling = self.model.get_model_object("model_sampling")
         sigmas = comfy.samplers.calculate_sigmas(sampling, "simple", steps)
@@ -106,7 +107,7 @@ class Laboratory:
         followed = METHODS[method] is not None and METHODS[method][0] in ("words", "static")
         for columns, rows in self.batches:
             sampler, trace = self.sampler(method, columns, rows, steps)
-            noise = self.backbone.noise([self.args.seed * 100_000 + i for i in rows])
+            noise = self.own.backbone.noise(self.own.generators("scenes", rows))
             positive = self.conditioning([self.captions[i] for i in rows])
             negative = self.conditioning([""] * len(rows))
             with torch.autocast("cpu", torch.bfloat16, enabled=self.args.bf16):
@@ -114,13 +115,13 @@ class Laboratory:
                     self.model, noise, self.args.guidance, sampler, sigmas, positive, negative,
                     torch.zeros_like(noise), disable_pbar=True, seed=0,
                 )  # fmt: skip
-            images[rows] = self.backbone.vae.decode(comfy.latent_formats.SD3().process_in(latent))
+            latent = comfy.latent_formats.SD3().process_in(latent)
+            images[rows] = self.own.backbone.decode(latent)
             if followed:
                 for step, mask in enumerate(trace.runs[-1].masks):
                     masks[step][rows] = torch.nn.functional.interpolate(mask[:, None], 64)[:, 0]
-            bar.update(len(rows) * steps)
-        scores = score_images(images, self.captions)
-        scores["scorer"] = self.scorer(images, self.captions)
+            self.own.advance(len(rows) * steps)
+        scores = self.own.rewards(images, self.captions)
         return scores, images, [iou(m, objects(images)) for m in masks] if followed else []
 
     def know_objects(self, steps: int, images: torch.Tensor) -> None:
@@ -129,76 +130,41 @@ class Laboratory:
 
 def objects(images: torch.Tensor) -> torch.Tensor:
     """(n, 64, 64) bool: where an image has strongly coloured pixels."""
-    from async_timestep.training.tiny.find import find_objects
-
     return find_objects(images).core
 
 
 def iou(mask: torch.Tensor, truth: torch.Tensor) -> float:
-    """Mean over images that have objects."""
+    """The mean over the images that have objects."""
     inside = mask > 0.25  # any strength counts
     both, either = (inside & truth).sum((1, 2)), (inside | truth).sum((1, 2))
     there = truth.any(2).any(1)
     return float((both[there] / either[there]).mean())
 
 
-def compared(scores: dict, base: dict) -> dict[str, float]:
-    """Mean, paired difference to plain, its standard error."""
-    row = {}
-    for name in METRICS:
-        value, change = scores[name].float(), (scores[name] - base[name]).float()
-        row[name], row[name + "_d"] = float(value.mean()), float(change.mean())
-        row[name + "_se"] = float(change.std() / len(change) ** 0.5)
-    return row
+def tables(rows: frame.Rows, steps: int) -> list[str]:
+    """The means of plain Euler, and every other method's differences to it."""
+    own, lines = {row["method"]: row for row in rows if row["steps"] == steps}, []
+    for name in (name for name in METHODS if name in own):
+        cells = [judged.difference(own[name], m, 4) for m in METRICS]
+        if name == PLAIN:
+            cells = [f"{own[name][m]:.3f}" for m in METRICS]
+        lines.append([name, *cells])
+    head = ["", "reward", "strict", "IoU", "relation", "count", "scorer", "noise"]
+    return [f"## {steps} steps", markdown(head, lines)]
 
 
-def table(rows: list[dict], command: str, setting: str) -> str:
-    lines = [
-        "# AsynDM on the embedded model",
-        "",
-        f"Made by `{command}`.",
-        "",
-        f"{setting}. Same noises for every method; ± is one standard error of the paired "
-        "difference to plain Euler with the same number of steps. reward: at most 3, see "
-        "training/tiny/score.py; strict: share of images in which everything is right; noise: "
-        "level of high-frequency noise. Words are the caption's objects. Strength 0.5 where none "
-        "is named. `words, static` samples twice.",
-        "",
-    ]
-    for steps in sorted({int(row["steps"]) for row in rows}):
-        lines += [f"## {steps} steps", ""]
-        lines += ["| | reward | strict | IoU | relation | count | scorer | noise |"]
-        lines += ["|---" * 8 + "|"]
-        own = {row["method"]: row for row in rows if int(row["steps"]) == steps}
-        for row in (own[m] for m in METHODS if m in own):
-            cells = []
-            for m in METRICS:
-                value, change, se = (float(row[m + s]) for s in ("", "_d", "_se"))
-                cells.append(
-                    f"{value:.3f}" if row["method"] == "plain" else f"{change:+.4f} ± {se:.4f}"
-                )
-            lines.append(f"| {row['method']} | {' | '.join(cells)} |")
-        lines.append("")
-    return "\n".join(lines)
-
-
-def plot(rows: list[dict], overlaps: list[dict], path: Path) -> None:
+def plot(rows: frame.Rows, overlaps: frame.Rows, path: Path) -> None:
     """Reward by method, and the IoU of the words' masks over the sampling."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4.2))
-    counts = sorted({int(row["steps"]) for row in rows})
-    names = [m for m in METHODS if m != "plain"]
+    figure, ((left, right),) = frame.drawing(2, (11, 4.2))
+    counts = rows.counts()
+    names = [m for m in METHODS if m != PLAIN]
     for offset, steps in enumerate(counts):
-        own = {row["method"]: row for row in rows if int(row["steps"]) == steps}
+        own = {row["method"]: row for row in rows if row["steps"] == steps}
         shown = [(i, own[m]) for i, m in enumerate(names) if m in own]
         left.errorbar(
-            [float(row["reward_d"]) for _, row in shown],
+            [row["reward_d"] for _, row in shown],
             [i + 0.2 * (offset - 1) for i, _ in shown],
-            xerr=[float(row["reward_se"]) for _, row in shown],
+            xerr=[row["reward_se"] for _, row in shown],
             fmt="o",
             capsize=2,
             markersize=4,
@@ -215,76 +181,50 @@ def plot(rows: list[dict], overlaps: list[dict], path: Path) -> None:
         if line["method"] in ("words", "words, static"):
             style = "-" if line["method"] == "words" else ":"
             at = [i / (len(values) - 1) for i in range(len(values))]
-            colour = f"C{counts.index(int(line['steps']))}"
+            colour = f"C{counts.index(line['steps'])}"
             label = f"{line['method']}, {line['steps']} steps"
             right.plot(at, values, style, color=colour, label=label)
     right.set_xlabel("share of the sampling done")
     right.set_ylabel("IoU of the words' mask with the finished objects")
     right.set_ylim(0, 1)
     right.legend(fontsize=8)
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-
-
-def read(path: Path) -> list[dict]:
-    return list(csv.DictReader(path.open(newline=""))) if path.exists() else []
-
-
-def append(path: Path, row: dict) -> None:
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, list(row))
-        if file.tell() == 0:
-            writer.writeheader()
-        writer.writerow(row)
+    frame.save(figure, path)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--n", type=int, default=512)
-    parser.add_argument("--steps", type=int, nargs="+", default=[10, 20, 50])
-    parser.add_argument("--guidance", type=float, default=3.0)
-    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
-    parser.add_argument("--seed", type=int, default=2024)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument(
-        "--bf16", action="store_true", help="faster where the CPU has it; changes the numbers"
-    )
-    parser.add_argument("--out", type=Path, required=True)
+    parser = frame.parser(__doc__)
+    judged.add_options(parser, METHODS, [10, 20, 50], threads=1)
+    frame.folder_option(parser, "rows.csv, the table and the plot")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    import_comfy("cpu")
-    torch.set_grad_enabled(False)
-    torch.set_num_threads(args.threads)
-    setting = f"n {args.n}, guidance {args.guidance:g}, seed {args.seed}, "
-    setting += "bf16" if args.bf16 else "fp32"
-    path, overlaps = args.out / "rows.csv", args.out / "overlap.csv"
-    done = {(int(row["steps"]), row["method"]) for row in read(path) if row["setting"] == setting}
-    laboratory = Laboratory(args)
-    todo = [(k, m) for k in args.steps for m in METHODS if m in {"plain", *args.methods}]
-    todo = [(k, m) for k, m in todo if (k, m) not in done or m == "plain"]
-    command = shlex.join(["python", "bench/asyndm_laboratory.py", *sys.argv[1:]])
-    with tqdm(total=sum(k for k, _ in todo) * args.n, unit="step", smoothing=0.02) as bar:
-        base: dict[int, dict] = {}
+    frame.comfyui(args.threads)
+    setting = judged.setting(args)
+    rows = frame.Rows(args.out / "rows.csv", setting)
+    overlaps = frame.Rows(args.out / "overlap.csv", setting)
+    done, base = rows.done(), {}
+    todo = [(k, m) for k in args.steps for m in METHODS if m in {PLAIN, *args.methods}]
+    todo = [(k, m) for k, m in todo if (k, m) not in done or m == PLAIN]
+    head = ["# AsynDM on the embedded model"]
+    head += [frame.made_by(frame.command("asyndm_laboratory")), f"{setting}. {LEGEND}"]
+    with Report() as report:
+        laboratory = Laboratory(args, report)
+        laboratory.own.begin("laboratory", sum(k for k, _ in todo) * args.n)
         for steps, method in todo:
-            bar.set_description(f"K={steps} {method}")
-            scores, images, shares = laboratory.run(steps, method, bar)
-            if method == "plain":
+            laboratory.own.advance(0, f"K={steps} {method}")
+            scores, images, shares = laboratory.run(steps, method)
+            if method == PLAIN:
                 base[steps] = scores
                 laboratory.know_objects(steps, images)
             if (steps, method) not in done:
-                head = {"setting": setting, "steps": steps, "method": method}
                 if shares:
                     text = " ".join(f"{share:.4f}" for share in shares)
-                    append(overlaps, {**head, "iou": text})
-                append(path, {**head, "n": args.n, **compared(scores, base[steps])})
-            rows = [row for row in read(path) if row["setting"] == setting]
-            (args.out / "asyndm_laboratory.md").write_text(table(rows, command, setting))
-            plot(rows, read(overlaps), args.out / "asyndm_laboratory.png")
-    print(table(rows, command, setting))
+                    overlaps.add(steps, method, {"iou": text})
+                change = judged.compared(scores, base[steps], METRICS)
+                rows.add(steps, method, {"n": args.n, **change})
+            parts = [part for k in rows.counts() for part in tables(rows, k)]
+            text = frame.write_page(args.out / "asyndm_laboratory.md", [*head, *parts])
+            plot(rows, overlaps, args.out / "asyndm_laboratory.png")
+    print(text)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import csv
 import io
 import json
-import shlex
-import sys
 import urllib.error
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,6 +26,8 @@ from PIL import Image, PngImagePlugin
 from torchvision.transforms.functional import to_tensor
 from tqdm import tqdm
 
+from async_timestep.bench.parts import asyndm_scores as scores
+from async_timestep.bench.parts import frame
 from async_timestep.bench.parts.asyndm_graphs import (
     CFGPP_RATIO,
     DEMO,
@@ -45,19 +44,12 @@ from async_timestep.bench.parts.asyndm_graphs import (
     make_image,
     read_set,
 )
-from async_timestep.bench.parts.asyndm_scores import (
-    Cache,
-    Metric,
-    metrics,
-    score_all,
-    set_table,
-    unscored,
-)
 from async_timestep.harness.comfy_server import ComfyServer
 from async_timestep.training.evaluation.grids import write_grid
 from async_timestep.training.rewards import RewardError
 from async_timestep.training.run.folder import write_atomic
 
+SAMPLERS = ("ddim", "euler", "euler_ancestral")
 GRID_SIDE = 256  # pixels of an image in a grid, at most
 
 
@@ -123,13 +115,13 @@ def make_images(
 
 
 def score_images(
-    jobs: list[Job], wanted: list[Metric], out: Path, batch: int
+    jobs: list[Job], wanted: list[scores.Metric], out: Path, batch: int
 ) -> tuple[list[dict], dict[str, str]]:
     """(one row an image with its scores, metric -> why it is left out)."""
-    cache, without = Cache(out / "scores.csv"), {}
+    cache, without = scores.Cache(out / "scores.csv"), {}
     images = {job.image: job.prompt.text for job in jobs}
     for metric in wanted:
-        todo = len(unscored(images, metric, cache))
+        todo = len(scores.unscored(images, metric, cache))
         if not todo:
             continue
         try:
@@ -138,7 +130,7 @@ def score_images(
             without[metric.name] = str(error).replace("rewards.", "--")
             continue
         with tqdm(total=todo, unit="image", desc=metric.name) as bar:
-            for count in score_all(out, images, metric, scorer, cache, batch):
+            for count in scores.score_all(out, images, metric, scorer, cache, batch):
                 bar.update(count)
         del scorer
         torch.cuda.empty_cache()
@@ -158,18 +150,14 @@ def write_results(
     out: Path, rows: list[dict], methods: list[str], names: list[str], notes: list[str]
 ) -> None:
     """per_image.csv and table.md; the rows of each method are in the same order."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomic(out / "per_image.csv", text.getvalue().encode())
-    parts = ["# Text alignment\n", *notes]
+    frame.write_rows(out / "per_image.csv", rows)
+    parts = ["# Text alignment", *notes]
     for name in dict.fromkeys(row["set"] for row in rows):
         own = [row for row in rows if row["set"] == name]
         count = len({row["prompt_index"] for row in own})
-        parts += [f"\n## {name}: {count} prompts, {len(own) // len(methods)} images a method\n"]
-        parts += [set_table(own, methods, names, PLAIN)]
-    write_atomic(out / "table.md", "\n".join(parts).encode())
+        parts += [f"## {name}: {count} prompts, {len(own) // len(methods)} images a method"]
+        parts += [scores.set_table(own, methods, names, PLAIN)]
+    print(frame.write_page(out / "table.md", parts))
 
 
 def write_grids(out: Path, rows: list[dict], methods: list[str], count: int) -> None:
@@ -243,7 +231,7 @@ def run(args: argparse.Namespace, server: ComfyServer | None = None) -> None:
         without |= make_images(server, jobs, ways, setting, args.out)
     methods = [m for m in methods if m not in without]
     jobs = [job for job in jobs if job.method in methods]
-    wanted = metrics(args, args.checkpoint == DEMO)
+    wanted = scores.metrics(args, args.checkpoint == DEMO)
     try:
         rows, unmeasured = score_images(jobs, wanted, args.out, args.batch)
     except RewardError as error:
@@ -253,21 +241,18 @@ def run(args: argparse.Namespace, server: ComfyServer | None = None) -> None:
         f"{args.cfg:g} (CFG++ {cfgpp:g}), AsynDM strength "
         f"{'of the set' if args.strength is None else args.strength}, seeds {seeds[0]} to "
         f"{seeds[-1]}. ± is one standard error over images; differences are paired by prompt and "
-        "seed. s / image is the median time of the whole graph.\n"
+        "seed. s / image is the median time of the whole graph."
     )
-    notes = [f"Made by `{shlex.join(['python', *sys.argv])}`.\n", sampling]
-    notes += [f"- {m}: left out, {why}" for m, why in {**without, **unmeasured}.items()]
-    notes += [f"- {m}: nodes of {ways[m].source}" for m in methods if m != PLAIN]
+    listed = [f"- {m}: left out, {why}" for m, why in {**without, **unmeasured}.items()]
+    listed += [f"- {m}: nodes of {ways[m].source}" for m in methods if m != PLAIN]
+    notes = [frame.made_by(frame.command("asyndm_suite")), sampling, "\n".join(listed)]
     names = [m.name for m in wanted if m.name not in unmeasured]
     write_results(args.out, rows, methods, names, notes)
     write_grids(args.out, rows, methods, args.grid)
-    print((args.out / "table.md").read_text())
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = frame.parser(__doc__)
     add = parser.add_argument
     add("--asyndm", type=Path, required=True, help="checkout of hu-zijing/AsynDM")
     add("--checkpoint", required=True, help="name in the server's list, or demo")
@@ -279,12 +264,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     add("--steps", type=int, default=50)
     add("--cfg", type=float, default=5.0)
-    add(
-        "--sampler",
-        default="ddim",
-        choices=["ddim", "euler", "euler_ancestral"],
-        help="euler_ancestral is the paper's eta 1",
-    )
+    add("--sampler", default="ddim", choices=SAMPLERS, help="euler_ancestral: the paper's eta 1")
     add("--scheduler", default="ddim_uniform", help="demo: simple")
     add("--size", type=int, default=512, help="pixels a side; demo: always 128")
     add("--seed", type=int, default=1234, help="of the first image of every prompt")
@@ -301,7 +281,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--batch", type=int, default=16, help="images scored at a time")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cuda or cpu")
     add("--grid", type=int, default=8, help="prompts in a set's grid")
-    add("--out", type=Path, required=True)
+    frame.folder_option(parser, "images, scores and tables")
     args = parser.parse_args(arguments)
     if args.rewards is None:
         args.rewards = ["scene"] if args.checkpoint == DEMO else ["clip", "image_reward"]

@@ -10,7 +10,6 @@ parts/peers_combos.py and parts/peers_packs.py have the combinations. The GGUF r
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import logging
@@ -20,8 +19,9 @@ from pathlib import Path
 
 import torch
 
+from async_timestep.bench.parts import frame
 from async_timestep.bench.parts import peers_load as load
-from async_timestep.harness.in_process import import_comfy, pack
+from async_timestep.harness.in_process import pack
 
 D = 0.4
 HEAD = ("with", "on", "it acts", "D = 0", "D = 0.4", "D = 0.4 in a mask", "AsynDM", "tests")
@@ -96,11 +96,10 @@ def difference(result, stock) -> str:
     return f"{load.relative(result, stock):.1e}"
 
 
-def table_row(combo) -> str:
+def table_row(combo) -> list[str]:
     found = run_all(combo)
     if isinstance(found.stock, str):
-        cells = [combo.name, combo.family, f"does not run without us: {found.stock}", *[""] * 4]
-        return f"| {' | '.join([*cells, ''])} |"
+        return [combo.name, combo.family, f"does not run without us: {found.stock}", *[""] * 5]
     same = [
         "same bits"
         if torch.is_tensor(z) and torch.equal(z, found.stock)
@@ -108,7 +107,7 @@ def table_row(combo) -> str:
         for z in found.zero
     ]
     moved = [difference(m, found.stock) for m in found.moved]
-    cells = [
+    return [
         combo.name,
         combo.family,
         difference(found.stock, found.alone),
@@ -117,7 +116,6 @@ def table_row(combo) -> str:
         difference(found.asyndm, found.stock),
         combo.tests,
     ]
-    return f"| {' | '.join(cells)} |"
 
 
 LEGEND = """\
@@ -132,44 +130,31 @@ A compiled network runs uncompiled while it has a map of times."""
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = frame.parser(__doc__)
     parser.add_argument("--packs", type=Path, help="a folder of checkouts")
     parser.add_argument("--only", default="", help="only rows whose name has this text")
-    parser.add_argument("--out", type=Path, help="write the page to this .md file too")
+    frame.page_option(parser)
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.set_grad_enabled(False)
-    import_comfy("cpu")
+    frame.comfyui()
     logging.getLogger().setLevel(logging.CRITICAL)
-    import comfyui_version
-
     from async_timestep.bench.parts import peers_combos, peers_packs
 
-    rows, left_out, versions = [], [], []
+    table = frame.Table(HEAD)
     with tempfile.TemporaryDirectory() as folder:
         shelf = peers_combos.Shelf(Path(folder), args.packs)
         for make in (*peers_packs.ALL, *peers_combos.CORE):
             for combo in make(shelf):
                 if args.only.lower() in combo.name.lower():
-                    rows.append(table_row(combo))
-                    print(rows[-1], flush=True)
+                    table.add(*table_row(combo))
         left_out, versions = shelf.left_out, shelf.versions
-    command = "python bench/beside.py" + " --packs FOLDER" * bool(args.packs)
-    host = f"CPU; torch {torch.__version__}, ComfyUI {comfyui_version.__version__}"
-    parts = [
-        "# Works beside others",
-        f"Made by `{command}`. {'; '.join([host, *versions])}.",
-        LEGEND,
-        "\n".join([f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|", *rows]),
-    ]
+    made_by = frame.made_by(frame.command("beside", frame.chosen(args, packs="FOLDER")))
+    machine = frame.machine("CPU", packs=versions)
+    parts = ["# Works beside others", f"{made_by} {machine}", LEGEND, str(table)]
     if left_out:
         parts.append("Left out:\n\n" + "\n".join(f"- {text}" for text in left_out))
     parts.append(peers_combos.NOTES)
     print("\n".join(left_out))
-    if args.out:
-        args.out.write_text("\n\n".join(part.strip() for part in parts) + "\n")
+    frame.write_page(args.out, parts)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ verdict; exits with 1 when anything differs.
 
 from __future__ import annotations
 
-import argparse
+import json
 import random
 import signal
 import subprocess
@@ -19,6 +19,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+
+from async_timestep.bench.parts import frame
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = [
@@ -55,8 +57,6 @@ def finish(process: subprocess.Popen) -> None:
 
 def result(out: Path) -> dict[str, object]:
     """What must be the same: both TPM files, all recorded numbers but the seconds, the pictures."""
-    import json
-
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     for record in records:
         del record["seconds"]
@@ -135,9 +135,7 @@ def compare(
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = frame.parser(__doc__)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--iterations", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)

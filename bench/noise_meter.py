@@ -8,7 +8,6 @@ noise or is not. Prints tables, of a sweep of the deviation too, and draws noise
 
 from __future__ import annotations
 
-import argparse
 import io
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +19,9 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional as F
 
+from async_timestep.bench.parts import frame
 from async_timestep.report.noise import LUMINANCE, noise_residual
+from async_timestep.report.tables import markdown
 from async_timestep.tpm.policies import Constant
 from async_timestep.training.backbones.tiny import TinyFlow
 from async_timestep.training.grpo.update import advantages
@@ -188,9 +189,7 @@ def shown(values: Tensor, form: str = ".2f") -> str:
 
 
 def table(head: list[str], rows: list[list[str]]) -> None:
-    print()
-    for cells in (head, ["---"] * len(head), *rows):
-        print(f"| {' | '.join(cells)} |")
+    print("\n" + markdown(head, rows), end="")
 
 
 def tables(found: Measured, groups: tuple[str, ...]) -> None:
@@ -257,12 +256,7 @@ def sweep() -> None:
 
 def plot(kinds: dict[str, Measured], path: Path) -> None:
     """AUC of the meter by kind of noise, against images with more detail."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(11, 5.12), layout="constrained", sharey=True)
+    figure, (axes,) = frame.drawing(2, (11, 5.12), layout="constrained", sharey=True)
     for axis, (kind, found) in zip(axes, kinds.items(), strict=True):
         for paired, label in ((True, "change from the original"), (False, "level of the image")):
             areas = [found.detect(METER, [n], found.detail, paired)[0] for n in found.noisy]
@@ -274,15 +268,15 @@ def plot(kinds: dict[str, Measured], path: Path) -> None:
     axes[0].set_yticks(range(len(found.noisy)), found.noisy)
     axes[0].invert_yaxis()
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
-    figure.savefig(path, dpi=100)
+    frame.save(figure, path, dpi=100)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, required=True, help="folder for noise_meter.png")
+    parser = frame.parser(__doc__)
+    frame.folder_option(parser, "noise_meter.png")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    print(f"`python bench/noise_meter.py --out {args.out}`")
+    print(f"`{frame.command('noise_meter')}`")
     kinds = {"Photographs": Measured(*photographs()), "Rendered scenes": Measured(*rendered())}
     for (kind, found), groups in zip(kinds.items(), (PHOTOGRAPHS, TEXTURES), strict=True):
         print(f"\n## {kind}")

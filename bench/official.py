@@ -12,49 +12,41 @@ where a bound is missed.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import shlex
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import torch
 
+from async_timestep.bench.parts import frame
 from async_timestep.bench.parts import official_side as side
 from async_timestep.bench.parts.official_words import words
-from async_timestep.harness.in_process import import_comfy, pack
+from async_timestep.bench.parts.peers_load import relative
+from async_timestep.harness.in_process import pack
 
 CURVES = {"quadratic": "bin", "linear": "lin", "exponential": "exp"}
 CFG, ITEMS = 5.0, [1, 3]  # items: word indices, one less than their token's
 
 
-class Table:
-    """Rows of (what, value, bound)."""
+class Checks(frame.Table):
+    """Rows of what was compared, how far it is off, and how far it may be."""
 
     def __init__(self) -> None:
-        self.lines, self.missed = ["| check | found | bound | |", "|---|---|---|---|"], 0
+        super().__init__(["check", "found", "bound", ""])
+        self.missed = 0
 
-    def add(self, what: str, found: float, bound: float | None = None, note: str = "") -> None:
+    def check(self, what: str, found: float, bound: float | None = None, note: str = "") -> None:
         fine = bound is None or found <= bound
         self.missed += not fine
         limit = "-" if bound is None else f"{bound:g}"
-        self.lines.append(f"| {what} | {found:.3g} | {limit} | {'' if fine else 'MISSED '}{note} |")
-        print(self.lines[-1], flush=True)
+        self.add(what, f"{found:.3g}", limit, f"{'' if fine else 'MISSED '}{note}")
 
 
-def relative(a: torch.Tensor, b: torch.Tensor) -> float:
-    """Largest difference, of the largest value."""
-    return float((a - b).abs().max() / b.abs().max())
-
-
-def timesteps(official, table: Table, steps: int = 50) -> None:
+def timesteps(official, table: Checks, steps: int = 50) -> None:
     """1. A whole trajectory under a mask that toggles at random, official float32 and float64."""
-    lag, masks = (
-        pack("asyndm.lag"),
-        torch.rand(steps, 32, 32, generator=torch.Generator().manual_seed(1)) < 0.5,
-    )
-    spacing = 1000 / steps
+    lag, spacing, rng = pack("asyndm.lag"), 1000 / steps, torch.Generator().manual_seed(1)
+    masks = torch.rand(steps, 32, 32, generator=rng) < 0.5
     for name, curve in CURVES.items():
         linear, concave = side.schedules(official, steps, curve)
         for k in (0.3, 0.5, 0.7):
@@ -73,17 +65,17 @@ def timesteps(official, table: Table, steps: int = 50) -> None:
                 differ = ours.round() != states[0].double().round()
                 whole += int(differ.sum())
                 near += int((differ & ((states[1].frac() - 0.5).abs() < 1e-3)).sum())
-            table.add(
+            table.check(
                 f"timesteps, {name}, k {k}",
                 worst,
                 1e-3,
                 f"official fp32 off its fp64 by {rough:.1e}; rounded otherwise: {whole} of "
                 f"{masks.numel()}, {near} of them ties",
             )
-            table.add(f"rounded otherwise, no tie, {name}, k {k}", whole - near, 0)
+            table.check(f"rounded otherwise, no tie, {name}, k {k}", whole - near, 0)
 
 
-def ddim_step(official, table: Table) -> None:
+def ddim_step(official, table: Checks) -> None:
     """2. Random (t, t') a pixel, an eighth of them equal, against the step in VE form."""
     steps, rng = pack("asyndm.steps"), torch.Generator().manual_seed(2)
     shape = (2, 4, 64, 64)
@@ -105,7 +97,7 @@ def ddim_step(official, table: Table) -> None:
             ours = ours / (1 + s_next**2) ** 0.5
             still = relative(ours[:, :, :8], x[:, :, :8])
             name = f"DDIM step, eta {eta:g}, {str(dtype)[6:]}"
-            table.add(name, relative(ours, theirs), bound, f"where t = t': {still:.1e}")
+            table.check(name, relative(ours, theirs), bound, f"where t = t': {still:.1e}")
     official.ddim.randn_tensor = side.ORIGINAL
 
 
@@ -114,7 +106,7 @@ def region_of(k: float = 1.0):
     return pack("nodes.run.region").Region("words", columns=columns, strengths=(k, k))
 
 
-def network(official, table: Table, unet, patcher, texts) -> None:
+def network(official, table: Checks, unet, patcher, texts) -> None:
     """3, 4. One call with a map of times: noise prediction, attention maps, masks."""
     trackers, scope = pack("nodes.run.tracker"), pack("nodes.pixels.scope")
     time = pack("nodes.run.times").ModelTime(patcher.model.model_sampling)
@@ -156,13 +148,13 @@ def network(official, table: Table, unet, patcher, texts) -> None:
                 )
             weight = tracker.weight
         hook.remove()
-        table.add(f"network, {label}", relative(kept[0], out), 1e-4)
+        table.check(f"network, {label}", relative(kept[0], out), 1e-4)
         theirs = extra["cross_mask"].transpose(1, 2).view(1, len(ITEMS), 16, 16)
-        table.add(f"attention maps, {label}", relative(maps[0], theirs), 1e-5)
+        table.check(f"attention maps, {label}", relative(maps[0], theirs), 1e-5)
         masks = (theirs >= theirs.mean((2, 3), keepdim=True)).any(1, keepdim=True).float()
         whole = torch.nn.functional.interpolate(masks, (64, 64))
         differ = int((weight != whole).sum())
-        table.add(f"masks, {label}, cells", differ, 0, f"mask covers {float(whole.mean()):.0%}")
+        table.check(f"masks, {label}, cells", differ, 0, f"mask covers {float(whole.mean()):.0%}")
 
 
 def watched(owner, name: str) -> list:
@@ -190,7 +182,7 @@ class VirtualStart:
         return x
 
 
-def loop(official, table: Table, unet, patcher, texts, steps: int, eta: float) -> None:
+def loop(official, table: Checks, unet, patcher, texts, steps: int, eta: float) -> None:
     """5. The whole official `main` against our sampler."""
     theirs = side.run(official, unet, texts, steps, eta, ITEMS, [0.5] * len(ITEMS))
     import comfy.sample
@@ -245,10 +237,9 @@ def compare(table, label, theirs, trace, levels, mine, denoised, last, eta, spac
     """Every step's input, then the end, which needs the step to t = 0."""
     masks, own = 0, trace.runs[-1].masks
     for official_mask, ours in zip(theirs.masks[:-1], own[2:], strict=False):
-        cells = official_mask.any(2).view(1, 16, 16).float()
-        masks += int(
-            (ours != torch.nn.functional.interpolate(cells[:, None], (64, 64))[:, 0]).sum()
-        )
+        cells = official_mask.any(2).view(1, 1, 16, 16).float()
+        whole = torch.nn.functional.interpolate(cells, (64, 64))[:, 0]
+        masks += int((ours != whole).sum())
     worst, begins, times = 0.0, None, 0
     for n, (t, before) in enumerate(zip(theirs.t, theirs.before, strict=True)):
         s = levels[n]
@@ -258,50 +249,40 @@ def compare(table, label, theirs, trace, levels, mine, denoised, last, eta, spac
         if error > 1e-4 and begins is None:
             begins = n
     note = "" if begins is None else f"above 1e-4 from step {begins}"
-    table.add(f"loop, {label}, pixels with another rounded time", times, 0)
-    table.add(f"loop, {label}, mask pixels that differ", masks, 0)
-    table.add(f"loop, {label}, latents", worst, 1e-4, note)
-    table.add(f"loop, {label}, last x0", relative(last, theirs.x0[-1]), 1e-4)
-    s, end = (
-        levels[-2],
-        space.inverse(torch.zeros(1, dtype=torch.float64)).float().expand(1, 1, 1, 1),
-    )
-    step = pack("asyndm.steps").ancestral_step
+    table.check(f"loop, {label}, pixels with another rounded time", times, 0)
+    table.check(f"loop, {label}, mask pixels that differ", masks, 0)
+    table.check(f"loop, {label}, latents", worst, 1e-4, note)
+    table.check(f"loop, {label}, last x0", relative(last, theirs.x0[-1]), 1e-4)
+    end = space.inverse(torch.zeros(1, dtype=torch.float64)).float().expand(1, 1, 1, 1)
+    s, step = levels[-2], pack("asyndm.steps").ancestral_step
     final = step(mine[-1], denoised[-1], s, end, theirs.fresh[-1], eta) / (1 + end**2) ** 0.5
-    table.add(f"loop, {label}, last latent (t = 0)", relative(final, theirs.after[-1]), 1e-4)
+    table.check(f"loop, {label}, last latent (t = 0)", relative(final, theirs.after[-1]), 1e-4)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = frame.parser(__doc__)
     parser.add_argument("--official", type=Path, required=True, help="the checkout")
     parser.add_argument("--steps", type=int, nargs="*", default=[10, 50], help="of the loops")
-    parser.add_argument("--out", type=Path, help="write the tables to this .md file too")
+    frame.page_option(parser)
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.set_grad_enabled(False)
     official = side.load(args.official.resolve())
-    import_comfy("cpu")
-    rng, table = torch.Generator().manual_seed(3), Table()
+    frame.comfyui()
+    rng, table = torch.Generator().manual_seed(3), Checks()
     texts = [torch.randn(1, side.TOKENS, side.WIDTH, generator=rng) for _ in range(2)]
     timesteps(official, table)
     ddim_step(official, table)
     unet = side.tiny_unet()
     network(official, table, unet, side.as_comfy(unet), texts)
-    listed = words(official, table.add)
+    listed = words(official, table.check)
     unet = side.tiny_unet(layers=1, first=False)  # 120 evaluations
     patcher = side.as_comfy(unet)
     for steps in args.steps:
         for eta in (0.0, 1.0):
             loop(official, table, unet, patcher, texts, steps, eta)
-    command = shlex.join(["python", "bench/official.py", "--official", "CHECKOUT"])
-    text = "\n".join([f"Made by `{command}`.", "", "# AsynDM: the official code and ours", "",
-                      *table.lines, "", "## Items on other tokens", "", *listed, ""])  # fmt: skip
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(text)
-    print("\n".join(listed))
+    made_by = frame.made_by(frame.command("official", frame.chosen(args, official="CHECKOUT")))
+    parts = [made_by, "# AsynDM: the official code and ours", str(table)]
+    frame.write_page(args.out, [*parts, "## Items on other tokens", listed])
+    print(listed, end="")
     sys.exit(bool(table.missed))
 
 

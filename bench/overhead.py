@@ -15,21 +15,20 @@ import contextlib
 import gc
 import logging
 import os
-import shlex
 import statistics
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 import torch
 from tqdm import tqdm
 
+from async_timestep.bench.parts import frame
 from async_timestep.bench.parts.memory import MIB, memory, size
 from async_timestep.bench.parts.random_models import prompt, random_tpm
 from async_timestep.harness.in_process import import_comfy, pack
+from async_timestep.report.tables import markdown
 
 STOCK, AGAIN, FIXED, TPM = "stock", "stock again", "fixed D = 0.5", "TPM"
 VARIANTS = (STOCK, AGAIN, FIXED, TPM)
@@ -171,14 +170,12 @@ def spread(values: list[float], form: str) -> str:
 
 
 def table(case: Case, result: Result) -> str:
-    """One case as a markdown table."""
+    """One case with its heading and its size."""
     head = ["", "min ms", "median ms", "added ms (quartiles)", "ratio (quartiles)"]
     head += [] if case.stub else ["peak MiB", "of it weights", "memory ratio"]
     shape = " x ".join(map(str, case.latent.shape))
-    lines = [f"## {case.title}", ""]
-    lines += [f"Latents {shape}, {case.steps} steps, {case.rounds} rounds.", ""]
-    lines += [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    stock = result.ms[STOCK]
+    told = f"Latents {shape}, {case.steps} steps, {case.rounds} rounds."
+    stock, rows = result.ms[STOCK], []
     for name, ms in result.ms.items():
         row = [name, f"{min(ms):.3f}", f"{statistics.median(ms):.3f}"]
         row.append(spread([a - b for a, b in zip(ms, stock, strict=True)], "+.3f"))
@@ -188,8 +185,8 @@ def table(case: Case, result: Result) -> str:
         if not case.stub:
             peak, weights = result.peak[name], result.weights[name]
             row += [f"{peak / MIB:.1f}", f"{weights / MIB:.1f}", f"{peak / result.peak[STOCK]:.4f}"]
-        lines.append(f"| {' | '.join(row)} |")
-    return "\n".join(lines) + "\n"
+        rows.append(row)
+    return frame.page([f"## {case.title}", told, markdown(head, rows)])
 
 
 def implied(stub: Result, large: Result) -> str:
@@ -203,7 +200,7 @@ def implied(stub: Result, large: Result) -> str:
     return (
         "The ratios without the network's own noise, from the milliseconds that the patch adds "
         f"with no network on these latents, over the {step:.0f} ms of a stock step: "
-        f"{', '.join(shown)}.\n"
+        f"{', '.join(shown)}."
     )
 
 
@@ -245,21 +242,8 @@ def cases(args: argparse.Namespace) -> Iterator[Case]:
         yield Case(title, model, prompt(4096, 154), big, args.steps, args.rounds or 3)
 
 
-def machine(args: argparse.Namespace) -> str:
-    """Everything but the date."""
-    import comfyui_version
-
-    name = torch.cuda.get_device_name() if args.device == "cuda" else "CPU"
-    return (
-        f"{name}; {os.cpu_count()} cores, {torch.get_num_threads()} threads; torch "
-        f"{torch.__version__}, ComfyUI {comfyui_version.__version__}"
-    )
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = frame.parser(__doc__)
     parser.add_argument("--size", choices=("tiny", "large", "all"), default="tiny")
     parser.add_argument(
         "--rounds", type=int, default=0, help="default: 60, with large latents 20, large network 3"
@@ -268,26 +252,24 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=0, help="its blocks; 0 = the most that fit")
     found = "cuda" if torch.cuda.is_available() else "cpu"
     parser.add_argument("--device", choices=("cpu", "cuda"), default=found)
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 = all")
-    parser.add_argument("--out", type=Path, help="write the tables to this .md file too")
+    frame.threads_option(parser)
+    frame.page_option(parser)
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
     import_comfy(args.device)
     logging.getLogger().setLevel(logging.WARNING)
-    command = shlex.join(["python", "bench/overhead.py", *sys.argv[1:]])
-    parts = [f"# Overhead\n\nMade by `{command}`.\n\n{machine(args)}.\n\n{GOALS}\n"]
+    name = torch.cuda.get_device_name() if args.device == "cuda" else "CPU"
+    cores = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
+    parts = ["# Overhead", frame.made_by(frame.command("overhead"))]
+    parts += [frame.machine(name, cores), GOALS]
     results = []
     for case in cases(args):
         results.append(measure(case))
         parts.append(table(case, results[-1]))
     if args.size != "tiny":
         parts.append(implied(*results[-2:]))
-    text = "\n".join(parts)
-    print(text)
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(text)
+    print(frame.write_page(args.out, parts))
 
 
 if __name__ == "__main__":

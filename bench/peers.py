@@ -10,20 +10,19 @@ bench/parts/peers_field.py. Without a checkout its rows are left out.
 
 from __future__ import annotations
 
-import argparse
 import gc
 import statistics
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
+from async_timestep.bench.parts import frame
 from async_timestep.bench.parts import peers_load as load
 from async_timestep.bench.parts.memory import MIB, memory, size
 from async_timestep.bench.parts.peers_field import Field, measure
 from async_timestep.bench.parts.peers_methods import detail_daemon, deviated, five_points
-from async_timestep.harness.in_process import import_comfy, pack
+from async_timestep.harness.in_process import pack
+from async_timestep.report.tables import markdown
 
 STOCK, AGAIN = "stock Euler", "stock again"
 CUT = 0.1  # of sigma, at its highest, for every method that is set by a cut
@@ -101,10 +100,10 @@ def span(values: list[float]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def table_row(name: str, ms: dict, peaks: dict, seen: Field, times_seen: bool) -> str:
+def table_row(name: str, ms: dict, peaks: dict, seen: Field, times_seen: bool) -> list[str]:
     ratios = sorted(a / b for a, b in zip(ms[name], ms[STOCK], strict=True))
     low, high = ratios[len(ratios) // 4], ratios[-1 - len(ratios) // 4]
-    row = [
+    return [
         name,
         str(seen.calls),
         f"{statistics.median(ms[name]):.2f}",
@@ -116,7 +115,6 @@ def table_row(name: str, ms: dict, peaks: dict, seen: Field, times_seen: bool) -
         span(seen.scale),
         f"{seen.found} of {seen.calls}",
     ]
-    return f"| {' | '.join(row)} |"
 
 
 def table(setup: load.Setup, peers: dict, rounds: int) -> str:
@@ -125,17 +123,12 @@ def table(setup: load.Setup, peers: dict, rounds: int) -> str:
     seen = {name: measure(setup, v.model, v.sampler, v.own_levels) for name, v in rows.items()}
     embedder = hasattr(setup.model.model.diffusion_model, "t_embedder")
     shape = " x ".join(map(str, setup.latent.shape))
-    lines = [
-        f"## {setup.title}",
-        "",
+    told = (
         f"Latents {shape}, {setup.steps} steps, {rounds} rounds, peak memory of stock "
-        f"{peaks[STOCK] / MIB:.0f} MiB.",
-        "",
-        f"| {' | '.join(HEAD)} |",
-        "|---" * len(HEAD) + "|",
-        *(table_row(n, ms, peaks, seen[n], embedder or not v.mapped) for n, v in rows.items()),
-    ]
-    return "\n".join(lines)
+        f"{peaks[STOCK] / MIB:.0f} MiB."
+    )
+    cells = [table_row(n, ms, peaks, seen[n], embedder or not v.mapped) for n, v in rows.items()]
+    return frame.page([f"## {setup.title}", told, markdown(HEAD, cells)])
 
 
 LEGEND = f"""\
@@ -161,39 +154,31 @@ five points. The mask is the middle quarter.
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = frame.parser(__doc__)
     parser.add_argument("--detail-daemon", type=Path, help="a checkout of ComfyUI-Detail-Daemon")
     parser.add_argument(
         "--selective-sigma", type=Path, help="a checkout of ComfyUI-Selective-Sigma-Detailer"
     )
     parser.add_argument("--rounds", type=int, default=6, help="of the wide model; others 4 times")
-    parser.add_argument("--out", type=Path, help="write the tables to this .md file too")
+    frame.page_option(parser)
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.set_grad_enabled(False)
-    import_comfy("cpu")
-    peers, told, shown = {}, [], []
+    frame.comfyui()
+    peers, told = {}, []
     for key in ("detail_daemon", "selective_sigma"):
         folder, flag = getattr(args, key), "--" + key.replace("_", "-")
         if folder is None:
             told.append(f"No checkout was given with `{flag}`: its rows are left out.")
             continue
         peers[key] = load.import_checkout(folder, f"peer_{key}")
-        shown.append(f"{flag} CHECKOUT")
         told.append(f"{folder.resolve().name} at {load.commit(folder) or 'an unknown commit'}.")
-    import comfyui_version
-
-    host = f"CPU, 1 thread; torch {torch.__version__}, ComfyUI {comfyui_version.__version__}."
-    command = " ".join(["python bench/peers.py", *shown, f"--rounds {args.rounds}"])
-    parts = ["# Beside its peers", f"Made by `{command}`.", "\n".join([*told, host]), LEGEND]
+    told.append(frame.machine("CPU, 1 thread"))
+    shown = frame.chosen(args, detail_daemon="CHECKOUT", selective_sigma="CHECKOUT", rounds="")
+    made_by = frame.made_by(frame.command("peers", shown))
+    parts = ["# Beside its peers", made_by, "\n".join(told), LEGEND]
     for make, rounds in ((load.wide, 1), (load.embedded, 4), (load.unet, 4)):
         parts.append(table(make(), peers, rounds * args.rounds))
-        print(parts[-1], flush=True)
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text("\n\n".join(part.strip() for part in parts) + "\n")
+        print(parts[-1], end="", flush=True)
+    frame.write_page(args.out, parts)
 
 
 if __name__ == "__main__":

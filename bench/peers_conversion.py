@@ -8,18 +8,19 @@ the network; the tables go to the screen.
 
 from __future__ import annotations
 
-import argparse
 import sys
 import tempfile
 from pathlib import Path
 
 import torch
 
+from async_timestep.bench.parts import frame
 from async_timestep.bench.parts import peers_load as load
 from async_timestep.bench.parts import peers_sides as sides
 from async_timestep.bench.parts.peers_field import measure
 from async_timestep.bench.parts.peers_methods import detail_daemon, deviated, five_points
-from async_timestep.harness.in_process import import_comfy, pack
+from async_timestep.harness.in_process import pack
+from async_timestep.report.tables import markdown
 
 STEPS = (8, 15, 28)
 UNIT = 0.1  # unit percent: a deviation of 1 is 10 % off the time
@@ -72,8 +73,7 @@ def matching(setup: load.Setup, cuts: list[float], sigmas: torch.Tensor) -> list
 
 
 def shape_table(daemon) -> str:
-    lines = ["| steps | its start, peak, end (step) | curve points x | x = 0.2, 0.5, 0.8 |"]
-    lines += ["|---|---|---|---|"]
+    rows = []
     curve_of = pack("nodes.deviation").comfy_api.input.CurveInput.from_raw
     for steps in STEPS:
         cuts, row = daemon_cuts(daemon, steps, 1.0), []
@@ -83,51 +83,46 @@ def shape_table(daemon) -> str:
             row.append(f"{100 * off:.1f} %")
         own = [round(x * (steps - 1)) for x in (0.2, 0.5, 0.8)]
         shown = ", ".join(f"{x:.3f}" for x, _ in five_points(steps)[1:-1])
-        lines.append(
-            f"| {steps} | {', '.join(map(str, own))} | {shown}: {row[0]} off | {row[1]} off |"
-        )
-    return "\n".join(lines)
+        rows.append([steps, ", ".join(map(str, own)), f"{shown}: {row[0]} off", f"{row[1]} off"])
+    head = ["steps", "its start, peak, end (step)", "curve points x", "x = 0.2, 0.5, 0.8"]
+    return markdown(head, rows)
 
 
 def amount_table(setups: dict) -> str:
     """Deviation (percent) at the step of its peak, for 1 %, 5 % and 10 % of sigma."""
-    lines = ["| | 1 % | 5 % | 10 % | 20 % |", "|---" * 5 + "|"]
+    rows = []
     for (name, scheduler), setup in setups.items():
         for steps in STEPS:
             sigmas = load.sigmas_of(setup, steps, scheduler)
             peak = round(0.5 * (steps - 1))
-            row = []
+            row = [f"{name}, {scheduler}, {steps} steps"]
             for cut in (0.01, 0.05, 0.1, 0.2):
                 row.append(f"{matching(setup, [cut] * (len(sigmas) - 1), sigmas)[peak]:.2f}")
-            lines.append(f"| {name}, {scheduler}, {steps} steps | {' | '.join(row)} |")
-    return "\n".join(lines)
+            rows.append(row)
+    return markdown(["", "1 %", "5 %", "10 %", "20 %"], rows)
 
 
 def interval_table(setups: dict) -> str:
     """The cut, in % of sigma, of a constant Deviation in the unit interval."""
-    head = "| D | " + " | ".join(f"{s} steps: first, middle, last" for s in STEPS) + " |"
-    lines = []
+    head, parts = ["D", *(f"{s} steps: first, middle, last" for s in STEPS)], []
     for (name, scheduler), setup in setups.items():
-        lines += [f"{name}, {scheduler}:", "", head, "|---" * (len(STEPS) + 1) + "|"]
+        rows = []
         for deviation in (0.2, 0.5, 1.0):
-            row = []
+            row = [f"{deviation:g}"]
             for steps in STEPS:
                 setup.steps = steps
                 model = deviated(setup.model, deviation)
                 cuts = [100 * c for c in cuts_told(setup, model)]
                 row.append(f"{cuts[1]:.1f}, {cuts[steps // 2]:.1f}, {cuts[-1]:.1f}")
-            lines.append(f"| {deviation:g} | {' | '.join(row)} |")
-        lines.append("")
-    return "\n".join(lines)
+            rows.append(row)
+        parts += [f"{name}, {scheduler}:", markdown(head, rows)]
+    return frame.page(parts)
 
 
 def same_run_table(daemon, setups: list[load.Setup], peak: float) -> str:
     """Final latents: its node against ours with its cuts; largest difference / largest value."""
-    lines = [
-        "| | steps | stock | every step's cut, follow_time | five points, follow_time | "
-        "every step's cut, conditioning |",
-        "|---" * 6 + "|",
-    ]
+    head = ["", "steps", "stock", "every step's cut, follow_time", "five points, follow_time"]
+    lines = []
     for setup in setups:
         for sampler, steps in [("euler", s) for s in STEPS] + [("dpmpp_2m", 15)]:
             setup.steps = steps
@@ -144,21 +139,17 @@ def same_run_table(daemon, setups: list[load.Setup], peak: float) -> str:
             ):
                 model = deviated(setup.model, deviation, unit="percent", mode=mode, curve=curve)
                 rows.append(load.sample(setup, model, euler(sampler)))
-            shown = " | ".join(f"{load.relative(ours, theirs):.1e}" for ours in rows)
-            lines.append(f"| {setup.title.split(',')[0]}, {sampler} | {steps} | {shown} |")
-    return "\n".join(lines)
+            shown = [f"{load.relative(ours, theirs):.1e}" for ours in rows]
+            lines.append([f"{setup.title.split(',')[0]}, {sampler}", steps, *shown])
+    return markdown([*head, "every step's cut, conditioning"], lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = frame.parser(__doc__)
     parser.add_argument("--detail-daemon", type=Path, required=True, help="a checkout of its pack")
     parser.add_argument("--picture", type=Path, help="write the curves' picture here")
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.set_grad_enabled(False)
-    import_comfy("cpu")
+    frame.comfyui()
     daemon = load.import_checkout(args.detail_daemon, "peer_detail_daemon")
     embedded, unet = load.embedded(), load.unet()
     with tempfile.TemporaryDirectory() as folder:
@@ -173,7 +164,7 @@ def main() -> None:
         "What else changes": lambda: sides.table(daemon, embedded),
     }
     for title, make in parts.items():
-        print(f"## {title}\n\n{make()}\n", flush=True)
+        print(frame.page([f"## {title}", make()]), flush=True)
     if args.picture:
         sides.picture(daemon, embedded, args.picture)
 

@@ -9,13 +9,13 @@ to the image that the right clock gives from the same noise. Prints a table, one
 
 from __future__ import annotations
 
-import argparse
 import time
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from async_timestep.bench.parts import frame
 from async_timestep.training.backbones import Conditioning
 from async_timestep.training.backbones.tiny import TinyFlow
 from async_timestep.training.grpo.setup import load_training
@@ -68,15 +68,13 @@ class Closeness:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = frame.parser(__doc__)
     parser.add_argument("--plant", type=float, default=0.3)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--iterations", type=int, default=120)
     args, rest = parser.parse_known_args()
-    print("| seed | planted D | found: mean D | by step | error | minutes |")
-    print("|---" * 6 + "|")
+    head = ["seed", "planted D", "found: mean D", "by step", "error", "minutes"]
+    table = frame.Table(head, head=True)
     for seed in args.seeds:
         own = [f"--iterations={args.iterations}", f"--seed={seed}", "--data.validation_prompts=64"]
         config, _ = parse(["--preset=tiny", *own, "--log.validate_every=1000000", *rest])
@@ -92,11 +90,9 @@ def main() -> None:
         mean, steps = found["mean_deviation"], found["deviation"]
         minutes = (time.monotonic() - start) / 60
         by_step = " ".join(f"{d:+.3f}" for d in steps)
-        print(
-            f"| {seed} | {args.plant:+.2f} | {mean:+.4f} | {by_step} | "
-            f"{abs(mean / args.plant - 1):.1%} | {minutes:.1f} |",
-            flush=True,
-        )
+        error = f"{abs(mean / args.plant - 1):.1%}"
+        row = [seed, f"{args.plant:+.2f}", f"{mean:+.4f}", by_step, error, f"{minutes:.1f}"]
+        table.add(*row)
 
 
 if __name__ == "__main__":

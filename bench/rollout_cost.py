@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import argparse
 import resource
-import shlex
-import sys
 import time
 from types import SimpleNamespace
 
@@ -20,6 +18,8 @@ import diffusers
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from async_timestep.bench.parts import frame
+from async_timestep.report.tables import markdown
 from async_timestep.tpm.network import TimestepPredictionModule, TPMConfig
 from async_timestep.training.backbones.diffusers_common import DTYPES
 from async_timestep.training.backbones.flux import Flux
@@ -172,27 +172,25 @@ def table(args: argparse.Namespace, rows: list[tuple[str, float, float]], peak: 
     total = sum(seconds for _, seconds, _ in rows)
     shape = f"latents 16 x {args.latent} x {args.latent}, {args.steps} steps, {args.group} images"
     head = ["phase", "seconds", "share", "TFLOP", "TFLOP/s", "floor, s", "times the floor"]
-    out = [f"`python bench/rollout_cost.py {shlex.join(sys.argv[1:])}`", ""]
-    out += [f"{args.family} of {args.layers} layers, {shape}, {args.precision}, {args.where}.", ""]
-    out += [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    told = f"{args.family} of {args.layers} layers, {shape}, {args.precision}, {args.where}."
+    lines = []
     for name, seconds, flop in rows:
         cells = [name, f"{seconds:.3f}", f"{seconds / total:.1%}", *["-"] * 4]
         if flop:
             floor = flop / args.peak
             cells[3:] = (f"{n:.3g}" for n in (flop, flop / seconds, floor, seconds / floor))
-        out.append(f"| {' | '.join(cells)} |")
+        lines.append(cells)
+    lines.append(["total", f"{total:.3f}", "100%", "", "", "", ""])
     outside = 1 - rows[0][1] / total
-    out += [
-        f"| total | {total:.3f} | 100% | | | | |",
-        "",
-        f"Outside the frozen denoiser: {outside:.1%} of the wall time. Peak memory: {peak}.",
-    ]
-    out += [f"Floor at {args.peak:g} TFLOP/s. The paper's shape, with rewards: {PAPER}."]
-    return "\n".join(out)
+    legend = (
+        f"Outside the frozen denoiser: {outside:.1%} of the wall time. Peak memory: {peak}.\n"
+        f"Floor at {args.peak:g} TFLOP/s. The paper's shape, with rewards: {PAPER}."
+    )
+    return frame.page([f"`{frame.command('rollout_cost')}`", told, markdown(head, lines), legend])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = frame.parser(__doc__)
     parser.add_argument("--family", choices=sorted(FULL), default="sd35_medium")
     parser.add_argument("--layers", type=int, help="blocks (Flux: twice as many single ones)")
     parser.add_argument("--latent", type=int, default=64, help="cells a side, 64 is 512 px")
@@ -213,7 +211,8 @@ def main() -> None:
     rows = measure(args, torch.device("cuda" if cuda else "cpu"))
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # KiB, on Linux
     used = torch.cuda.max_memory_allocated() if cuda else most
-    print(table(args, rows, f"{used / 2**30:.1f} GiB of the {'device' if cuda else 'process'}"))
+    peak = f"{used / 2**30:.1f} GiB of the {'device' if cuda else 'process'}"
+    print(table(args, rows, peak), end="")
 
 
 if __name__ == "__main__":

@@ -11,19 +11,15 @@ is there; docs/measurements/schedules.md is from here.
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import shlex
-import subprocess
-import sys
 from pathlib import Path
 
+from async_timestep.bench.parts import frame
+from async_timestep.bench.parts.study import parsed, run, trainer
+from async_timestep.report.tables import markdown
 from async_timestep.tpm.schedule_file import load_schedule
 
-ROOT = Path(__file__).resolve().parents[1]
-COMMON = ["--preset", "tiny", "--backbone.precision", "fp32", "--threads", "1"]
-COMMON += ["--data.validation_prompts", "64"]
+COMMON = ["--backbone.precision", "fp32", "--threads", "1", "--data.validation_prompts", "64"]
 SEEDS = (0, 1, 2)
 KINDS = {  # name -> (CFG, space, images)
     "d_640": (3, "deviation", 640),
@@ -38,11 +34,6 @@ MOVED = ("d_1280_s1", "d_omega_2640_s0")  # run on other numbers of steps
 STEPS = ["3", "5", "6", "8", "10"]
 
 
-def run(command: list[str]) -> None:
-    print("python", shlex.join(command[1:]), flush=True)
-    subprocess.run(command, check=True)
-
-
 def search(name: str, out: Path, prompts: str) -> None:
     """One search; a killed one goes on where it was."""
     cfg, space, images, seed = RUNS[name]
@@ -52,12 +43,8 @@ def search(name: str, out: Path, prompts: str) -> None:
     resume = ["--resume"] if (folder / "study.json").exists() else []
     own = ["--space", space, "--images", str(images), "--seed", str(seed), "--n", prompts]
     own += ["--backbone.guidance", str(cfg), "--out", str(folder)]
-    own += [
-        "--fixed",
-        "--lying",
-        "--more_steps",
-    ]  # beside D = 0 alone: the others cost as much each
-    run([sys.executable, "training/search_schedule.py", *COMMON, *own, *resume])
+    own += ["--fixed", "--lying", "--more_steps"]  # beside D = 0 alone: each of them costs as much
+    run(trainer("search_schedule", *COMMON, *own, *resume))
 
 
 def transfer(out: Path, prompts: str) -> None:
@@ -68,10 +55,10 @@ def transfer(out: Path, prompts: str) -> None:
         copy.write_bytes(file.read_bytes())
     own = ["--k", *STEPS, "--fixed", "--more_steps", "1", "2", "--n", prompts, "--schedule"]
     own += [str(out / f"{name}.safetensors") for name in MOVED]
-    run([sys.executable, "training/evaluate.py", *COMMON, *own, "--out", str(out / "transfer")])
+    run(trainer("evaluate", *COMMON, *own, "--out", str(out / "transfer")))
 
 
-def row(name: str, folder: Path) -> str:
+def row(name: str, folder: Path) -> list[str]:
     """One search in numbers: what it found and what that is worth on held-out prompts."""
     cfg, space, _, seed = RUNS[name]
     schedule, meta = load_schedule(folder / "schedule.safetensors")
@@ -80,7 +67,7 @@ def row(name: str, folder: Path) -> str:
     if space == "deviation_omega":
         numbers += " (" + " ".join(f"{w:.2f}" for w in found.omega[:-1]) + ")"
     gain = f"{meta.gain:+.4f} ± {meta.gain_se:.4f}" if meta.gain else meta.note
-    return f"| {cfg} | {space} | {meta.images:,} | {seed} | {numbers} | {gain} |"
+    return [cfg, space, f"{meta.images:,}", seed, numbers, gain]
 
 
 def table(out: Path) -> None:
@@ -89,36 +76,22 @@ def table(out: Path) -> None:
     _, meta = load_schedule(out / there[0] / "schedule.safetensors")
     summary = json.loads((out / there[0] / "evaluation" / "_summary.json").read_text())
     source = summary["prompts"]["evaluation"]["source"]
-    lines = [
-        "# Schedule search on the embedded model",
-        "",
-        "Made by `python bench/schedule_study.py --out runs/schedules`.",
-        "",
+    legend = (
         f"4 steps, fp32, {meta.gain_n:,} held-out prompts ({source}); gain of the reward over "
         "D = 0 on the same noises, ± one standard error. Images: all that were rolled out, those "
-        "at D = 0 among them. In brackets omega.",
-        "",
-        "| CFG | space | images | seed | D (omega) | gain |",
-        "|---|---|---|---|---|---|",
-        *(row(name, out / name) for name in there),
-        "",
-    ]
-    (out / "schedules.md").write_text("\n".join(lines))
-    print("\n".join(lines))
+        "at D = 0 among them. In brackets omega."
+    )
+    made_by = frame.made_by(frame.command("schedule_study", ["--out", "runs/schedules"]))
+    head = ["CFG", "space", "images", "seed", "D (omega)", "gain"]
+    rows = markdown(head, [row(name, out / name) for name in there])
+    parts = ["# Schedule search on the embedded model", made_by, legend, rows]
+    print(frame.write_page(out / "schedules.md", parts))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    every = [*RUNS, "transfer", "table"]
-    parser.add_argument("--out", type=Path, required=True)
+    parser = frame.parser(__doc__)
     parser.add_argument("--n", default="1024", help="held-out prompts")
-    parser.add_argument("--only", nargs="*", default=every, metavar="NAME")
-    args = parser.parse_args()
-    os.chdir(ROOT)  # --out is below the repository
-    if unknown := [name for name in args.only if name not in every]:
-        parser.error(f"{unknown[0]} is none of {', '.join(every)}")
+    args = parsed(parser, [*RUNS, "transfer", "table"])
     for name in args.only:
         if name in RUNS:
             search(name, args.out, args.n)

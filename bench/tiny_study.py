@@ -9,14 +9,11 @@ that is finished is not made again. The tables of docs/measurements/trainer are 
 
 from __future__ import annotations
 
-import argparse
-import os
-import shlex
-import subprocess
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from async_timestep.bench.parts.frame import parser
+from async_timestep.bench.parts.study import parsed, run, trainer
+
 LIFTED = ["--policy.deviation_bound", "1"]
 JOINT = [*LIFTED, "--policy.actions", "both", "--policy.omega_range", "[0.7,1.3]"]
 MANY = [*LIFTED, "--steps", "[4,5,6,7,8,9,10]"]
@@ -74,18 +71,12 @@ EVALUATIONS = {  # folder -> (TPMs, options)
 }  # fmt: skip
 
 
-def run(command: list[str]) -> None:
-    print("python", shlex.join(command[1:]), flush=True)
-    subprocess.run(command, check=True)
-
-
 def train(name: str, out: Path) -> None:
     """One run; a killed one goes on where it was."""
     if (out / name / "tpm.safetensors").exists():
         return
     resume = ["--resume"] if (out / name / "checkpoints" / "latest").exists() else []
-    script = [sys.executable, "training/train_tpm.py", "--preset", "tiny"]
-    run([*script, *RUNS[name], "--out", str(out / name), *resume])
+    run(trainer("train_tpm", *RUNS[name], "--out", str(out / name), *resume))
 
 
 def evaluate(name: str, out: Path) -> None:
@@ -93,20 +84,12 @@ def evaluate(name: str, out: Path) -> None:
     names, more = EVALUATIONS[name]
     files = [str(out / n / "tpm.safetensors") for n in names]
     files = [file for file in files if Path(file).exists()]
-    script = [sys.executable, "training/evaluate.py", "--preset", "tiny", *COMMON, *more]
-    run([*script, "--tpm", *files, "--out", str(out / "evaluation" / name)])
+    folder = str(out / "evaluation" / name)
+    run(trainer("evaluate", *COMMON, *more, "--tpm", *files, "--out", folder))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--only", nargs="*", default=[*RUNS, *EVALUATIONS], metavar="NAME")
-    args = parser.parse_args()
-    os.chdir(ROOT)  # --out is below the repository
-    if unknown := [name for name in args.only if name not in {*RUNS, *EVALUATIONS}]:
-        parser.error(f"{unknown[0]} is none of {', '.join([*RUNS, *EVALUATIONS])}")
+    args = parsed(parser(__doc__), [*RUNS, *EVALUATIONS])
     for name in args.only:
         (train if name in RUNS else evaluate)(name, args.out)
 

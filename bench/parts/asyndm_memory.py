@@ -6,17 +6,19 @@ prints it below what it measured.
 
 from __future__ import annotations
 
-MIB = 2**20
+from async_timestep.bench.parts import frame
+from async_timestep.bench.parts.memory import MIB
+from async_timestep.report.tables import markdown
 
 
 def computed(block: int) -> str:
     """A table; `block` is how many scores the reading of attention holds at once."""
-    half, lines = 2, ["| | added MiB | weights + activations MiB | share |", "|---|---|---|---|"]
+    half, rows = 2, []
     scores = 3 * 4 * block  # scores in 16 and 32 bits, their softmax in 32, of some heads
 
     def row(name: str, added: float, weights: float, active: float) -> None:
         whole = (weights + active) / MIB
-        lines.append(f"| {name} | {added / MIB:.1f} | {whole:.0f} | {added / MIB / whole:.2%} |")
+        rows.append([name, f"{added / MIB:.1f}", f"{whole:.0f}", f"{added / MIB / whole:.2%}"])
 
     image, text, width = 4096, 512, 3072
     weights = 11.9e9 * half
@@ -32,4 +34,5 @@ def computed(block: int) -> str:
     active = skips + 4 * batch * pixels * 3 * channels * half  # the last blocks: concat, norm, conv
     row("SDXL, CFG, gathered time of a ResBlock", batch * channels * pixels * half, weights, active)
     row("SDXL, attention reading", min(scores, 3 * 4 * 20 * 1024 * 77), weights, active)
-    return "\n".join(["## Memory at 1024 x 1024, computed", "", *lines, ""])
+    table = markdown(["", "added MiB", "weights + activations MiB", "share"], rows)
+    return frame.page(["## Memory at 1024 x 1024, computed", table])

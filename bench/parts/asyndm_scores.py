@@ -12,8 +12,6 @@ The paper does not say which model its BERTScore has; compare differences, not l
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
 import statistics
@@ -27,12 +25,13 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import to_tensor
 
+from async_timestep.bench.parts import frame
+from async_timestep.report.tables import markdown
 from async_timestep.training.evaluation.statistics import difference, mean_error
-from async_timestep.training.evaluation.tables import digits, markdown
+from async_timestep.training.evaluation.tables import digits
 from async_timestep.training.rewards import RewardError, load_rewards
 from async_timestep.training.rewards.weights import from_hub
 from async_timestep.training.run.config import RewardsConfig
-from async_timestep.training.run.folder import write_atomic
 
 # images and their prompts -> metric -> (score, what the model said) an image
 Scores = dict[str, list[tuple[float, str]]]
@@ -221,11 +220,9 @@ class Cache:
     COLUMNS = ("image", "metric", "source", "score", "note")
 
     def __init__(self, path: Path):
-        self.path, self.rows = path, {}
-        if path.exists():
-            with open(path, newline="", encoding="utf-8") as file:
-                for row in csv.DictReader(file):
-                    self.rows[row["image"], row["metric"], row["source"]] = row
+        found = frame.read_rows(path)
+        self.path = path
+        self.rows = {(row["image"], row["metric"], row["source"]): row for row in found}
 
     def get(self, image: str, metric: Metric) -> float | None:
         row = self.rows.get((image, metric.name, metric.source))
@@ -236,11 +233,7 @@ class Cache:
             values = (image, metric.name, metric.source, repr(score), note)
             row = dict(zip(self.COLUMNS, values, strict=True))
             self.rows[image, metric.name, metric.source] = row
-        text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, self.COLUMNS)
-        writer.writeheader()
-        writer.writerows(self.rows.values())
-        write_atomic(self.path, text.getvalue().encode())
+        frame.write_rows(self.path, [*self.rows.values()])
 
 
 def unscored(images: dict[str, str], metric: Metric, cache: Cache) -> list[str]:

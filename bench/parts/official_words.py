@@ -9,11 +9,12 @@ from types import SimpleNamespace
 import torch
 
 from async_timestep.harness.in_process import pack
+from async_timestep.report.tables import markdown
 
 PROMPTS = ("animal", "drawbench", "geneval", "mscoco")
 
 
-def words(official, add) -> list[str]:
+def words(official, add) -> str:
     """6. The official word index as a token index against our columns, in 160 prompts."""
     from comfy import sd1_clip
     from comfy.text_encoders.sd2_clip import SD2Tokenizer
@@ -27,10 +28,7 @@ def words(official, add) -> list[str]:
         return tokenizer.tokenize_with_weights(text, return_word_ids)
 
     clip = SimpleNamespace(tokenizer=tokenizer, cond_stage_model=model, tokenize=tokenize)
-    lines, count = (
-        ["| set | prompt | item | official token | our tokens |", "|---|---|---|---|---|"],
-        0,
-    )
+    rows, count = [], 0
     wrong, piece, more, bad, items = set(), set(), set(), 0, 0
     for name in PROMPTS:
         folder = official.folder / "config" / "prompt"
@@ -52,10 +50,10 @@ def words(official, add) -> list[str]:
                 kind.add(prompt)
                 shown = (pieces[index + 1], " ".join(pieces[c] for c in ours))
                 shown = [s.replace("</w>", "") for s in shown]
-                lines.append(f"| {name} | {prompt} | {word} | {shown[0]} | {shown[1]} |")
+                rows.append([name, prompt, word, *shown])
     note = f"{count} prompts, {items} items"
     add("words: prompts with an item on another word's token", len(wrong), None, note)
     add("words: prompts with the first piece only", len(piece - wrong))
     add("words: prompts with one of several occurrences", len(more - piece - wrong))
     add("words: items whose tokens, ours, do not spell the word", bad, 0)
-    return lines
+    return markdown(["set", "prompt", "item", "official token", "our tokens"], rows)

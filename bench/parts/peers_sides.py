@@ -7,10 +7,12 @@ from pathlib import Path
 
 import torch
 
+from async_timestep.bench.parts import frame
 from async_timestep.bench.parts import peers_load as load
 from async_timestep.bench.parts.peers_field import measure, run
 from async_timestep.bench.parts.peers_methods import detail_daemon, deviated, five_points
 from async_timestep.harness.in_process import pack
+from async_timestep.report.tables import markdown
 
 
 def euler():
@@ -108,19 +110,11 @@ def table(daemon, setup: load.Setup) -> str:
         "peak cut in the two stages of a split, %",
         "peak cut at cfg 1, 3, 7.5 (its amount 0.5), %",
     )
-    lines = ["| | " + " | ".join(found) + " |", "|---" * (len(found) + 1) + "|"]
-    for i, title in enumerate(titles):
-        lines.append(f"| {title} | " + " | ".join(values[i] for values in found.values()) + " |")
-    return "\n".join(lines)
+    return markdown(["", *found], zip(titles, *found.values(), strict=True))
 
 
 def picture(daemon, setup: load.Setup, path: Path) -> None:
     """Time told and step length, both as a share of the true ones, for 15 steps."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     setup = replace(setup, steps=15)
     rows = both(daemon, setup)
     rows.pop("stock")
@@ -134,7 +128,7 @@ def picture(daemon, setup: load.Setup, path: Path) -> None:
         ("x", 6, "C1", True),
         ("v", 5, "C2", True),
     )
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True)
+    figure, (axes,) = frame.drawing(2, (9, 3.4), sharey=True)
     for (name, (model, sampler)), look in zip(rows.items(), looks, strict=True):
         field, (marker, size, color, filled) = measure(setup, model, sampler), look
         for ax, values in zip(axes, ([low for low, _ in field.time], field.length), strict=True):
@@ -153,6 +147,4 @@ def picture(daemon, setup: load.Setup, path: Path) -> None:
         ax.set_xlabel("step")
         ax.grid(alpha=0.3)
     axes[1].legend(fontsize=8, loc="lower left")
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    frame.save(figure, path)

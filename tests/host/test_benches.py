@@ -10,6 +10,7 @@ import logging
 import re
 import sys
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -17,7 +18,7 @@ import torch
 
 from async_timestep.bench import __main__ as command
 from async_timestep.bench import asyndm, overhead, tiny_study
-from async_timestep.bench.parts import peers_load
+from async_timestep.bench.parts import frame, judged, peers_load
 from async_timestep.training.run.settings import parse
 
 SMALLEST = {  # bench -> (arguments, what it prints)
@@ -122,6 +123,36 @@ def test_what_is_wanting_is_said_in_a_sentence(run, monkeypatch, name):
     monkeypatch.setitem(sys.modules, "skimage", None)  # whether it is installed here or not
     with pytest.raises(SystemExit, match=re.escape(sentence)):
         run(name, arguments)
+
+
+def test_laboratory_goes_on_from_its_rows(run, tmp_path, monkeypatch):
+    """What is measured is not measured again; rows of another setting are refused."""
+    arguments, _ = SMALLEST["laboratory"]
+    assert run("laboratory", arguments) == 0
+    csv, page = ((tmp_path / f"laboratory.{kind}").read_bytes() for kind in ("csv", "md"))
+    measured = []
+    monkeypatch.setattr(judged.Laboratory, "whole", lambda *rest: measured.append(rest))
+    assert run("laboratory", arguments) == 0
+    assert not measured
+    assert csv == (tmp_path / "laboratory.csv").read_bytes()
+    assert page == (tmp_path / "laboratory.md").read_bytes()
+    with pytest.raises(
+        SystemExit, match="was measured with 'n 4, .*; move it away or change --out"
+    ):
+        run("laboratory", [*arguments, "--guidance", "2"])
+
+
+def test_a_page_names_its_command_without_the_folders_of_this_machine(monkeypatch):
+    args = SimpleNamespace(detail_daemon=Path("/somewhere"), packs=None, rounds=3)
+    shown = frame.chosen(args, detail_daemon="CHECKOUT", packs="FOLDER", rounds="")
+    assert frame.command("peers", shown) == (
+        "python bench/peers.py --detail-daemon CHECKOUT --rounds 3"
+    )
+    monkeypatch.setattr(sys, "argv", ["anything", "--out", "a folder"])
+    assert frame.made_by(frame.command("peers")) == (
+        "Made by `python bench/peers.py --out 'a folder'`."
+    )
+    assert frame.command("peers", []) == "python bench/peers.py"
 
 
 def test_the_runs_of_the_study_have_settings(run, capsys, monkeypatch):

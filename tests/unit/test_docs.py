@@ -46,6 +46,7 @@ def test_a_measurement_names_its_command(page):
     for program, arguments in commands:
         assert (ROOT / program).exists()
         if program.startswith("bench/"):  # evaluate.py's settings are the trainer's
-            text = (ROOT / program).read_text("utf-8")
+            shared = sorted((ROOT / "bench" / "parts").glob("*.py"))  # options of several benches
+            text = "".join(path.read_text("utf-8") for path in (ROOT / program, *shared))
             for setting in re.findall(r"(?<= )--[a-z_-]+", arguments):
                 assert setting in text, setting

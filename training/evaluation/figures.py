@@ -34,9 +34,9 @@ def canvas(columns: int, rows: int = 1):
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-def save(figure, path: Path) -> None:
+def save(figure, path: Path, **how) -> None:
     with whole_file(path) as temporary:
-        figure.savefig(temporary, format="png")
+        figure.savefig(temporary, format="png", **how)
 
 
 def plot_gamma(path: Path, results: list[Result]) -> bool:

@@ -85,7 +85,7 @@ class Method:
     """One row of the tables.
 
     policy: None is synchronous. more: steps beyond K. kind: baseline, fixed, tpm, mean, schedule,
-    omega, lying, variance, steps, solver. best: the fixed D that was best on validation. tpm,
+    omega, follow_time, variance, steps, solver. best: the fixed D that was best on validation. tpm,
     gamma, bound, actions: of a TPM. file: sha256 of a TPM or schedule. note: for people.
     """
 
@@ -235,7 +235,7 @@ def methods(
         policy = VelocityScale(None, omega)
         found.append(Method(f"omega={omega:g}", "omega", policy))
     for d in options.lying:
-        found.append(Method(f"lying {signed(d)}", "lying", Constant(d, mode="follow_time")))
+        found.append(Method(f"lying {signed(d)}", "follow_time", Constant(d, mode="follow_time")))
     for window in options.variance_match:
         name, note = f"{VARIANCE_MATCH} {window:g}", "TS-DPM, D at most that"
         found.append(Method(name, "variance", VarianceMatch(window), note=note))

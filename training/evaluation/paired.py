@@ -66,6 +66,10 @@ class PairedMeasurement:
     def texts(self, split: str) -> list[str]:
         return list(self.prompts[split].texts)
 
+    def generators(self, split: str, rows: Sequence[int]) -> list[torch.Generator]:
+        """What the noises of some prompts of a split are drawn from."""
+        return [generator(self.config.data.seed, split, i) for i in rows]
+
     def sampled(
         self,
         split: str,
@@ -78,7 +82,7 @@ class PairedMeasurement:
         prompt i is the same for every method."""
         everything = self.texts(split)
         conditioning = self.backbone.encode([everything[i] for i in rows])
-        noise = self.backbone.noise([generator(self.config.data.seed, split, i) for i in rows])
+        noise = self.backbone.noise(self.generators(split, rows))
         self.phase("sampling")
         sigmas = self.backbone.sigmas(steps)
         record = Run(policy.label if policy else "D = 0", self.backbone.family, sigmas.tolist())

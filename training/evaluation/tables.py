@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ...report.tables import markdown
 from ..run.folder import write_atomic
 from .methods import BASELINE, Method
 from .per_prompt import Scores
@@ -59,11 +60,6 @@ def grouped(results: list[Result]) -> dict[int, list[Result]]:
     for result in results:
         found.setdefault(result.steps, []).append(result)
     return dict(sorted(found.items()))
-
-
-def markdown(header: list[str], rows: list[list[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 def main_table(results: list[Result]) -> str:

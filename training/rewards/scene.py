@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -56,8 +58,8 @@ class ScorerReward:
 
     names = ("scorer",)
 
-    def __init__(self) -> None:
-        self.scorer = SceneScorer(WEIGHTS / "scorer.safetensors")
+    def __init__(self, path: Path = WEIGHTS / "scorer.safetensors") -> None:
+        self.scorer = SceneScorer(path)
 
     def __call__(self, images: Tensor, prompts: list[str]) -> dict[str, Tensor]:
         return {"scorer": self.scorer(own_size(images), prompts)}
