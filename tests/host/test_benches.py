@@ -44,6 +44,11 @@ SMALLEST = {  # bench -> (arguments, what it prints)
         "--layers 1 --latent 2 --group 4 --steps 2".split(),
         r"\| TPM decides \| \d+\.\d",
     ),
+    "search_peers": (
+        "--images 80 --prompts 4 --candidates 4 --steps 2 --n 4 --seeds 0 --out {out} "
+        "--optimizers search_schedule.py".split(),
+        r"\| search_schedule.py \| [+-]0\.",
+    ),
 }
 WANTING = {  # bench -> (arguments, the sentence it ends with here)
     "noise_meter": (["--out", "{out}"], "The photographs need scikit-image: pip install"),

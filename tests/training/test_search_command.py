@@ -8,18 +8,21 @@ import shutil
 import pytest
 import torch
 from small_model import small_model
+from two_ranks import on_two_ranks
 
 from async_timestep.bench import schedule_study
 from async_timestep.tpm.schedule import Schedule
 from async_timestep.tpm.schedule_file import ScheduleMeta, load_schedule, save_schedule
 from async_timestep.training.evaluation.command import main as evaluate
+from async_timestep.training.run.console import Report
+from async_timestep.training.run.distributed import World
 from async_timestep.training.run.settings import parse
 from async_timestep.training.run.stopping import Stopped
 from async_timestep.training.search.command import main, options
 from async_timestep.training.search.export import main as export
 from async_timestep.training.search.generations import Plan
 from async_timestep.training.search.result import Outcome, concluded
-from async_timestep.training.search.setup import check_plan
+from async_timestep.training.search.setup import check_plan, load_search
 from async_timestep.training.tiny.backbone import simple_sigmas
 
 SMALL = [
@@ -72,6 +75,25 @@ def test_it_goes_on_to_the_bit(whole, tmp_path, kept):
     for name in ("found", "schedule"):
         there, here = (folder / f"{name}.safetensors" for folder in (whole, out))
         assert here.read_bytes() == there.read_bytes()
+
+
+def test_two_ranks_search_as_one(whole, tmp_path, warm):
+    """They begin with the same candidates, and what they write down of any is what one process
+    measures of it; the batches are smaller, so there is kernel noise."""
+    out = tmp_path / "two"
+    on_two_ranks(warm, "search.command", [*SMALL, "--images", "60", "--out", str(out)])
+    one, two = lines(whole), lines(out)
+    assert one[0]["points"] == two[0]["points"]
+    assert [g["generation"] for g in one] == [g["generation"] for g in two]
+    config, _ = parse(SMALL, more=options)
+    space, measure, _ = load_search(config, "deviation", Plan(60, 4, 4, 42), World(), Report())
+    measure.scale = two[0]["scale"]
+    for generation in two:
+        points = torch.tensor(generation["points"], dtype=torch.float64)
+        again = measure(generation["generation"], list(map(space.schedule, points)), range(4))
+        for mine, theirs in zip(again.tolist(), generation["differences"], strict=True):
+            assert mine[: len(theirs)] == pytest.approx(theirs, abs=1e-3)
+        assert float(again.abs().max()) > 1e-2
 
 
 def test_more_images_go_on_from_a_finished_one(whole, tmp_path):

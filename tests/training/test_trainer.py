@@ -6,7 +6,6 @@ import importlib.util
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from small_model import small_model
+from two_ranks import on_two_ranks
 
 from async_timestep.tpm.checkpoint import load_tpm
 from async_timestep.tpm.learned import grid_warning
@@ -260,15 +260,7 @@ def test_two_ranks_equal_one(tmp_path, warm):
     remains: parameters after 4 iterations at lr 1e-3 agree within 2e-4 (they moved by up to 2e-2),
     the rewards of the first iteration within 1e-5."""
     run(tmp_path / "one")
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = str(free.getsockname()[1])
-    # what torchrun tells its ranks
-    place = {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "none"}
-    place |= {"WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
-    wanted = [*kills.arguments(tmp_path / "two", 4, resume=False), *FAST]
-    ranks = [warm.start(TRAIN, wanted, **place, RANK=str(i), LOCAL_RANK=str(i)) for i in range(2)]
-    assert [rank.wait() for rank in ranks] == [0, 0], [rank.text()[-3000:] for rank in ranks]
+    on_two_ranks(warm, TRAIN, [*kills.arguments(tmp_path / "two", 4, resume=False), *FAST])
     one, two = (
         load_tpm(tmp_path / n / "tpm_last.safetensors")[0].state_dict() for n in ("one", "two")
     )
