@@ -44,6 +44,11 @@ SMALLEST = {  # bench -> (arguments, what it prints)
         "--layers 1 --latent 2 --group 4 --steps 2".split(),
         r"\| TPM decides \| \d+\.\d",
     ),
+    "knobs": (
+        "--steps 2 --guidance 3 --images 320 --n 4 --out {out}".split()
+        + ["--knobs", "follow_time", "step times"],
+        r"\| 2 \| 3 \| [+-]0\.\d+ ± 0\.\d+ \| [+-]0\.\d+ ± 0\.\d+ \| [+-]0",
+    ),
     "search_peers": (
         "--images 80 --prompts 4 --candidates 4 --steps 2 --n 4 --seeds 0 --out {out} "
         "--optimizers search_schedule.py".split(),
