@@ -94,7 +94,7 @@ def run(args: argparse.Namespace, rows: frame.Rows) -> None:
         for knob in (MORE, *args.knobs):
             if (steps, guidance, knob) in there:
                 continue
-            plan = Plan(args.images, seed=args.seed)
+            plan = Plan(args.images, args.prompts, args.candidates, args.seed)
             named = knob if knob in SPACES else "deviation"
             space, measure = searched.load(named, plan, steps, guidance, args.n, args.threads)
             measured = measure.measurement
@@ -138,6 +138,8 @@ def main() -> None:
     add("--guidance", type=float, nargs="+", default=[3.0, 5.0])
     add("--knobs", nargs="+", default=[*SPACES, TIMES], choices=[*SPACES, TIMES])
     add("--images", type=int, default=1280, help="rolled out for each knob, those at D = 0 too")
+    add("--prompts", type=int, default=20, help="of a generation")
+    add("--candidates", type=int, default=7, help="of a generation")
     add("--seed", type=int, default=0)
     add("--n", type=int, default=512, help="held-out prompts")
     frame.threads_option(parser, 1)

@@ -45,7 +45,7 @@ SMALLEST = {  # bench -> (arguments, what it prints)
         r"\| TPM decides \| \d+\.\d",
     ),
     "knobs": (
-        "--steps 2 --guidance 3 --images 320 --n 4 --out {out}".split()
+        "--steps 2 --guidance 3 --images 80 --prompts 4 --candidates 4 --n 4 --out {out}".split()
         + ["--knobs", "follow_time", "step times"],
         r"\| 2 \| 3 \| [+-]0\.\d+ ± 0\.\d+ \| [+-]0\.\d+ ± 0\.\d+ \| [+-]0",
     ),
