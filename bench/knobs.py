@@ -137,16 +137,13 @@ def main() -> None:
     add("--steps", type=int, nargs="+", default=[4, 6, 10])
     add("--guidance", type=float, nargs="+", default=[3.0, 5.0])
     add("--knobs", nargs="+", default=[*SPACES, TIMES], choices=[*SPACES, TIMES])
-    add("--images", type=int, default=1280, help="rolled out for each knob, those at D = 0 too")
-    add("--prompts", type=int, default=20, help="of a generation")
-    add("--candidates", type=int, default=7, help="of a generation")
     add("--seed", type=int, default=0)
-    add("--n", type=int, default=512, help="held-out prompts")
+    searched.options(parser, held_out=512)
     frame.threads_option(parser, 1)
     frame.folder_option(parser, "rows.csv and knobs.md")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    setting = f"{args.images} images each, n {args.n}, seed {args.seed}"
+    setting = f"{searched.told(args)}, seed {args.seed}"
     rows = frame.Rows(args.out / "rows.csv", setting)
     run(args, rows)
     legend = (

@@ -141,21 +141,17 @@ def table(rows: frame.Rows, args: argparse.Namespace) -> str:
 def main() -> None:
     parser = frame.parser(__doc__)
     add = parser.add_argument
-    add("--images", type=int, default=1280, help="rolled out by each, those at D = 0 too")
-    add("--prompts", type=int, default=20, help="of a generation")
-    add("--candidates", type=int, default=7, help="of a generation")
     add("--seeds", type=int, nargs="+", default=[0, 1, 2])
     add("--optimizers", nargs="+", default=list(OPTIMIZERS), choices=list(OPTIMIZERS))
     add("--space", choices=SPACES, default="deviation")
     add("--guidance", type=float, default=3.0)
     add("--steps", type=int, default=4)
-    add("--n", type=int, default=1024, help="held-out prompts")
+    searched.options(parser, held_out=1024)
     frame.threads_option(parser, 1)
     frame.folder_option(parser, "rows.csv and search_peers.md")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    setting = f"{args.space}, {args.steps} steps, CFG {args.guidance:g}, {args.images} images, "
-    setting += f"{args.candidates} candidates on {args.prompts} prompts, n {args.n}"
+    setting = f"{args.space}, {args.steps} steps, CFG {args.guidance:g}, {searched.told(args)}"
     rows = frame.Rows(args.out / "rows.csv", setting)
     run(args, rows)
     legend = (

@@ -4,6 +4,7 @@ what was found on held-out prompts.
 
 from __future__ import annotations
 
+import argparse
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -20,6 +21,21 @@ from async_timestep.training.search.setup import load_search
 from async_timestep.training.search.space import Space
 
 METRIC, SPLIT = "scene", "evaluation"
+
+
+def options(parser: argparse.ArgumentParser, held_out: int) -> None:
+    """What a search may roll out, and the number of held-out prompts."""
+    add = parser.add_argument
+    add("--images", type=int, default=1280, help="rolled out by each, those at D = 0 too")
+    add("--prompts", type=int, default=20, help="of a generation")
+    add("--candidates", type=int, default=7, help="of a generation")
+    add("--n", type=int, default=held_out, help="held-out prompts")
+
+
+def told(args: argparse.Namespace) -> str:
+    """The same in words: rows that were measured with others are not gone on from."""
+    generation = f"{args.candidates} candidates on {args.prompts} prompts"
+    return f"{args.images} images, {generation}, n {args.n}"
 
 
 def load(
