@@ -95,20 +95,6 @@ def family_warning(meta: TPMMeta, family: str) -> str | None:
     )
 
 
-def weights_warning(meta: TPMMeta, family: str, weights: str) -> str | None:
-    """One sentence where a model is of the TPM's family but has other weights. weights: its hash;
-    empty where it has none that can be compared."""
-    if meta.model_family != family or not weights or not meta.weights_sha256:
-        return None
-    if meta.weights_sha256 == weights:
-        return None
-    return (
-        f"The TPM was trained on {meta.base_model} and runs here on other weights of {family}, or "
-        "on the same in a coarser precision, where nobody has measured it; load that model, or "
-        "compare its images with deviation_scale 0."
-    )
-
-
 def same_grid(sigmas: Sequence[float], trained: Sequence[float]) -> bool:
     return len(sigmas) == len(trained) and all(
         abs(a - b) <= GRID_TOLERANCE * b for a, b in zip(sigmas, trained, strict=True)

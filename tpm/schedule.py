@@ -16,15 +16,43 @@ from .policies import Decision, Policy, State, follow_label
 
 
 @dataclass(frozen=True)
+class ScheduleMeta:
+    """What a schedule file says about itself.
+
+    gain, gain_se, gain_n: the paired gain over D = 0 on held-out prompts, its standard error, and
+    the number of prompts; 0 prompts: nobody measured it. images: rolled out to find it. reward: in
+    which the gain is. note: one sentence for whoever loads it, such as that nothing was gained.
+    weights_sha256: of a few weights of the model, see nodes/run/weights.py; empty: not known.
+    """
+
+    model_family: str
+    latent_channels: int
+    source: str = "search"
+    sampler: str = "euler"
+    scheduler: str = ""
+    guidance: float = 1.0
+    resolution: int = 512  # pixels a side
+    base_model: str = ""
+    license: str = ""
+    reward: str = ""
+    gain: float = 0.0
+    gain_se: float = 0.0
+    gain_n: int = 0
+    images: int = 0
+    note: str = ""
+    weights_sha256: str = ""
+
+
+@dataclass(frozen=True)
 class Schedule(Policy):
     """D_k and omega_k over the grid that they were made on.
 
     times: (K+1,) flow times of the grid, falling: the share of noise, sigma on flow models and
     sigma / (1 + sigma) on the others. deviation: (K,), the first is of grid point 0 and unused.
-    omega: (K,). mode: as `Constant`'s. name, family, note: of its file, the model that it was made
-    for, and what its maker has to say. On another grid both are interpolated linearly over the
-    flow time and constant beyond their ends, so that a place in the sampling keeps its meaning
-    whatever the number of steps, the shift or the kind of model.
+    omega: (K,). mode: as `Constant`'s. name, meta: of its file, where it has one. On another grid
+    both are interpolated linearly over the flow time and constant beyond their ends, so that a
+    place in the sampling keeps its meaning whatever the number of steps, the shift or the kind of
+    model.
     """
 
     times: tuple[float, ...]
@@ -32,8 +60,7 @@ class Schedule(Policy):
     omega: tuple[float, ...]
     mode: str = "conditioning"
     name: str = ""
-    family: str = ""
-    note: str = ""
+    meta: ScheduleMeta | None = None
 
     def __post_init__(self) -> None:
         steps = len(self.times) - 1
@@ -63,10 +90,12 @@ class Schedule(Policy):
 
 def schedule_warnings(schedule: Schedule, family: str, steps: int) -> list[str]:
     """A sentence each: what the maker notes, another model, and steps that it was not made on."""
-    warnings = [schedule.note] if schedule.note else []
-    if schedule.family not in ("", family):
+    meta, warnings = schedule.meta, []
+    if meta and meta.note:
+        warnings.append(meta.note)
+    if meta and meta.model_family != family:
         warnings.append(
-            f"The schedule {schedule.name} was made for {schedule.family} and runs here on "
+            f"The schedule {schedule.name} was made for {meta.model_family} and runs here on "
             f"{family}, where nobody has measured it; search one for {family}, or compare its "
             "images with deviation_scale 0."
         )

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -21,38 +21,12 @@ from safetensors import SafetensorError, safe_open
 from .content import KEY, content_sha256, save_whole
 from .metadata import COUNT, WORD, TPMFileError, number, one_of, read_with, shown
 from .policies import MODES
-from .schedule import Schedule
+from .schedule import Schedule, ScheduleMeta
 
 FORMAT = "async-timestep-schedule"
 FORMAT_VERSION = "1"
 SOURCES = ("search", "eye", "mean of a TPM")
 CURE = "choose a file that training/search_schedule.py or export_schedule.py of this pack wrote"
-
-
-@dataclass(frozen=True)
-class ScheduleMeta:
-    """What a schedule file says about itself.
-
-    gain, gain_se, gain_n: the paired gain over D = 0 on held-out prompts, its standard error, and
-    the number of prompts; 0 prompts: nobody measured it. images: rolled out to find it. reward: in
-    which the gain is. note: one sentence for whoever loads it, such as that nothing was gained.
-    """
-
-    model_family: str
-    latent_channels: int
-    source: str = "search"
-    sampler: str = "euler"
-    scheduler: str = ""
-    guidance: float = 1.0
-    resolution: int = 512  # pixels a side
-    base_model: str = ""
-    license: str = ""
-    reward: str = ""
-    gain: float = 0.0
-    gain_se: float = 0.0
-    gain_n: int = 0
-    images: int = 0
-    note: str = ""
 
 
 Reader = tuple[Callable[[str], Any], str]
@@ -77,6 +51,8 @@ def save_schedule(path: str | Path, schedule: Schedule, meta: ScheduleMeta) -> N
     path = Path(path)
     values = {field.name: getattr(meta, field.name) for field in fields(meta)}
     values |= {"mode": schedule.mode, "steps": schedule.steps}
+    if not meta.weights_sha256:  # an older pack refuses a key that it does not know
+        del values["weights_sha256"]
     texts = {k: v if isinstance(v, str) else json.dumps(v) for k, v in values.items()}
     tensors = {
         "deviation": torch.tensor(schedule.deviation[1:], dtype=torch.float64),
@@ -131,7 +107,7 @@ def read(
     name: str, texts: dict[str, str], tensors: dict[str, torch.Tensor]
 ) -> tuple[Schedule, ScheduleMeta]:
     """Metadata and tensors, checked one by one. Raises TPMFileError."""
-    if wrong := sorted(texts.keys() ^ READERS.keys()):
+    if wrong := sorted((texts.keys() ^ READERS.keys()) - {"weights_sha256"}):
         what = "the unknown" if wrong[0] in texts else "no"
         raise TPMFileError(f"{name} has {what} metadata key {shown(wrong[0])}; {CURE}.")
     values = {key: read_with(READERS, name, key, text, CURE) for key, text in texts.items()}
@@ -150,5 +126,4 @@ def read(
     if times[-1] < 0 or any(a <= b for a, b in zip(times, times[1:], strict=False)):
         raise TPMFileError(f"{name} has sigmas {shown(times)}, expected falling ones; {CURE}.")
     meta = ScheduleMeta(**values)
-    own = (mode, Path(name).stem, meta.model_family, meta.note)
-    return Schedule(times, (0.0, *deviation), omega, *own), meta
+    return Schedule(times, (0.0, *deviation), omega, mode, Path(name).stem, meta), meta

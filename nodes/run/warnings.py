@@ -9,12 +9,12 @@ import torch
 from comfy.model_patcher import ModelPatcher
 
 from ...report.trace import Run
-from ...tpm.learned import TPMPolicy, family_warning, grid_warning, weights_warning
+from ...tpm.learned import TPMPolicy, family_warning, grid_warning
 from ...tpm.metadata import TPMMeta
 from ...tpm.policies import Policy, Preset
 from ...tpm.schedule import Schedule, schedule_warnings
 from .notice import on_node
-from .weights import weights_sha256
+from .weights import weights_warning
 
 
 def source_of(policy: Policy, family: str) -> tuple[str, bool]:
@@ -36,10 +36,11 @@ def warnings_of(
     warnings = [schedule_warning(grid, stage_sigmas)]
     if isinstance(inner, TPMPolicy) and isinstance(inner.meta, TPMMeta):  # of a file
         warnings += [family_warning(inner.meta, family), grid_warning(inner.meta, grid.tolist())]
-        if inner.meta.weights_sha256:
-            warnings.append(weights_warning(inner.meta, family, weights_sha256(model)))
+        warnings.append(weights_warning("The TPM", inner.meta, family, model))
     if isinstance(inner, Schedule):
         warnings += schedule_warnings(inner, family, len(grid) - 1)
+        if inner.meta is not None:
+            warnings.append(weights_warning(f"The {inner.label}", inner.meta, family, model))
     return [warning for warning in warnings if warning]
 
 

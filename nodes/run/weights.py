@@ -1,14 +1,23 @@
-"""Which weights a MODEL has, by a few of them: a TPM file says on which it was trained."""
+"""Which weights a MODEL has, by a few of them: a file says on which it was made."""
 
 from __future__ import annotations
 
 import hashlib
+from typing import Protocol
 
 import torch
 
 from comfy.model_patcher import ModelPatcher
 
 TENSORS, VALUES = 8, 256
+
+
+class Made(Protocol):
+    """What the metadata of a TPM file and of a schedule file both say."""
+
+    model_family: str
+    base_model: str
+    weights_sha256: str
 
 
 def weights_sha256(model: ModelPatcher) -> str:
@@ -30,3 +39,17 @@ def weights_sha256(model: ModelPatcher) -> str:
     except (AttributeError, NotImplementedError, RuntimeError, TypeError):
         return ""  # tensors of a class of their own
     return digest.hexdigest() if names else ""
+
+
+def weights_warning(what: str, meta: Made, family: str, model: ModelPatcher) -> str | None:
+    """One sentence where a model is of the file's family but has other weights. what: the file, in
+    words. None too where one of both has no hash."""
+    if meta.model_family != family or not meta.weights_sha256:
+        return None
+    if weights_sha256(model) in ("", meta.weights_sha256):
+        return None
+    return (
+        f"{what} was made on {meta.base_model} and runs here on other weights of {family}, or on "
+        "the same in a coarser precision, where nobody has measured it; load that model, or "
+        "compare its images with deviation_scale 0."
+    )

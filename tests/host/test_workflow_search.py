@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from sampling import sample
 from workflow_files import (
     FAMILY,
     SCENES,
@@ -13,11 +14,14 @@ from workflow_files import (
     RandomText,
     family_graph,
     family_loader,
+    scored,
     written,
 )  # fmt: skip
 
 import nodes
 from async_timestep.harness import graphs
+from async_timestep.harness.tiny_families import load_family
+from async_timestep.nodes.run.hook import attach
 from async_timestep.report.trace import Run
 from async_timestep.tpm.schedule_file import ScheduleMeta, load_schedule, save_schedule
 from async_timestep.training.backbones import load_backbone
@@ -48,6 +52,34 @@ def test_a_schedule_is_told_as_it_was_drawn(name, families, monkeypatch, tmp_pat
     one.sample(prompts, noise, sigmas, schedule, record=record)
     told = column(record, "deviation")
     assert told.tolist() == [pytest.approx(list(schedule.deviation), rel=1e-6)] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "pooled", "stored", "bright"),  # bright: which way its pictures can change
+    [("sdxl", 64, 1280, "sdxl", -1), ("wan", 4096, None, "wan21_t2v", 1)],
+)
+def test_a_family_is_searched_and_its_sampler_runs_what_was_found(
+    name, width, pooled, stored, bright, monkeypatch, tmp_path, tmp_path_factory, capsys
+):
+    tiny = load_family(name, tmp_path_factory.getbasetemp())
+    loader = family_loader(tiny, RandomText(width, pooled))
+    monkeypatch.setitem(nodes.NODE_CLASS_MAPPINGS, FAMILY, loader)
+    workflow, out = written(tmp_path, family_graph(steps=3, cfg=2.0)), tmp_path / "found"
+    counts = ["--prompts=4", "--candidates=3", "--images=32", "--fixed", "--lying", "--more_steps"]
+    own = [*SMALL, *scored(tmp_path), f"--backbone.workflow={workflow}", *counts, f"--out={out}"]
+    assert search(own) == 1 and not out.exists(), "a search without prompts to judge it on began"
+    assert "data.validation is empty, expected a file" in capsys.readouterr().err
+    own += [f"--data.validation={tmp_path / 'prompts.txt'}", "--data.evaluation_prompts=0"]
+    own.append(f"--rewards.weights={{bright: {bright}}}")
+    assert search([*own, "--n=2"]) == 0, capsys.readouterr().err
+    found, meta = load_schedule(out / "found.safetensors")
+    assert (meta.model_family, found.steps, len(meta.weights_sha256)) == (stored, 3, 64)
+    assert any(found.deviation)
+    patched, trace = attach(tiny[0], found)
+    sample(tiny, patched, steps=3)
+    run = trace.runs[-1]
+    assert run.warnings == ([meta.note] if meta.note else [])
+    assert column(run, "deviation")[0].tolist() == pytest.approx(list(found.deviation), rel=1e-6)
 
 
 def test_it_is_searched_evaluated_and_used_by_its_graph(server, tmp_path, capsys):

@@ -27,6 +27,8 @@ import nodes
 from async_timestep.nodes.run.hook import attach
 from async_timestep.nodes.run.weights import weights_sha256
 from async_timestep.tpm.checkpoint import load_tpm, save_tpm
+from async_timestep.tpm.schedule import Schedule
+from async_timestep.tpm.schedule_file import ScheduleMeta, load_schedule, save_schedule
 from async_timestep.training.data.identity import difference, identities
 from async_timestep.training.grpo.command import main
 from async_timestep.training.run.settings import parse
@@ -128,9 +130,24 @@ def test_other_weights_of_the_family_are_warned_of(families, tmp_path, pack, cap
     with caplog.at_level(logging.WARNING):
         found = told(tiny, tiny[0], tmp_path, pack, **{**own, "weights_sha256": "0" * 64})
     assert len(found) == 1 and found[0] in caplog.text
-    assert "was trained on mine.safetensors" in found[0] and "sd35_medium" in found[0]
+    assert "The TPM was made on mine.safetensors" in found[0] and "sd35_medium" in found[0]
     family = told(tiny, tiny[0], tmp_path, pack, model_family="sd3", weights_sha256="0" * 64)
     assert len(family) == 1 and "trained for sd3 " in family[0]
+
+
+def test_a_schedule_tells_its_weights_too(families, tmp_path):
+    tiny, path = families["sd35"], tmp_path / "found.safetensors"
+    grid = schedule(tiny[0], STEPS).tolist()
+    flat = Schedule(tuple(grid), (0.0, *[0.3] * (STEPS - 1)), (1.0,) * STEPS)
+    own = weights_sha256(tiny[0])
+    for weights, wanted in ((own, 0), ("", 0), ("0" * 64, 1)):
+        meta = ScheduleMeta("sd35_medium", 16, base_model="mine", weights_sha256=weights)
+        save_schedule(path, flat, meta)
+        patched, trace = attach(tiny[0], load_schedule(path)[0])
+        sample(tiny, patched, steps=STEPS)
+        found = trace.runs[-1].warnings
+        assert len(found) == wanted
+        assert all(w.startswith("The schedule found was made on mine and") for w in found)
 
 
 def test_a_lora_is_no_other_model(families, tmp_path, pack):

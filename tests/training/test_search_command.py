@@ -150,8 +150,8 @@ def test_a_search_that_found_nothing_is_d_0_and_says_so(tmp_path):
         loaded, again = load_schedule(tmp_path / "x.safetensors")
         assert set(loaded.deviation) == {0.0} and set(loaded.omega) == {1.0}
         assert loaded.mode == "conditioning" and again.gain == 0
-        assert "found nothing that gains beyond 2 standard errors" in loaded.note
-        assert str(outcome) in loaded.note
+        assert "found nothing that gains beyond 2 standard errors" in again.note
+        assert str(outcome) in again.note
     kept, told = concluded(mine, Outcome(0.02, 0.006, 64, "scene"), meta)
     assert kept is mine and (told.gain, told.note) == (0.02, "")
 

@@ -88,11 +88,22 @@ def test_a_file_reads_back_and_is_the_same_bytes_again(tmp_path):
         save_schedule(path, schedule, META)
         found, meta = load_schedule(path)
         assert meta == META and is_schedule(path)
-        assert found == replace(schedule, name="mine", family="tiny", note="")
+        assert found == replace(schedule, name="mine", meta=META)
         first = path.read_bytes()
         save_schedule(path, schedule, META)
         assert path.read_bytes() == first and [p.name for p in tmp_path.iterdir()] == [path.name]
     assert not is_schedule(tmp_path / "none.safetensors")
+
+
+def test_a_hash_of_weights_is_a_key_only_where_it_is_known(tmp_path):
+    """So that packs that do not know the key yet read the files that have none."""
+    path = tmp_path / "mine.safetensors"
+    for weights in ("", "0" * 64):
+        meta = replace(META, weights_sha256=weights)
+        save_schedule(path, MINE, meta)
+        assert load_schedule(path)[1] == meta
+        with safe_open(path, framework="pt") as file:
+            assert ("weights_sha256" in file.metadata()) == bool(weights)
 
 
 def rewritten(path, change_texts=None, change_tensors=None, rehash=True):
@@ -153,9 +164,10 @@ def test_every_flipped_bit_of_the_numbers_is_seen(tmp_path):
 
 
 def test_what_is_to_be_said_of_another_model_and_fewer_steps():
-    mine = replace(MINE, name="mine", family="tiny", note="Nothing was gained.")
-    assert schedule_warnings(mine, "tiny", 4) == ["Nothing was gained."]
-    assert schedule_warnings(replace(mine, note=""), "tiny", 9) == []
-    other, fewer = schedule_warnings(replace(mine, note=""), "sdxl", 3)
+    mine = replace(MINE, name="mine", meta=META)
+    noted = replace(mine, meta=replace(META, note="Nothing was gained."))
+    assert schedule_warnings(noted, "tiny", 4) == ["Nothing was gained."]
+    assert schedule_warnings(MINE, "sdxl", 4) == [] == schedule_warnings(mine, "tiny", 9)
+    other, fewer = schedule_warnings(mine, "sdxl", 3)
     assert "made for tiny and runs here on sdxl" in other
     assert "on 4 steps and runs here on 3" in fewer

@@ -19,7 +19,7 @@ from ...tpm.learned import TPMPolicy
 from ...tpm.metadata import TPMMeta
 from ...tpm.network import TimestepPredictionModule
 from ...tpm.policies import Constant, Policy, Scaled, VelocityScale
-from ...tpm.schedule import Schedule
+from ...tpm.schedule import Schedule, ScheduleMeta
 from ...tpm.schedule_file import load_schedule
 from ...tpm.variance import NAME as VARIANCE_MATCH
 from ...tpm.variance import VarianceMatch
@@ -78,6 +78,7 @@ class ScheduleFile:
     name: str
     sha256: str
     schedule: Schedule
+    meta: ScheduleMeta
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,7 @@ def read_schedules(paths: list[str], family: str) -> list[ScheduleFile]:
     for name, file, digest in named_files("--schedule", "schedule", paths):
         schedule, meta = load_schedule(file)
         require_family("--schedule", file, meta.model_family, family)
-        found.append(ScheduleFile(name, digest, schedule))
+        found.append(ScheduleFile(name, digest, schedule, meta))
     return found
 
 
@@ -182,7 +183,7 @@ def check_fit(tpms: Sequence[TPMFile], files: Sequence[ScheduleFile], backbone: 
     """Raises ValueError on a file of another model family, and where a TPM does not fit the latents
     or the pooled text."""
     for file in files:
-        require_family("--schedule", file.name, file.schedule.family, backbone.family)
+        require_family("--schedule", file.name, file.meta.model_family, backbone.family)
     for tpm in tpms:
         require_family("--tpm", tpm.name, tpm.meta.model_family, backbone.family)
         has = (tpm.meta.latent_channels, tpm.meta.pooled_dim)

@@ -67,6 +67,7 @@ def meta_of(backbone: Backbone, images: int) -> ScheduleMeta:
         base_model=backbone.base_model,
         license=backbone.license,
         images=images,
+        weights_sha256=backbone.weights_sha256,
     )
 
 

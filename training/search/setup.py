@@ -41,6 +41,7 @@ def load_search(
     config, device = set_up(config, world)
     phase("reading the prompts")
     prompts = {"train": load_prompts(config.data, "train")}
+    load_prompts(config.data, "evaluation")  # read at the end; what is wrong with them, now
     backbone, rewards = load_models(config, device)
     places = identities(config, backbone.weights) if world.main else {}
     measurement = PairedMeasurement(config, backbone, rewards, prompts, report, places)
