@@ -15,6 +15,7 @@ from ..tpm.metadata import shown
 from ..tpm.policies import (
     MODES,
     UNITS,
+    Absent,
     Constant,
     Curve,
     Policy,
@@ -27,8 +28,8 @@ from ..tpm.schedule_file import is_schedule, load_schedule
 from ..tpm.variance import VarianceMatch
 from .host import HAS_CURVE, schema
 from .inputs import (
-    ALIASES,
     CATEGORY,
+    NAMES,
     PRESET_NAMES,
     VARIANCE_MATCH,
     Deviation,
@@ -116,17 +117,17 @@ class AsyncTimestepDeviation(io.ComfyNode):
             node_id="AsyncTimestepDeviation",
             display_name="Deviation",
             category=CATEGORY,
-            search_aliases=ALIASES,
-            description="How far ahead the model is told to be, at each step.",
+            search_aliases=NAMES,
+            description="Sets amount, start, end and shape of the detail. With the preset custom "
+            "the number counts.",
             inputs=[
                 io.Combo.Input(
                     "preset",
                     options=PRESET_NAMES,
-                    default="auto",
-                    tooltip="How much detail is added: auto takes the paper's value for the loaded "
-                    "model (+0.25, marked untuned, where it has none), flux1_dev and sd35_medium "
-                    "theirs, variance match tells the time that fits the noise left in each image, "
-                    "custom takes the number below.",
+                    default="custom",
+                    tooltip="How much detail: custom takes the number below, auto the published "
+                    "value for the loaded model (an untested +0.25 where it has none), flux1_dev "
+                    "and sd35_medium theirs, variance match looks for it in the image.",
                 ),
                 io.Float.Input(
                     "deviation",
@@ -142,17 +143,16 @@ class AsyncTimestepDeviation(io.ComfyNode):
                     "unit",
                     options=list(UNITS),
                     default="interval",
-                    tooltip="Whether the effect fades with more steps: interval does (1 is one "
-                    "whole step ahead, as in the paper), percent does not (1 is 10 % off the time, "
-                    "at 8 steps as at 30).",
+                    tooltip="Whether the effect gets weaker with more steps: interval does (the "
+                    "paper's), percent does not, so it is the one for 15 steps or more; 1 percent "
+                    "is as strong as detail_amount x cfg = 1 of Detail Daemon.",
                 ),
                 io.Combo.Input(
                     "mode",
                     options=list(MODES),
                     default="conditioning",
-                    tooltip="Which look: conditioning changes only what the model is told (the "
-                    "paper), follow_time also shortens each step, as Detail Daemon does on flow "
-                    "models.",
+                    tooltip="Which look: conditioning is the paper's, follow_time Detail Daemon's "
+                    "(on flow models the same image).",
                 ),
                 *curve,
             ],
@@ -171,9 +171,13 @@ class AsyncTimestepDeviationScale(io.ComfyNode):
             node_id="AsyncTimestepDeviationScale",
             display_name="Deviation Scale",
             category=CATEGORY,
-            search_aliases=[*ALIASES, "gamma"],
+            search_aliases=[*NAMES, "gamma"],
             description="Turns a deviation up or down, everywhere or in a part of the sampling.",
-            inputs=[deviation_input(optional=False), scale_input(), *window_inputs()],
+            inputs=[
+                deviation_input("none where nothing is connected (or it is bypassed): off"),
+                scale_input(),
+                *window_inputs(),
+            ],
             outputs=[
                 Deviation.Output(
                     display_name="deviation",
@@ -183,10 +187,11 @@ class AsyncTimestepDeviationScale(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, deviation, deviation_scale, start_percent, end_percent) -> io.NodeOutput:
+    def execute(cls, deviation_scale, start_percent, end_percent, deviation=None) -> io.NodeOutput:
         require_window(start_percent, end_percent)
         require_finite(deviation_scale=deviation_scale)
-        return io.NodeOutput(Scaled(deviation, deviation_scale, start_percent, end_percent))
+        policy = Absent() if deviation is None else deviation
+        return io.NodeOutput(Scaled(policy, deviation_scale, start_percent, end_percent))
 
 
 class AsyncTimestepVelocityScale(io.ComfyNode):
@@ -196,18 +201,18 @@ class AsyncTimestepVelocityScale(io.ComfyNode):
             node_id="AsyncTimestepVelocityScale",
             display_name="Velocity Scale",
             category=CATEGORY,
-            search_aliases=[*ALIASES, "omega", "eta"],
-            description="Lengthens or shortens each step's denoising (omega in the paper): the "
-            "alternative to a deviation, or on top of one.",
+            search_aliases=[*NAMES, "omega", "eta"],
+            description="Sharper and rougher above 1, softer below (omega in the paper): instead "
+            "of a deviation, or on top of one.",
             inputs=[
-                deviation_input(),
+                deviation_input("without one only omega acts"),
                 io.Combo.Input(
                     "mode",
                     options=["constant", "follow_time"],
                     default="constant",
                     tooltip="Which look: constant uses the number below and leaves the last step "
-                    "alone, follow_time scales every step by t*/t of the deviation, as Detail "
-                    "Daemon does on flow models.",
+                    "alone; follow_time takes the connected deviation's, which is Detail Daemon's "
+                    "look on flow models.",
                 ),
                 io.Float.Input(
                     "omega",
@@ -236,10 +241,10 @@ class AsyncTimestepTPMLoader(io.ComfyNode):
             node_id="AsyncTimestepTPMLoader",
             display_name="TPM Loader",
             category=CATEGORY,
-            search_aliases=[*ALIASES, "timestep prediction module", "schedule"],
-            description="Loads a trained timestep prediction module, which chooses the deviation "
-            "for each image at each step, or a schedule, which has one for every image. Files go "
-            "to models/tpm; make one with training/train_tpm.py or training/search_schedule.py.",
+            search_aliases=[*NAMES, "timestep prediction module", "schedule"],
+            description="Automatic detail: a small file, trained or searched for one model, "
+            "decides how much at each step: a TPM for each image, a schedule for all alike. Files "
+            "go to models/tpm; make one with training/train_tpm.py or search_schedule.py.",
             inputs=[
                 io.Combo.Input(
                     "tpm_name",

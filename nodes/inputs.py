@@ -5,20 +5,15 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..tpm.families import PRESETS
-from ..tpm.policies import Policy, Preset
+from ..tpm.policies import Constant, Policy, Preset
 from ..tpm.variance import NAME as VARIANCE_MATCH
 from ..tpm.variance import VarianceMatch
+from .run.checks import require_finite
 
 CATEGORY = "sampling/async timestep"
-ALIASES = [
-    "detail daemon",
-    "lying sigma",
-    "detail amount",
-    "sigma offset",
-    "timestep conditioning",
-    "async timestep",
-    "deviation",
-]
+NAMES = ["timestep conditioning", "async timestep", "deviation"]  # every node of the deviation wire
+ALIASES = [*NAMES, "detail daemon", "lying sigma", "detail amount", "sigma offset"]  # that samples
+CUSTOM = 0.5  # of a number that nobody has set
 PRESET_NAMES = ["auto", *PRESETS, VARIANCE_MATCH, "custom"]
 
 Deviation = io.Custom("ASYNC_DEVIATION")
@@ -31,10 +26,24 @@ def preset_input() -> io.Combo.Input:
         "preset",
         options=PRESET_NAMES,
         default="auto",
-        tooltip="How much detail the model adds: auto picks the paper's value for the loaded model "
-        "(Flux.1-dev +0.5, SD3.5-medium +0.2) and a careful +0.25, marked untuned, for every "
-        "other; variance match looks for it in the latents. A connected deviation replaces it; "
-        "custom needs one.",
+        tooltip="How much detail: auto is the published value for Flux.1-dev (+0.5) and "
+        "SD3.5-medium (+0.2), and an untested +0.25 for all others; variance match looks for it in "
+        "the image; custom takes custom_deviation. A connected deviation replaces it.",
+    )
+
+
+def custom_input() -> io.Float.Input:
+    """The number of the preset custom, on the nodes that sample. At the end of their inputs, where
+    saved graphs have none."""
+    return io.Float.Input(
+        "custom_deviation",
+        default=CUSTOM,
+        min=-1.0,
+        max=1.0,
+        step=0.01,
+        optional=True,
+        tooltip="More detail above 0, a smoother image below. Read only where the preset is custom "
+        "and no deviation is connected.",
     )
 
 
@@ -45,17 +54,18 @@ def scale_input() -> io.Float.Input:
         min=-2.0,
         max=4.0,
         step=0.05,
-        tooltip="More detail above 1, less below, a smoother image below 0; 0 is exactly the stock "
-        "result, bit for bit. Multiplies the deviation (gamma in the paper).",
+        tooltip="Detail strength: 0 is off (the same image as without the node, bit for bit), 1 as "
+        "chosen, 2 double, below 0 smoother. The paper's gamma.",
     )
 
 
-def deviation_input(optional: bool = True) -> io.Custom.Input:
+def deviation_input(alone: str = "replaces the preset") -> io.Custom.Input:
+    """alone: what else is to be said, at the end of the tooltip."""
     return Deviation.Input(
         "deviation",
-        optional=optional,
+        optional=True,
         tooltip="What decides the detail at each step: a Deviation node or a TPM Loader, with any "
-        "number of scale nodes behind it. Replaces the preset.",
+        f"number of scale nodes behind it; {alone}.",
     )
 
 
@@ -73,7 +83,7 @@ def region_input() -> io.Custom.Input:
         "region",
         optional=True,
         tooltip="Adds the detail only where an AsynDM Region Mask says: by words of the prompt, or "
-        "a mask. Each pixel is told its own time, in the same one pass of the model.",
+        "a mask. It takes no more time.",
     )
 
 
@@ -117,15 +127,13 @@ def latent_and_trace() -> list:
     return [io.Latent.Output(tooltip="The sampled image, for a VAE Decode."), trace_output()]
 
 
-def chosen_policy(preset: str, deviation: Policy | None) -> Policy:
-    """The connected policy, else the preset's. Raises ValueError for custom with nothing
-    connected.
-    """
+def chosen_policy(preset: str, deviation: Policy | None, custom: float | None = CUSTOM) -> Policy:
+    """The connected policy, else the preset's. custom: the number of the preset of that name.
+    Raises ValueError on a number that is not finite."""
     if deviation is not None:
         return deviation
     if preset == "custom":
-        raise ValueError(
-            "The preset is 'custom' but nothing is connected to 'deviation'; connect a Deviation "
-            f"node or a TPM Loader, or choose one of {', '.join(PRESET_NAMES[:-1])}."
-        )
+        custom = CUSTOM if custom is None else custom
+        require_finite(custom_deviation=custom)
+        return Constant(custom)
     return VarianceMatch() if preset == VARIANCE_MATCH else Preset(preset)

@@ -10,9 +10,16 @@ from comfy_api.latest import io, ui
 
 from ..report.noise import noise_residual
 from ..report.plot import plot_trace, words_card
-from ..report.trace import Trace
+from ..report.trace import Run, Trace
 from .host import schema
-from .inputs import ALIASES, CATEGORY, TraceType
+from .inputs import CATEGORY, NAMES, TraceType
+from .run.opening import is_of_this_prompt
+
+WITHOUT = (
+    "what is connected to 'after' was made without the node whose trace this is: its output goes "
+    "to no sampler on the way"
+)
+EARLIER = "  of an earlier run: nothing before the sampler has changed, so it was not run again"
 
 
 class AsyncTimestepPlot(io.ComfyNode):
@@ -22,8 +29,9 @@ class AsyncTimestepPlot(io.ComfyNode):
             node_id="AsyncTimestepPlot",
             display_name="Async Timestep Plot",
             category=CATEGORY,
-            search_aliases=[*ALIASES, "plot", "graph", "graph sigmas"],
+            search_aliases=[*NAMES, "plot", "graph", "graph sigmas"],
             description="Draws what the model was really told at each step of the last run.",
+            hidden=[io.Hidden.unique_id],
             is_output_node=True,
             not_idempotent=True,
             inputs=[
@@ -58,10 +66,34 @@ class AsyncTimestepPlot(io.ComfyNode):
 
     @classmethod
     def execute(cls, after, trace: Trace | None = None, theme: str = "dark") -> io.NodeOutput:
-        image = plot_trace(trace, dark=theme == "dark")
-        record = trace or Trace()
-        shown = {**ui.PreviewImage(image, cls=cls).as_dict(), "text": [record.summary()]}
+        record, hidden = trace or Trace(), cls.hidden
+        text = "" if is_of_this_prompt(record) else f"\n{EARLIER}"
+        if trace and hidden and made_without(hidden.prompt or {}, hidden.unique_id):
+            record, text = Trace(), ""
+            record.runs.append(Run("Async Timestep", "", [], why=WITHOUT))
+        image = plot_trace(record if trace else None, dark=theme == "dark")
+        text = record.summary() + text
+        shown = {**ui.PreviewImage(image, cls=cls).as_dict(), "text": [text]}
         return io.NodeOutput(image, record.to_json(), ui=shown)
+
+
+def made_without(prompt: dict, plot: str) -> bool:
+    """Whether the node that the plot has its trace of is none of those that its 'after' comes from.
+    prompt: id -> node, as it is queued. plot: the id of the plot."""
+    links = prompt.get(plot, {}).get("inputs", {})
+    trace, after = links.get("trace"), links.get("after")
+    if not (isinstance(trace, list) and isinstance(after, list)):
+        return False
+    waiting, seen = [after[0]], set()
+    while waiting:
+        node = waiting.pop()
+        if node == trace[0]:
+            return False
+        if node not in seen:
+            seen.add(node)
+            inputs = prompt.get(node, {}).get("inputs", {}).values()
+            waiting += [value[0] for value in inputs if isinstance(value, list) and value]
+    return True
 
 
 class AsyncTimestepNoiseMeter(io.ComfyNode):

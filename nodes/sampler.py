@@ -12,7 +12,15 @@ from nodes import common_ksampler
 from ..report.trace import Trace
 from ..tpm.policies import Policy
 from .host import schema
-from .inputs import ALIASES, CATEGORY, chosen_policy, effect_inputs, latent_and_trace
+from .inputs import (
+    ALIASES,
+    CATEGORY,
+    CUSTOM,
+    chosen_policy,
+    custom_input,
+    effect_inputs,
+    latent_and_trace,
+)
 from .region_mask import region_of
 from .run.hook import attach
 from .run.region import Region
@@ -97,8 +105,8 @@ def sampler_inputs(seed_name: str) -> list:
         io.Combo.Input(
             "scheduler",
             options=comfy.samplers.SCHEDULER_NAMES,
-            tooltip="How much of the work goes into composition and how much into detail: the fall "
-            "of the noise over the steps. A TPM expects the one that it was trained with.",
+            tooltip="How much of the work goes into composition and how much into detail, as in "
+            "the stock KSampler. A file of the TPM Loader expects the one that it was made with.",
         ),
         io.Conditioning.Input("positive", tooltip="What should be in the image."),
         io.Conditioning.Input("negative", tooltip="What should not be in the image."),
@@ -128,13 +136,13 @@ class AsyncTimestepKSampler(io.ComfyNode):
             display_name="Async Timestep KSampler",
             category=CATEGORY,
             search_aliases=[*ALIASES, "regional detail", "ksampler"],
-            description="KSampler that adds detail in the same number of steps: the model is told "
-            "a cleaner time than the sampler integrates with.",
+            description="KSampler with a detail slider: adds fine detail without more steps.",
             inputs=[
                 io.Model.Input("model", tooltip="The model that will add more detail."),
                 *sampler_inputs("seed"),
                 denoise_input(),
                 *effect_inputs(),
+                custom_input(),
             ],
             outputs=latent_and_trace(),
         )
@@ -143,10 +151,11 @@ class AsyncTimestepKSampler(io.ComfyNode):
     def execute(
         cls, model, seed, steps, cfg, sampler_name, scheduler, positive, negative, latent_image,
         denoise, preset, deviation_scale, deviation=None, mask=None, region=None,
+        custom_deviation=CUSTOM,
     ) -> io.NodeOutput:  # fmt: skip
         latent, trace = async_ksampler(
             model,
-            chosen_policy(preset, deviation),
+            chosen_policy(preset, deviation, custom_deviation),
             deviation_scale,
             steps,
             sampler_name,
@@ -170,8 +179,8 @@ class AsyncTimestepKSamplerAdvanced(io.ComfyNode):
             display_name="Async Timestep KSampler (Advanced)",
             category=CATEGORY,
             search_aliases=[*ALIASES, "regional detail", "ksampler advanced"],
-            description="KSampler (Advanced) that adds detail in the same number of steps. Stages "
-            "of one schedule get the same t* as a single run.",
+            description="KSampler (Advanced) with a detail slider: adds fine detail without more "
+            "steps. Two stages of one schedule look as one run.",
             inputs=[
                 io.Model.Input("model", tooltip="The model that will add more detail."),
                 io.Combo.Input(
@@ -204,6 +213,7 @@ class AsyncTimestepKSamplerAdvanced(io.ComfyNode):
                     "next stage.",
                 ),
                 *effect_inputs(),
+                custom_input(),
             ],
             outputs=latent_and_trace(),
         )
@@ -212,11 +222,12 @@ class AsyncTimestepKSamplerAdvanced(io.ComfyNode):
     def execute(
         cls, model, add_noise, noise_seed, steps, cfg, sampler_name, scheduler, positive, negative,
         latent_image, start_at_step, end_at_step, return_with_leftover_noise, preset,
-        deviation_scale, deviation=None, mask=None, region=None,
+        deviation_scale, deviation=None, mask=None, region=None, custom_deviation=CUSTOM,
     ) -> io.NodeOutput:  # fmt: skip
         latent, trace = async_ksampler(
-            model, chosen_policy(preset, deviation), deviation_scale, steps, sampler_name,
-            scheduler, region_of(mask, region), seed=noise_seed, cfg=cfg, positive=positive,
+            model, chosen_policy(preset, deviation, custom_deviation), deviation_scale, steps,
+            sampler_name, scheduler, region_of(mask, region), seed=noise_seed, cfg=cfg,
+            positive=positive,
             negative=negative, latent=latent_image, disable_noise=add_noise == "disable",
             start_step=start_at_step, last_step=end_at_step,
             force_full_denoise=return_with_leftover_noise == "disable",

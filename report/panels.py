@@ -111,13 +111,13 @@ def draw_times(canvas: Canvas, box: Box, run: Run) -> None:
     if not any(math.isnan(y) for _, y in told_line):
         canvas.area(true_line + told_line[::-1], colors.band)
     line(canvas, axis, sigma, colors.true, 2)
-    names = [("sigma of the grid" if run.asyndm else "sigma of the sampler", colors.true)]
+    names = [("noise level of the grid" if run.asyndm else "noise level", colors.true)]
     if run.moved:
         band(canvas, axis, told, colors.told)
         line(canvas, axis, told.mean, colors.told, 2.2)
-        what = "sigma of the pixels, mean"
+        what = "noise level of the pixels, mean"
         if not run.asyndm:
-            what = "told to the network" + over_what(run, told)
+            what = "what the model was told" + over_what(run, told)
         names.append((what, colors.told))
     legend(canvas, box, names)
 
@@ -160,9 +160,9 @@ def draw_deviation(canvas: Canvas, box: Box, run: Run) -> None:
     line(canvas, axis, deviation.mean, colors.told, 2.8)
     line(canvas, axis, cut_line, colors.cut, 1.4)  # on top and thin: the two may coincide
     mean, peak = run.mean_amount(), sign * run.peak_cut()
-    texts = (f"deviation, mean {mean:+.3f}", f"cut of sigma, peak {peak:.1f} %")
+    texts = (f"deviation, mean {mean:+.3f}", f"strength, in the middle {run.mid_cut():.1f} %")
     if run.asyndm:
-        texts = (f"lag in steps, mean {mean:.2f}", f"sigma is higher, peak {peak:.1f} %")
+        texts = (f"lag in steps, mean {mean:.2f}", f"noise is higher, peak {peak:.1f} %")
     legend(canvas, box, list(zip(texts, (colors.told, colors.cut), strict=True)))
 
 

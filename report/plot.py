@@ -10,6 +10,7 @@ from .canvas import DARK, LIGHT, Box, Canvas
 from .mask_pictures import HEIGHT, draw_masks
 from .panels import draw_deviation, draw_omega, draw_times, series, step_labels
 from .trace import Run, Trace, stages_of
+from .words import cut_in_words
 
 WIDTH = 768
 REMARK_LINES = 3
@@ -123,7 +124,7 @@ def notes(canvas: Canvas, run: Run, room: float) -> list[str]:
     lines = canvas.wrap(run.said, 12, room, REMARK_LINES)
     if run.moved and not run.asyndm:
         most = 2 if canvas.size[0] >= 512 else 1  # a small plot keeps its height for the lines
-        lines += canvas.wrap(run.cut_in_words(), 12, room, most)
+        lines += canvas.wrap(cut_in_words(run), 12, room, most)
     return lines
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from statistics import median
 from typing import Any
+
+from . import words
 
 DEVIATION, ASYNDM = "deviation", "asyndm"  # kinds of runs
 # Of an entry: one value per image, of maps smallest, mean and largest; the rest is one number.
 LISTS = ("t_star", "deviation", "percent", "lag", "cut_percent", "omega")
-NOTHING = (
-    "off: nothing was recorded (the patch is bypassed, the sampler had no steps, or it has not run "
-    "yet: connect its latent to 'after')"
-)
 
 
 @dataclass
@@ -24,7 +24,9 @@ class Run:
     kind: DEVIATION, whose entries have a deviation in one unit or the other, or ASYNDM, whose
     entries have a lag. source: where the numbers come from, in words. tuned: False where nobody has
     measured them for this family. warnings: a sentence each. steps: one dict per evaluation, see
-    `add`. masks: where a region was used, one (B, ...) in [0, 1] per evaluation.
+    `add`. masks: where a region was used, one (B, ...) in [0, 1] per evaluation. why: the reason
+    why nothing was changed, where it is known. node: the id of the node that it belongs to; "" for
+    the one that samples.
     """
 
     label: str
@@ -36,6 +38,8 @@ class Run:
     warnings: list[str] = field(default_factory=list)
     steps: list[dict[str, Any]] = field(default_factory=list)
     masks: list[Any] = field(default_factory=list)
+    why: str = ""
+    node: str = ""
 
     def add(
         self,
@@ -94,6 +98,8 @@ class Run:
     @property
     def why_off(self) -> str:
         """Why nothing was changed in this run."""
+        if self.why:
+            return self.why
         if all(step["step"] == 0 for step in self.steps):
             return "one step only, and the first evaluation is never changed"
         return "every deviation is 0: the network is told the true time"
@@ -115,6 +121,8 @@ class Run:
     @property
     def why_empty(self) -> str:
         """Why a run has no steps."""
+        if self.why:
+            return self.why
         if self.asyndm:
             return "the stock sampler ran"
         return "no evaluations were recorded"
@@ -146,34 +154,21 @@ class Run:
         peak = max((c for c in cuts if math.isfinite(c)), key=abs, default=0.0)
         return peak if abs(peak) > 1e-6 else 0.0  # a mean of both signs may leave a rounding error
 
-    def mean_amount(self) -> float:
-        """Over the decisions: the first grid point is synchronous by rule and does not count."""
+    def mean_amount(self, at: Sequence[int] | None = None) -> float:
+        """Over the decisions: the first grid point is synchronous by rule and does not count. at:
+        the grid points that count."""
         pairs = zip(self.lists("amount"), self.steps, strict=True)
-        means = [mean_of(values, step) for values, step in pairs if step["step"]]
+        counts = (lambda k: k > 0) if at is None else set(at).__contains__
+        means = [mean_of(values, step) for values, step in pairs if counts(step["step"])]
         means = [mean for mean in means if math.isfinite(mean)]
         return sum(means) / len(means) if means else 0.0
 
-    def as_detail_daemon(self) -> str:
-        """The setting there that cuts as much at its peak: its cut is 10 % x detail_amount x cfg.
-
-        On flow models omega = t*/t is the same method; what was only told another time is not."""
-        amount = f"detail_amount x cfg = {self.peak_cut() / 10:.2f}"
-        if self.follows_time():
-            return f" = Detail Daemon with {amount}"
-        steps = "shortened" if self.peak_cut() > 0 else "lengthened"
-        return f", as Detail Daemon with {amount}, but the steps are not {steps}"
-
-    def follows_time(self) -> bool:
-        """True where each told time on a flow model also scaled the step: omega = t*/t."""
-        rows = [
-            (step["t"], *row)
-            for step in self.steps
-            for row in zip(step["t_star"], step["cut_percent"], step["omega"], strict=True)
-        ]
-        return all(
-            abs(t_star - omega * t) <= 1e-4 * t and abs(1 - cut / 100 - omega) < 1e-4
-            for t, t_star, cut, omega in rows
-        )
+    def mid_cut(self) -> float:
+        """The cut of sigma in percent in the middle of what was changed: the median over the
+        evaluations. The largest says little: near the end sigma is so small that any cut is."""
+        cuts = [mean_of(s["cut_percent"], s) for s in self.steps]
+        cuts = [c for c in cuts if math.isfinite(c) and abs(c) > 1e-6]
+        return median(cuts) if cuts else 0.0
 
     def entries(self) -> list[dict[str, Any]]:
         """As the JSON has them: `deviation` is the amount, of AsynDM minus the lag."""
@@ -185,44 +180,18 @@ class Run:
             found.append(kept | {"deviation": amount})
         return found
 
+    def line(self) -> str:
+        """One line for the node: what was done, on which steps, or why nothing was."""
+        return words.line(self)
+
     def summary(self) -> str:
         """One or two lines for a person."""
-        lines = []
-        if not self.steps:
-            lines.append(f"{self.label}: {'off, ' * self.asyndm}{self.why_empty}")
-        elif self.off:
-            lines.append(
-                f"{self.label}: off, t* = t in {counted(len(self.steps))} ({self.why_off})"
-            )
-        else:
-            lines.append(f"{self.label}: {counted(len(self.steps))}, {self.in_words()}")
-        if self.lost:
-            lines.append(f"  {self.lost} numbers are not finite and are left out")
-        if self.remark:
-            lines.append(f"  {self.remark}")
-        return "\n".join(lines)
+        return words.summary(self)
 
-    def in_words(self) -> str:
-        """Deviation, omega and cut of a run that is not off."""
-        if self.asyndm:
-            most = max(self.values("amount"), default=0.0)
-            of = f" of {self.images} images" if self.images > 1 else ""
-            words = f"pixels{of} {self.mean_amount():.2f} steps behind, {most:.2f} at most"
-        else:
-            words = f"mean D {self.mean_amount():+.3f}"
-        omega = self.values("omega")
-        if any(o != 1 for o in omega):
-            words += f", omega {min(omega):.3g} to {max(omega):.3g}"
-        return f"{words}, {self.cut_in_words()}" if self.moved else words
-
-    def cut_in_words(self) -> str:
-        """The peak cut of sigma, and the setting of Detail Daemon that cuts as much."""
-        words = f"peak cut {self.peak_cut():.1f} %"
-        if self.of_map:
-            most = max(self.values("cut_percent"), key=abs, default=0.0)
-            over = f"{self.images} pictures" if self.images > 1 else "the picture"
-            return f"{words} (means over {over}; {most:.1f} % at its strongest)"
-        return words + self.as_detail_daemon() if self.peak_cut() else words
+    def moved_steps(self) -> list[int]:
+        """The grid points at which the network was told another time."""
+        pairs = zip(self.lists("amount"), self.steps, strict=True)
+        return sorted({step["step"] for values, step in pairs if any(values)})
 
 
 class Trace:
@@ -230,6 +199,9 @@ class Trace:
 
     def __init__(self) -> None:
         self.runs: list[Run] = []
+        self.prompt: str | None = None  # the queued prompt that its runs are of
+        self.node = ""  # the id of the node that says what was done
+        self.replaced: list[Trace] = []  # of the patches that this one took the place of
 
     def to_json(self) -> str:
         """For the plot node: `runs` has one entry per evaluation, all else has one per run."""
@@ -249,7 +221,7 @@ class Trace:
     def summary(self) -> str:
         """Text for a person, a paragraph per run."""
         if not self.runs:
-            return NOTHING
+            return words.NOTHING
         if len(self.runs) == 1:
             return self.runs[0].summary()
         total = len(self.runs)
@@ -278,10 +250,6 @@ def mean_of(values: list[float], step: dict[str, Any]) -> float:
         return values[1]
     values = [v for v in values if math.isfinite(v)]
     return sum(values) / len(values) if values else math.nan
-
-
-def counted(evaluations: int) -> str:
-    return "1 evaluation" if evaluations == 1 else f"{evaluations} evaluations"
 
 
 def finite(value: Any) -> Any:

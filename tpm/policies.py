@@ -133,6 +133,16 @@ class Policy:
 
 
 @dataclass(frozen=True)
+class Absent(Policy):
+    """In the place of a deviation that is not connected, or bypassed: none."""
+
+    label = "no deviation connected"
+
+    def decide(self, state: State) -> Decision:
+        return synchronous(state)
+
+
+@dataclass(frozen=True)
 class Constant(Policy):
     """The same deviation at every step: the policy that the paper calls RL-free."""
 

@@ -4,7 +4,8 @@ Three wrappers of ComfyUI's own wrapper interface, all on the MODEL:
 OUTER_SAMPLE opens a run, PREDICT_NOISE decides t* for this evaluation and afterwards asks a learned
 policy about the next grid point, APPLY_MODEL puts t* in the place of the timestep, and only there:
 `process_timestep` of the loaded model is replaced for the length of one call. Input scaling,
-denoised, the sampler, masks, prompt ranges, ControlNets and caches never see t*.
+denoised, the sampler, masks, prompt ranges, ControlNets and caches never see t*. Where another pack
+has taken one of the three off the MODEL, the run is the stock one, and says so.
 """
 
 from __future__ import annotations
@@ -16,16 +17,18 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 
-from ...report.trace import Trace
+from ...report.trace import Run, Trace
 from ...tpm.policies import Policy, Scaled
 from ..pixels.families import family_of
 from ..pixels.hooks import swapped
 from .chain import Chain
 from .checks import require_finite, require_picture
-from .opening import current_prompt, open_run, open_step
+from .family import model_family
+from .opening import add_run, current_prompt, open_run, open_step
 from .region import Region
 from .state import RunState
 from .times import require_descending
+from .told import say_removed, say_replaced, tell
 
 KEY = "async_timestep"  # of the wrappers and of the run in transformer_options
 WRAPPERS = (WrappersMP.OUTER_SAMPLE, WrappersMP.PREDICT_NOISE, WrappersMP.APPLY_MODEL)
@@ -37,15 +40,17 @@ def attach(
     scale: float = 1.0,
     sigmas: torch.Tensor | None = None,
     region: Region | None = None,
+    node: str = "",
 ) -> tuple[ModelPatcher, Trace]:
     """A clone of `model` that is conditioned on t* in any sampler, and the trace of its runs.
 
     policy: decides the deviation. scale: gamma of Eq. 12; 0 is bit-identical to `model`.
     sigmas: the whole schedule (K+1,) of which a sampler may run a part; None takes each sampler's
     own. region: multiplies the deviation per pixel; the network is then told a map of times, in
-    the same one pass. A patch that is already on the model is replaced, never added to. Raises
-    ValueError on a scale that is not finite, on sigmas that do not fall, and on a region with a
-    model that takes no map.
+    the same one pass. node: the id of the node that says what was done; "" for the one that
+    samples. A patch that is already on the model is replaced, never added to, and its trace says
+    so. Raises ValueError on a scale that is not finite, on sigmas that do not fall, and on a region
+    with a model that takes no map.
     """
     require_finite(deviation_scale=scale)
     if region is not None and scale != 0:
@@ -54,14 +59,30 @@ def attach(
         require_descending(sigmas)
         sigmas = sigmas.detach().float().cpu()
     patched, trace = model.clone(), Trace()
+    trace.node = node
+    trace.replaced = replaced_by_a_patch_on(model)
     for wrapper_type in WRAPPERS:
         patched.remove_wrappers_with_key(wrapper_type, KEY)
     if scale != 1.0:
         policy = Scaled(policy, scale)
     outer = outer_sample_wrapper(policy, trace, sigmas, None if scale == 0 else region)
-    for wrapper_type, wrapper in zip(WRAPPERS, (outer, predict_noise, apply_model), strict=True):
+    outer.trace = trace
+    predict = predict_noise_wrapper(trace)
+    for wrapper_type, wrapper in zip(WRAPPERS, (outer, predict, apply_model), strict=True):
         patched.add_wrapper_with_key(wrapper_type, KEY, wrapper)
     return patched, trace
+
+
+def replaced_by_a_patch_on(model: ModelPatcher) -> list[Trace]:
+    """The traces of the patches that are on a model, and of those that they have replaced."""
+    own = [w.trace for w in model.get_wrappers(WrappersMP.OUTER_SAMPLE, KEY)]
+    return [*own, *(earlier for trace in own for earlier in trace.replaced)]
+
+
+def missing_parts(model_options: dict) -> list[str]:
+    """The names of our wrappers that are not on a model any more."""
+    wrappers = model_options.get("transformer_options", {}).get("wrappers", {})
+    return [part.upper() for part in WRAPPERS if not wrappers.get(part, {}).get(KEY)]
 
 
 def outer_sample_wrapper(
@@ -85,25 +106,51 @@ def outer_sample_wrapper(
             run = open_step(policy, trace, guider, stage, region, chain, owner)
         else:
             run = open_run(policy, trace, guider, stage, region, stage)
+        say_replaced(trace, policy)
+        if gone := missing_parts(guider.model_options):
+            say_removed(run.written, gone)
+            return sample(noise)
         options = guider.model_options.setdefault("transformer_options", {})
         options[KEY] = run
         try:
             with run.region or nullcontext() as tracker:
                 if tracker is not None:
                     tracker.first_pass(lambda: sample(noise.clone()))
-                return sample(noise)
+                done = sample(noise)
         finally:
             options.pop(KEY, None)
+        tell(run.written, run.policy)
+        return done
 
     return outer_sample
 
 
-def predict_noise(executor, x, timestep, model_options={}, seed=None):  # noqa: B006 (host's own)
-    """PREDICT_NOISE: one evaluation, the body of Algorithm 2's loop. timestep: (B,), the host's
-    name for sigma. Returns denoised (B, C, ...)."""
-    run: RunState | None = model_options.get("transformer_options", {}).get(KEY)
-    if run is None:
+def predict_noise_wrapper(trace: Trace):
+    """PREDICT_NOISE. Without a run it lets everything pass, and where that is because OUTER_SAMPLE
+    was taken off the model it says so, once a sampling."""
+
+    def wrapper(executor, x, timestep, model_options={}, seed=None):  # noqa: B006 (host's own)
+        options = model_options.get("transformer_options", {})
+        run: RunState | None = options.get(KEY)
+        if run is not None:
+            return predict_noise(run, executor, x, timestep, model_options, seed)
+        guider = executor.class_obj
+        own = guider.model_options.get("transformer_options", {})
+        if WrappersMP.OUTER_SAMPLE.upper() in missing_parts(guider.model_options):
+            if not own.get(f"{KEY}_removed"):
+                own[f"{KEY}_removed"] = True
+                record = Run("Async Timestep", model_family(guider.model_patcher), [])
+                record.node = trace.node
+                add_run(trace, record)
+                say_removed(record, [WrappersMP.OUTER_SAMPLE.upper()])
         return executor(x, timestep, model_options, seed)
+
+    return wrapper
+
+
+def predict_noise(run: RunState, executor, x, timestep, model_options: dict, seed):
+    """One evaluation, the body of Algorithm 2's loop. timestep: (B,), the host's name for sigma.
+    Returns denoised (B, C, ...)."""
     guider, sigma = executor.class_obj, timestep
 
     def network(options):

@@ -32,7 +32,7 @@ def open_run(
     family = model_family(guider.model_patcher)
     label = policy.label + ("" if region is None else ", in a region")
     source, tuned = source_of(policy, family)
-    record = Run(label, family, grid.tolist(), source=source, tuned=tuned)
+    record = Run(label, family, grid.tolist(), source=source, tuned=tuned, node=trace.node)
     add_run(trace, record)
     warn(record, *warnings_of(policy, family, guider.model_patcher, grid, stage_sigmas))
     inner = innermost(policy)
@@ -93,8 +93,12 @@ def current_prompt() -> str | None:
 
 def add_run(trace: Trace, record: Run) -> None:
     """A trace holds the runs of one queued prompt: an older prompt's runs give way."""
-    prompt = current_prompt()
-    if prompt != getattr(trace, "prompt", prompt):
+    if not is_of_this_prompt(trace):
         trace.runs.clear()
-    trace.prompt = prompt
+    trace.prompt = current_prompt()
     trace.runs.append(record)
+
+
+def is_of_this_prompt(trace: Trace) -> bool:
+    """Whether what a trace holds was sampled in the queued prompt that is being executed."""
+    return not trace.runs or trace.prompt == current_prompt()

@@ -55,7 +55,7 @@ def note(record: Run, *sentences: str) -> None:
     """Onto the node and into the plot; the log has them already."""
     record.warn(*sentences)
     if sentences:
-        on_node(*record.warnings)
+        on_node(*record.warnings, node=record.node)
 
 
 def innermost(policy: Policy) -> Policy:

@@ -112,17 +112,12 @@ def test_a_bypassed_patch_draws_off(server):
 @pytest.mark.parametrize(
     "change, sentence",
     [
-        ({"preset": "custom", "deviation": None}, "nothing is connected to 'deviation'"),
         ({"start_percent": 0.8, "end_percent": 0.2}, "the start must not lie behind the end"),
     ],
 )
 def test_mistakes_get_one_sentence(server, change, sentence):
     graph = graphs.async_ksampler(batch=1)
-    if "preset" in change:
-        graph["sampler"]["inputs"].pop("deviation")
-        graph["sampler"]["inputs"]["preset"] = "custom"
-    else:
-        graph["deviation"]["inputs"].update(change)
+    graph["deviation"]["inputs"].update(change)
     with pytest.raises(RuntimeError, match=sentence) as caught:
         server.run(graph)
     assert "\n" not in str(caught.value)

@@ -37,7 +37,7 @@ def test_a_batch_of_three_is_three_samples(pack, families):
     assert entries[2]["deviation"] == pytest.approx(values)
     assert entries[2]["cut_percent"] == pytest.approx([4.2717, 8.5433, 25.6300], abs=1e-3)
     assert trace.runs[0].mean_amount() == pytest.approx(0.3), "no middle of a map"
-    assert "mean D +0.300" in trace.summary() and "Detail Daemon" in trace.summary()
+    assert "mean D +0.300, strength 8.9 % (strong); if there is grain" in trace.summary()
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3])
@@ -57,7 +57,7 @@ def test_a_map_is_smallest_mean_and_largest_of_all_images(pack, families, quarte
     assert entries[2]["cut_percent"] == pytest.approx([0, 4.2717, 17.0866], abs=1e-3)
     assert entries[2]["t_star"] == pytest.approx([498.077, 575.059, 600.719], abs=1e-2)
     over = "the picture" if batch == 1 else f"{batch} pictures"
-    assert f"mean D +0.100, peak cut 4.3 % (means over {over}; 17.1 % at" in trace.summary()
+    assert f"mean D +0.100, strength 3.0 % (light), mean over {over}; 17.1 % at" in trace.summary()
 
 
 @pytest.mark.parametrize("family", ["sd35", "sd15"])

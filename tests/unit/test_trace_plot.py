@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -72,31 +73,40 @@ def test_empty_trace():
 def test_summary_names_the_numbers():
     text = trace(run(source="paper: 10 steps, 512 px")).summary()
     assert "D = +0.5: 4 evaluations, mean D +0.500" in text  # the first one is no decision
-    assert "peak cut 25.0 %, as Detail Daemon with detail_amount x cfg = 2.50" in text
-    assert "but the steps are not shortened" in text
     assert "paper: 10 steps" in text and "run 1" not in text
     assert "mean D +0.100" in trace(run((0.5, -0.3))).summary()
-    text = trace(run((-0.5,))).summary()
-    assert "peak cut -25.0 %" in text and "but the steps are not lengthened" in text
+    assert "omega 1.1 to 1.1" in run((0.0,), omega=1.1).summary()
 
 
-def followed(of_sigma: bool = False) -> Run:
-    """The same with omega = t*/t, on a flow model or (of_sigma) where the time is no sigma."""
-    record = run()
-    for step in record.steps:
-        step["omega"] = [1 - cut / 100 for cut in step["cut_percent"]]
-        if of_sigma:
-            step["t_star"] = [t_star**0.5 for t_star in step["t_star"]]
-            step["t"] = step["t"] ** 0.5
-    return record
+@pytest.mark.parametrize(
+    ("deviation", "strength"),
+    [(0.1, "2.0 % (light)"), (0.2, "4.0 % (medium)"), (0.5, "10.0 % (strong)"), (-0.5, "-10.0 %")],
+)
+def test_the_strength_is_that_of_the_middle(deviation, strength):
+    """The grid's cuts are .2, .4 and 1 of it at full D, of which the last is near the end."""
+    record = run((deviation,))
+    cuts = [step["cut_percent"][0] for step in record.steps[1:]]
+    assert record.mid_cut() == pytest.approx(np.median(cuts)) != record.peak_cut()
+    text = record.summary()
+    assert f"strength {strength}" in text and ("grain" in text) == (abs(deviation) == 0.5)
 
 
-def test_summary_names_the_setting_of_detail_daemon_only_where_it_is_the_same():
-    assert "peak cut 25.0 % = Detail Daemon with detail_amount x cfg = 2.50" in (
-        followed().summary()
-    )
-    assert "not shortened" in followed(of_sigma=True).summary()  # an eps model
-    assert "Detail Daemon" not in run((0.0,), omega=1.1).summary()
+def test_the_line_of_a_node():
+    assert run().line() == "detail +0.50 on steps 2 to 4 of 4, strength 10.0 % (strong)"
+    untuned = run((0.1, 0.3), source="sdxl D = +0.25", tuned=False)
+    assert untuned.line().endswith("strength 4.0 % (medium), untuned for this model")
+    assert run((-0.2,)).line().startswith("smoothing -0.20 on steps 2 to 4 of 4")
+    assert run((0.0,), omega=1.1).line() == "omega 1.1 to 1.1"
+    assert run((0.0,)).line() == "off: every deviation is 0: the network is told the true time"
+    assert Run("", "tiny", GRID, why="nobody asked").line() == "off: nobody asked"
+    only = run()
+    for k in (1, 3):
+        only.steps[k]["deviation"] = [0.0]
+    assert only.line().startswith("detail +0.50 on step 3 of 4")
+    only.steps[1]["deviation"] = only.steps[3]["deviation"] = [0.5]
+    only.steps[2]["deviation"] = [0.0]
+    assert only.line().startswith("detail +0.50 on 2 of 4 steps")
+    assert asyndm().line() == "pixels 0.10 steps behind, 0.40 at most"
 
 
 def of_map(images: int = 1) -> Run:
@@ -113,9 +123,9 @@ def asyndm(images: int = 1) -> Run:
 
 def test_summary_of_maps():
     text = of_map().summary()
-    assert "mean D +0.100, peak cut 5.0 % (means over the picture; 20.0 % at its strongest)" in text
+    assert "mean D +0.100, strength 2.0 % (light), mean over the picture; 20.0 % at its" in text
     text = asyndm().summary()
-    assert "pixels 0.10 steps behind, 0.40 at most" in text and "Detail Daemon" not in text
+    assert "pixels 0.10 steps behind, 0.40 at most" in text and " %" not in text
     none = Run("AsynDM euler, strength 0", "tiny", GRID, kind=ASYNDM)
     assert "off, the stock sampler ran" in none.summary()
 

@@ -83,8 +83,8 @@ def test_a_map_and_a_batch_of_three_differ_everywhere():
     assert batch.mean_amount() == pytest.approx(0.2) and batch.images == 3 and not batch.of_map
     assert pixels.mean_amount() == pytest.approx(0.1) and pixels.images == 1 and pixels.of_map
     assert batch.peak_cut() == pytest.approx(10.0) and pixels.peak_cut() == pytest.approx(5.0)
-    assert "mean D +0.200" in batch.summary() and "Detail Daemon" in batch.summary()
-    assert "mean D +0.100" in pixels.summary() and "means over the picture" in pixels.summary()
+    assert "mean D +0.200, strength 4.0 % (medium)" in batch.summary()
+    assert "mean D +0.100" in pixels.summary() and "mean over the picture" in pixels.summary()
     drawn = [plot_trace(trace(record)) for record in (batch, pixels)]
     assert drawn[0].shape != drawn[1].shape or not torch.equal(*drawn)
     told = [json.loads(trace(record).to_json())["runs"][0] for record in (batch, pixels)]
@@ -108,7 +108,7 @@ def test_a_list_of_an_entry_has_one_unit():
 
 
 def test_maps_of_several_images_say_so():
-    assert "(means over 2 pictures; 20.0 % at its strongest)" in of_map(2).summary()
+    assert "mean over 2 pictures; 20.0 % at its strongest" in of_map(2).summary()
     assert "pixels of 2 images 0.10 steps behind" in asyndm(2).summary()
     legends = [over_what(r, series(r, "cut_percent")) for r in (run(THREE), of_map(), of_map(2))]
     pixels = ", mean of the pixels"
