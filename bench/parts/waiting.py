@@ -20,7 +20,8 @@ TOKEN = 8
 class Method:
     """where: what makes the region, "" for none. strength: AsynDM's, None for a deviation.
     curve: AsynDM's. deviation: D of regional deviation, or everywhere. tpm: a file of the TPM
-    Loader. more: steps. threshold, static: of words."""
+    Loader. more: steps. threshold, static, grow, invert: of the Region Mask, for words. layer:
+    the one joint attention that words are read in, None for the nodes' own choice."""
 
     where: str = ""
     strength: float | None = 0.5
@@ -30,6 +31,9 @@ class Method:
     more: int = 0
     threshold: float = 1.0
     static: bool = False
+    grow: int = 0
+    invert: bool = False
+    layer: int | None = None
 
     @property
     def waits(self) -> bool:
@@ -57,6 +61,11 @@ METHODS = {
     "all (concave)": Method("all"),
     "words, linear": Method("words", curve="linear"),
     "words, exponential": Method("words", curve="exponential"),
+    "words, inverted": Method("words", invert=True),
+    "words, grown by 2": Method("words", grow=2),
+    "words, shrunk by 2": Method("words", grow=-2),
+    "words, last block": Method("words", layer=2),
+    "words, last block, threshold 1.6": Method("words", layer=2, threshold=1.6),
     "words, strength 0.25": Method("words", 0.25),
     "words, strength 0.75": Method("words", 0.75),
     "words, threshold 0.7": Method("words", threshold=0.7),
@@ -70,6 +79,7 @@ METHODS = {
     "D=+0.25 in the words": told(0.25, "words"),
     "D=+0.25 in the objects": told(0.25, "objects"),
     "D=+0.25 in all but the objects": told(0.25, "inverse"),
+    "D=+0.25 in all but the words": Method("words", None, deviation=0.25, invert=True),
     "D=-0.25": told(-0.25),
     "D=-0.25 in all but the objects": told(-0.25, "inverse"),
     "TPM": Method(tpm="tiny.safetensors"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -65,8 +66,30 @@ def kinds(rows: Sequence[dict]) -> list[str]:
     return list(dict.fromkeys(row["kind"] for row in rows))
 
 
-def page(rows: Sequence[dict], command: str, setting: str) -> list[str]:
-    parts = ["# AsynDM on the embedded model", command, f"{setting}. {LEGEND}"]
+def commands(rows: Sequence[dict], setting: str) -> list[str]:
+    """The command lines that measure these rows, each without its folder."""
+    methods, seeds = defaultdict(list), defaultdict(list)
+    for row in rows:
+        if row["kind"] == "all":
+            methods[row["prompts"], row["guidance"], row["steps"], row["seed"]].append(
+                row["method"]
+            )
+    for (*head, seed), own in methods.items():
+        chosen = tuple(m for m in METHODS if m in own and m != PLAIN)
+        seeds[(*head, chosen)].append(str(seed))
+    scenes, precision = setting.split(", ")
+    found = []
+    for (prompts, guidance, steps, own), those in seeds.items():
+        options = ["--bf16"] * (precision == "bf16") + ["--kinds", *scenes.split()]
+        options += ["--n", str(prompts), "--steps", str(steps), "--guidance", f"{guidance:g}"]
+        options += ["--seeds", *those, "--methods", *own, "--out", "FOLDER"]
+        found.append(frame.command("asyndm_laboratory", options))
+    return found
+
+
+def page(rows: Sequence[dict], setting: str) -> list[str]:
+    made = "\n".join(f"- `{command}`" for command in commands(rows, setting))
+    parts = ["# AsynDM on the embedded model", f"Made by\n\n{made}", f"{setting}. {LEGEND}"]
     for steps, guidance in sections(rows):
         cells = section(rows, steps, guidance)
         parts.append(f"## {steps} steps, guidance {guidance:g}")
