@@ -19,6 +19,7 @@ from async_timestep.bench.parts import frame, judged
 from async_timestep.bench.parts.waiting import METHODS, PLAIN
 from async_timestep.bench.parts.waiting_page import page, plot
 from async_timestep.bench.parts.waiting_run import Laboratory
+from async_timestep.bench.parts.waiting_sheet import draw
 from async_timestep.training.run.console import Report
 from async_timestep.training.tiny.scenes import KINDS
 
@@ -31,11 +32,19 @@ def main() -> None:
         "--kinds", nargs="+", choices=KINDS, default=[*KINDS], help="of scenes; default: all"
     )
     parser.add_argument("--keep", type=Path, help="folder that keeps plain's images for a rerun")
+    parser.add_argument(
+        "--pictures", type=Path, help="write a sheet of 4 prompts to this .png file, and no table"
+    )
     frame.folder_option(parser, "rows.csv, overlap.csv, the table and the plot")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     args.kinds = [kind for kind in KINDS if kind in args.kinds]
     frame.comfyui(args.threads)
+    if args.pictures is not None:
+        with Report() as report:
+            report.begin("pictures", 4 * args.n * args.steps[0])
+            print("\n".join(draw(Laboratory(args, report), args.steps[0], 4, args.pictures)))
+        return
     # seed, guidance and the number of prompts stand in each row
     setting = f"{' '.join(args.kinds)}, {'bf16' if args.bf16 else 'fp32'}"
     rows = frame.Rows(args.out / "rows.csv", setting)

@@ -119,6 +119,7 @@ class Laboratory:
                 for step, mask in enumerate(trace.runs[-1].masks):
                     masks[step][rows] = torch.nn.functional.interpolate(mask[:, None], 64)[:, 0]
             self.own.advance(len(rows) * len(sigmas[1:]))
+        self.images, self.masks = images, masks  # of the last run, for pictures
         objects = find_objects(images).core
         lies = [places(mask, objects) for mask in masks] if followed else []
         return self.own.rewards(images, self.captions), objects.float(), lies
