@@ -240,6 +240,15 @@ REGION = {
         "log", masked(DOTTED, black=BLACK, dot=DOT), "smaller than a latent pixel"
     ),
     "a mask that was cropped beyond its edge": Mistake("node", masked(CROPPED, black=BLACK)),
+    "a mask that shrinks to nothing": Mistake(
+        "plot", changed(asyndm_mask(batch=1), "region", grow=-8), "once it has shrunk"
+    ),
+    "the whole picture, inverted": Mistake(
+        "plot", changed(asyndm_mask(batch=1), "region", mode="all", invert=True), "inverted nothing"
+    ),
+    "words that shrink to nothing": Mistake(
+        "plot", words(words="star", grow=-16), "once it has shrunk"
+    ),
     "a threshold that no attention reaches": Mistake(
         "plot", words(words="rough", threshold=4.0), "nowhere above"
     ),

@@ -39,6 +39,32 @@ def nearest(mask: torch.Tensor, size: Sequence[int]) -> torch.Tensor:
     return mask
 
 
+def grown(mask: torch.Tensor, cells: int) -> torch.Tensor:
+    """A mask (B, 1, H, W), (B, 1, T, H, W) or (B, 1, L) that reaches so many latent cells farther
+    to each side of a picture (the largest value in a square); below 0 it shrinks (the smallest).
+
+    The edge of the picture is no edge of the mask: nothing shrinks away from it. Time is left as
+    it is.
+    """
+    if cells == 0:
+        return mask
+    if cells < 0:
+        return -grown(-mask, -cells)
+    wide = mask.flatten(0, -2)[:, None, None] if mask.ndim == 3 else mask.flatten(0, -3)[:, None]
+    down, across = (min(cells, size - 1) for size in wide.shape[2:])
+    wide = F.max_pool2d(wide, (2 * down + 1, 1), 1, (down, 0))
+    return F.max_pool2d(wide, (1, 2 * across + 1), 1, (0, across)).view_as(mask)
+
+
+def grown_then_inverted(
+    mask: torch.Tensor, cells: int = 0, invert: bool = False, top: float = 1.0
+) -> torch.Tensor:
+    """A mask with values from 0 to `top`, first grown by so many latent cells (below 0: shrunk),
+    then, where `invert`, top - mask. Neither: the mask itself."""
+    mask = grown(mask, cells)
+    return top - mask if invert else mask
+
+
 def mean_per_token(mask: torch.Tensor, patch: Sequence[int]) -> torch.Tensor:
     """A mask (B, 1, ...) that is constant on every token of `patch` latent cells: its mean there.
 

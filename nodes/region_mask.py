@@ -23,17 +23,22 @@ def region_mask(
     mask: torch.Tensor | None = None,
     threshold: float = 1.0,
     static: bool = False,
+    grow: int = 0,
+    invert: bool = False,
 ) -> Region:
     """What the AsynDM Region Mask node returns.
 
     words: comma separated words of `text`, the positive prompt as `clip` encodes it; `cat:0.6`
-    gives a word a factor of its own on the strength. mask: (H, W) or (B, H, W). Raises ValueError
-    on what the mode needs and has not, and on unknown words.
+    gives a word a factor of its own on the strength. mask: (H, W) or (B, H, W). grow: by how many
+    latent pixels the region reaches farther, below 0 it shrinks; invert: then all but it. Raises
+    ValueError on what the mode needs and has not, and on unknown words.
     """
+    require_finite(grow=grow)
+    shape = {"grow": int(grow), "invert": bool(invert)}
     if mode == "mask":
-        return Region(mode, mask=mask)
+        return Region(mode, mask=mask, **shape)
     if mode == "all":
-        return Region(mode)
+        return Region(mode, **shape)
     if mode != "words":
         raise ValueError(f"The mode is {mode!r}; choose one of {', '.join(MODES)}.")
     if clip is None or not text.strip():
@@ -45,9 +50,8 @@ def region_mask(
     require_finite(threshold=threshold)
     factors = word_factors(words)
     columns = word_columns(clip, text, ", ".join(factors))
-    return Region(
-        mode, columns=columns, strengths=tuple(factors.values()), threshold=threshold, static=static
-    )
+    settings = {"strengths": tuple(factors.values()), "threshold": threshold, "static": static}
+    return Region(mode, columns=columns, **settings, **shape)
 
 
 def word_factors(words: str) -> dict[str, float]:
@@ -152,6 +156,23 @@ class AsynDMRegionMask(io.ComfyNode):
                     optional=True,
                     tooltip="Holds the words' regions still: they come from a plain first sampling "
                     "(twice the time) instead of from each step before.",
+                ),
+                io.Int.Input(
+                    "grow",
+                    default=0,
+                    min=-128,
+                    max=128,
+                    optional=True,
+                    tooltip="Makes the region larger on every side, by so many latent pixels (one "
+                    "is 8 x 8 pixels of the picture, or more); below 0 smaller. A mask, or what "
+                    "the words cover.",
+                ),
+                io.Boolean.Input(
+                    "invert",
+                    default=False,
+                    optional=True,
+                    tooltip="Turns the region round: everything but what the words or the mask "
+                    "cover. It comes last, after grow.",
                 ),
             ],
             outputs=[

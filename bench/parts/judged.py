@@ -28,7 +28,7 @@ from async_timestep.training.run.config import BackboneConfig, Config, DataConfi
 from async_timestep.training.run.console import Report
 from async_timestep.training.run.distributed import World
 from async_timestep.training.tiny.backbone import WEIGHTS
-from async_timestep.training.tiny.scenes import held_out_scenes
+from async_timestep.training.tiny.scenes import KIND_WEIGHTS, KINDS, Scene, held_out_scenes
 
 METRICS = {"reward": "scene", "scorer": "scorer", "noise": "noise"}  # others: a part of the judge
 
@@ -53,6 +53,14 @@ def setting(args: argparse.Namespace) -> str:
     return f"n {args.n}, guidance {args.guidance:g}, seed {args.seed}, {precision}"
 
 
+def scenes(args: argparse.Namespace) -> list[Scene]:
+    """The held-out scenes of a run, of some of the kinds where it has `kinds`."""
+    chosen = getattr(args, "kinds", KINDS)
+    every = zip(KINDS, KIND_WEIGHTS, strict=True)
+    weights = tuple(weight * (kind in chosen) for kind, weight in every)
+    return held_out_scenes(args.n, args.seed, weights=weights)
+
+
 class Laboratory(PairedMeasurement):
     """The trainer's measurement on the laboratory's own prompts and noises."""
 
@@ -70,16 +78,15 @@ def load(
 ) -> Laboratory:
     """The model, the judges of these columns and the prompts, which are the split "scenes"."""
     names = [metric(column) for column in columns]
-    scene = SceneReward(tuple(name for name in names if name.startswith("scene")))
-    judges = [scene, ScorerReward(scorer or weights / "scorer.safetensors"), NoiseReward()]
+    judge = SceneReward(tuple(name for name in names if name.startswith("scene")))
+    judges = [judge, ScorerReward(scorer or weights / "scorer.safetensors"), NoiseReward()]
     model = BackboneConfig(
         path=str(weights), precision="bf16" if args.bf16 else "fp32", guidance=args.guidance
     )
     config = Config(model, data=DataConfig(seed=args.seed), device="cpu", threads=args.threads)
     config, device = set_up(config, World())
     rewards = RewardSet(judges, dict.fromkeys(names, 1.0), args.batch)
-    scenes = held_out_scenes(args.n, args.seed)
-    texts, textures = zip(*((scene.caption, scene.texture) for scene in scenes), strict=True)
+    texts, textures = zip(*((scene.caption, scene.texture) for scene in scenes(args)), strict=True)
     prompts = PromptList(texts, textures, "held-out combinations")
     models = load_models(config, device, rewards=rewards)
     return Laboratory(config, *models, {"scenes": prompts}, report)

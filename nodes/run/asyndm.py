@@ -49,9 +49,9 @@ class AsynDM:
     curve: str = "quadratic"
 
     def label(self) -> str:
-        what = "all (concave)" if self.region.mode == "all" else self.region.mode
-        if self.region.mode == "words":
-            what = ", ".join(self.region.columns)
+        what = self.region.label
+        if what == "all":
+            what += " (concave)"
         return f"AsynDM {self.sampler}, strength {self.strength:g}, {what}"
 
 

@@ -12,7 +12,7 @@ import torch
 
 from comfy.utils import reshape_mask
 
-from ...maps.masks import mean_per_token
+from ...maps.masks import grown_then_inverted, mean_per_token
 
 MODES = ("words", "mask", "all")
 ASPECT_SLACK = 1.1  # a mask whose aspect differs more than by this was made for another crop
@@ -27,7 +27,9 @@ class Region:
     ablation). mask: (H, W), (B, H, W) or (B, 1, H, W) in [0, 1], of a video (T, H, W) or
     (B, 1, T, H, W). columns: word -> its columns of the positive conditioning; strengths: one
     factor per word. threshold: of the mean attention. static: the words' masks come from a plain
-    first pass instead of the step before. Raises ValueError on a mask that is none.
+    first pass instead of the step before. grow: latent pixels that the region then reaches farther
+    to each side, below 0 it shrinks; invert: and then all but it. Raises ValueError on a mask that
+    is none.
     """
 
     mode: str
@@ -36,10 +38,28 @@ class Region:
     strengths: tuple[float, ...] = ()
     threshold: float = 1.0
     static: bool = False
+    grow: int = 0
+    invert: bool = False
 
     def __post_init__(self) -> None:
         if self.mode == "mask":
             require_mask(self.mask)
+
+    @property
+    def top(self) -> float:
+        """The weight of what is wholly inside: the strongest word's factor, 1 without words."""
+        return max(self.strengths) if self.mode == "words" else 1.0
+
+    def shaped(self, weight: torch.Tensor) -> torch.Tensor:
+        """A weight at the latent's size (B, 1, ...), grown by `grow`, then inverted."""
+        return grown_then_inverted(weight, self.grow, self.invert, self.top)
+
+    @property
+    def label(self) -> str:
+        """In words."""
+        what = ", ".join(self.columns) if self.mode == "words" else self.mode
+        what += f" grown by {self.grow}" if self.grow else ""
+        return f"all but {what}" if self.invert else what
 
 
 def mask_of(mask: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
@@ -117,6 +137,17 @@ def why_empty(region: Region, raw: torch.Tensor) -> str:
             "Async Timestep: the strength of every word of the region is 0, so nothing is changed; "
             "give one a number above 0, as in cat:0.6."
         )
+    if region.invert:
+        return (
+            "Async Timestep: the region is the whole picture and inverted nothing, so nothing is "
+            "changed; turn invert off, or give it a smaller region."
+        )
+    if region.grow < 0 and bool(mask_of(region.mask, raw.shape).any()):
+        return (
+            "Async Timestep: nothing is left of the mask once it has shrunk by "
+            f"{-region.grow} latent pixels, so nothing is changed; let it shrink less, or paint a "
+            "larger region."
+        )
     if bool((region.mask > 0).any()):
         height, width = raw.shape[-2:]
         return (
@@ -129,12 +160,24 @@ def why_empty(region: Region, raw: torch.Tensor) -> str:
     )
 
 
-def no_words(region: Region, when: str) -> str:
-    """One sentence about words whose region was empty."""
+def no_words(region: Region, when: str, were_read: bool = False) -> str:
+    """One sentence about words whose region was empty. were_read: they had one before it was
+    shrunk or inverted."""
+    words = ", ".join(region.columns)
+    if were_read and region.invert:
+        return (
+            f"Async Timestep: the region of {words} is the whole picture and inverted nothing"
+            f"{when}; turn invert off, or raise the threshold."
+        )
+    if were_read and region.grow < 0:
+        return (
+            f"Async Timestep: nothing is left of the region of {words} once it has shrunk by "
+            f"{-region.grow} latent pixels{when}; let it shrink less."
+        )
+    what = "inverted region is the whole picture" if region.invert else "region is empty"
     return (
-        f"Async Timestep: the model's attention to {', '.join(region.columns)} is nowhere above "
-        f"{region.threshold:g} times its mean, so the region is empty{when}; lower the threshold, "
-        "or use mode mask."
+        f"Async Timestep: the model's attention to {words} is nowhere above {region.threshold:g} "
+        f"times its mean, so the {what}{when}; lower the threshold, or use mode mask."
     )
 
 

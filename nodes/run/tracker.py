@@ -54,6 +54,7 @@ class RegionTracker:
         self.sums: torch.Tensor | None = None  # (B, W, ...) attention of a first pass
         self.is_held = region.mode != "words"  # the weight is what it will always be
         self.was_read = False  # attention to the words, in any evaluation
+        self.was_found = False  # and it was above the threshold somewhere
 
     def __enter__(self) -> RegionTracker:
         self.is_open = True
@@ -84,8 +85,11 @@ class RegionTracker:
             raw = mask_of(self.region.mask, shape).to(device)
             found = aspect_warning(self.region.mask, shape), white_warning(self.region.mask)
             warn(self.record, *filter(None, found))
+            raw = self.region.shaped(raw)
         elif self.region.mode == "words":  # before anything is known, everywhere
-            raw = raw * max(self.region.strengths)
+            raw = raw * self.region.top
+        else:
+            raw = self.region.shaped(raw)
         self.now = self.on_tokens(raw)
         self.is_fitted = True
         if not bool(self.now.any()):
@@ -117,8 +121,8 @@ class RegionTracker:
         if self.sums is None:
             raise ValueError(no_first_pass())
         self.now, self.is_held = self.weight_of(self.sums), True
-        if not bool(self.now.any()):
-            warn(self.record, no_words(self.region, ""))
+        if not bool(self.now.any()) or not self.was_found:
+            warn(self.record, no_words(self.region, "", self.was_found))
 
     @contextmanager
     def evaluation(self, pixels: PixelMap | None, model_options: dict) -> Iterator[dict]:
@@ -143,8 +147,9 @@ class RegionTracker:
     def weight_of(self, maps: torch.Tensor) -> torch.Tensor:
         """(B, 1, ...) at the latent's size, of attention (B, W, ...) to the words."""
         masks = word_masks(maps, self.region.threshold)
-        merged = merge_words(masks, self.region.strengths)
-        return self.on_tokens(nearest(merged, self.shape[2:])).to(self.now)
+        self.was_found = self.was_found or bool(masks.any())
+        merged = nearest(merge_words(masks, self.region.strengths), self.shape[2:])
+        return self.on_tokens(self.region.shaped(merged)).to(self.now)
 
     def on_tokens(self, mask: torch.Tensor) -> torch.Tensor:
         """A mask of the latent with one value per token, and none where inpainting keeps the
@@ -158,8 +163,9 @@ class RegionTracker:
         followed = [] if self.is_held else self.masks[1:]
         if followed and not self.was_read:
             return [never_read()]
-        if followed and bool(self.masks[0].any()) and not any(bool(m.any()) for m in followed):
-            return [no_words(self.region, " from the second step on")]
+        if followed and bool(self.masks[0].any()):
+            if not self.was_found or not any(bool(m.any()) for m in followed):
+                return [no_words(self.region, " from the second step on", self.was_found)]
         return []
 
     def require_open(self) -> None:

@@ -17,15 +17,17 @@ import pytest
 import torch
 
 from async_timestep.bench import __main__ as command
-from async_timestep.bench import asyndm, overhead, tiny_study
-from async_timestep.bench.parts import frame, judged, peers_load
+from async_timestep.bench import asyndm, asyndm_laboratory, overhead, tiny_study
+from async_timestep.bench.parts import frame, judged, peers_load, waiting
 from async_timestep.training.run.settings import parse
 
 SMALLEST = {  # bench -> (arguments, what it prints)
     "asyndm": ([*"--size sd15 --reps 1".split()], r"\| regional \| \d+\.\d"),
     "asyndm_laboratory": (
-        "--n 4 --steps 2 --batch 4 --methods words --out {out}".split(),
-        r"\| words \|",
+        "--n 4 --steps 3 --batch 4 --kinds chain pair --seeds 1 2 --out {out} --methods".split()
+        + ["words", "words, inverted", "all but the objects", "random, same area"]
+        + ["one more step", "D=+0.25 in the objects", "TPM"],
+        r"\| all but the objects \| [+-]\d\.\d{4} ± \d\.\d{4} \|.*\| 8 \| 1 2 \|",
     ),
     "beside": (["--only", "lora"], r"(?i)\| .*lora.* \|"),
     "laboratory": (
@@ -53,6 +55,10 @@ SMALLEST = {  # bench -> (arguments, what it prints)
         "--images 80 --prompts 4 --candidates 4 --steps 2 --n 4 --seeds 0 --out {out} "
         "--optimizers search_schedule.py".split(),
         r"\| search_schedule.py \| [+-]0\.",
+    ),
+    "word_regions": (
+        "--n 4 --steps 3 --batch 4 --kinds chain --seeds 1 2 --out {out}".split(),
+        r"\| block 3, threshold 1 \| 0\.\d{3} \| 0\.\d{3} \|",
     ),
 }
 WANTING = {  # bench -> (arguments, the sentence it ends with here)
@@ -181,3 +187,42 @@ def test_the_runs_of_the_study_have_settings(run, capsys, monkeypatch):
     with pytest.raises(SystemExit):
         run("tiny_study", ["--out", "{out}", "--only", "lifted"])
     assert "lifted is none of tpm_s42, " in capsys.readouterr().err
+
+
+def test_asyndm_laboratory_goes_on_from_its_rows(run, tmp_path, monkeypatch):
+    """Two seeds stand in one row; another kind of scenes is refused; what is there stays."""
+    waiting = "--n 4 --steps 3 --batch 4 --kinds chain --out {out} --methods words".split()
+    assert run("asyndm_laboratory", [*waiting, "--seeds", "1"]) == 0
+    before = frame.read_rows(tmp_path / "rows.csv")
+    assert run("asyndm_laboratory", [*waiting, "--seeds", "1", "2"]) == 0
+    rows = frame.read_rows(tmp_path / "rows.csv")
+    assert rows[: len(before)] == before and {row["seed"] for row in rows} == {"1", "2"}
+    own = [float(row["reward_d"]) for row in rows if row["method"] == "words"]
+    page = (tmp_path / "asyndm_laboratory.md").read_text()
+    assert re.search(rf"\| words \| {re.escape(f'{sum(own) / 2:+.4f}')} ± .* \| 8 \| 1 2 \|", page)
+    monkeypatch.setattr(asyndm_laboratory, "Laboratory", None)
+    assert run("asyndm_laboratory", [*waiting, "--seeds", "2", "1"]) == 0
+    with pytest.raises(SystemExit, match="was measured with 'chain, fp32'"):
+        run("asyndm_laboratory", [*waiting, "--kinds", "pair"])
+
+
+def test_masks_around_the_objects():
+    """Each region has the pixels that its name says."""
+    objects = torch.zeros(2, 64, 64)
+    objects[0, 24:40, 24:40], objects[1, 8:24, 30:46] = 1, 1
+    twins = [torch.Generator().manual_seed(i) for i in range(2)]
+
+    def pixels(where: str) -> torch.Tensor:
+        return waiting.mask_of(where, objects, twins)
+
+    areas = {
+        "objects": 256, "inverse": 4096 - 256, "dilated": 1024, "eroded": 100, "ring": 768,
+        "beyond": 3072, "random": 256, "shifted": 256,
+    }  # fmt: skip
+    for where, area in areas.items():
+        assert pixels(where).sum((1, 2)).tolist() == pytest.approx([area, area]), where
+    assert bool((pixels("dilated")[0, 16:48, 16:48] == 1).all())
+    assert bool((pixels("eroded")[0, 27:37, 27:37] == 1).all())
+    assert not (pixels("shifted") * objects).any()
+    assert not (pixels("beyond") * pixels("ring")).any()
+    assert not torch.equal(pixels("random"), objects)

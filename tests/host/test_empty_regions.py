@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 
@@ -27,6 +28,13 @@ def dot() -> torch.Tensor:
     """One white pixel of 512 x 512, which the latent's 8 x 8 pass over."""
     mask = torch.zeros(1, 512, 512)
     mask[0, 3, 3] = 1
+    return mask
+
+
+def quarter() -> torch.Tensor:
+    """4 x 4 of the latent's 8 x 8 pixels, in the middle."""
+    mask = torch.zeros(1, 8, 8)
+    mask[:, 2:6, 2:6] = 1
     return mask
 
 
@@ -108,3 +116,49 @@ def test_a_mask_of_another_crop_stands_in_the_plot_too(bench, caplog):
     with caplog.at_level(logging.WARNING):
         _, trace = bench.ksampler("AsyncTimestepKSampler", mask=torch.ones(1, 64, 128))
     assert "the mask is 128 x 64 but the latent 8 x 8" in only_warning(trace, caplog)
+
+
+SHRUNK = "nothing is left of the mask once it has shrunk by 4 latent pixels"
+NOTHING = "the region is the whole picture and inverted nothing"
+
+
+@pytest.mark.parametrize("node", ["AsyncTimestepKSampler", "AsynDMKSampler"])
+@pytest.mark.parametrize(
+    "mode,given,piece",
+    [
+        ("mask", {"mask": quarter(), "grow": -4}, SHRUNK),
+        ("mask", {"mask": quarter(), "grow": 8, "invert": True}, NOTHING),
+        ("mask", {"mask": torch.ones(1, 64, 64), "invert": True}, NOTHING),
+        ("mask", {"mask": torch.zeros(1, 64, 64), "grow": -2}, BLACK),
+        ("all", {"invert": True}, NOTHING),
+    ],
+)
+def test_a_shape_that_leaves_nothing_says_so_and_is_stock(bench, caplog, node, mode, given, piece):
+    with caplog.at_level(logging.WARNING):
+        latent, trace = bench.ksampler(node, region=bench.region(mode, **given))
+    assert piece in only_warning(trace, caplog)
+    assert torch.equal(latent, bench.stock()) and "off" in trace.summary()
+
+
+@pytest.mark.parametrize("node", ["AsyncTimestepKSampler", "AsynDMKSampler"])
+def test_a_black_mask_turned_round_is_everywhere(bench, node):
+    black = bench.region("mask", mask=torch.zeros(1, 64, 64), invert=True)
+    latent, trace = bench.ksampler(node, region=black)
+    assert torch.equal(latent, bench.ksampler(node, region=bench.region("all"))[0])
+    assert trace.runs[0].warnings == []
+
+
+@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize(
+    "given,piece",
+    [
+        ({"threshold": 100.0, "invert": True}, "so the inverted region is the whole picture"),
+        ({"grow": -8}, "nothing is left of the region of cat once it has shrunk by 8 latent"),
+        ({"grow": 8, "invert": True}, "region of cat is the whole picture and inverted nothing"),
+    ],
+)
+def test_words_whose_shape_leaves_nothing_say_so(bench, pack, caplog, static, given, piece):
+    region = dataclasses.replace(words(pack, static=static), **given)
+    with caplog.at_level(logging.WARNING):
+        _, trace = bench.ksampler("AsyncTimestepKSampler", region=region)
+    assert piece in only_warning(trace, caplog)

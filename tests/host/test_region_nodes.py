@@ -122,3 +122,32 @@ def test_a_strength_of_its_own_for_a_word(server):
     weak = pictures(server, regions.asyndm_words(words="blue star:0.4", batch=1))
     whole = pictures(server, regions.asyndm_words(words="blue star", batch=1, strength=0.2))
     assert same(weak, whole), "0.4 of 0.5 is 0.2, from the first step on"
+
+
+def test_an_inverted_half_is_the_other_half(server):
+    """Upper half is white in the graph; a mask from ComfyUI's own nodes is the other half."""
+    inverted = pictures(server, changed(regions.asyndm_mask, "region", invert=True))
+    lower = changed(regions.asyndm_mask, "mask", y=64)
+    assert same(inverted, pictures(server, lower))
+    assert not same(inverted, pictures(server, regions.asyndm_mask()))
+
+
+def test_a_grown_half_is_a_larger_half(server):
+    """The picture has 16 x 16 latent pixels of 8 x 8; a half that grows by 2 ends 16 lower."""
+    grown = pictures(server, changed(regions.asyndm_mask, "region", grow=2))
+    larger = changed(regions.asyndm_mask, "white", height=80)
+    assert same(grown, pictures(server, larger))
+    both = pictures(server, changed(regions.asyndm_mask, "region", grow=2, invert=True))
+    below = changed(regions.asyndm_mask, "white", height=48)
+    below["mask"]["inputs"]["y"] = 80
+    assert same(both, pictures(server, below)), "grown first, then inverted"
+
+
+@pytest.mark.parametrize("make", [regions.asyndm_words, regions.regional_detail])
+def test_words_turned_round_and_grown(server, make):
+    plain = pictures(server, make(batch=1))
+    off = changed(lambda: make(batch=1), "region", grow=0, invert=False)
+    assert same(pictures(server, off), plain)
+    for settings in ({"invert": True}, {"grow": 2}, {"grow": -1}):
+        other = changed(lambda: make(batch=1), "region", **settings)
+        assert not same(pictures(server, other), plain), settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from sampling import add_wrapper
@@ -146,3 +147,40 @@ def test_the_weight_stays_where_a_cache_answered(pack, families):
             assert tracker.weight is weight and len(tracker.masks) == 2
 
     life.during(act)
+
+
+def shaped_by_hand(mask: np.ndarray, grow: int, invert: bool, top: float) -> np.ndarray:
+    """A mask (B, H, W) of the latent: the largest (smallest) value of a square, turned round, then
+    the mean of the network's tokens of 2 x 2."""
+    out, reach = np.empty_like(mask), abs(grow)
+    for y, x in np.ndindex(mask.shape[1:]):
+        around = mask[:, max(0, y - reach) : y + reach + 1, max(0, x - reach) : x + reach + 1]
+        out[:, y, x] = around.max((1, 2)) if grow > 0 else around.min((1, 2))
+    out = top - out if invert else out
+    batch, height, width = out.shape
+    means = out.reshape(batch, height // 2, 2, width // 2, 2).mean((2, 4))
+    return means.repeat(2, 1).repeat(2, 2)
+
+
+@pytest.mark.parametrize("static", [False, True])
+@pytest.mark.parametrize("grow,invert", [(1, False), (-1, False), (0, True), (1, True), (-1, True)])
+def test_words_are_grown_then_inverted(pack, families, static, grow, invert):
+    """Beside numpy on the weights of the same words without it; the first is the whole picture."""
+    masks = {}
+    for key, shape in {"off": {}, "on": {"grow": grow, "invert": invert}}.items():
+        life = Life(pack, families["sd35"], static=static, **shape)
+
+        def act(evaluate, guider, x, life=life):
+            with life.tracker as tracker:
+                tracker.fit(guider, x.shape, x.device)
+                assert bool((tracker.weight == 1).all())
+                tracker.first_pass(evaluate)
+                evaluate()
+                evaluate()
+
+        life.during(act)
+        masks[key] = [mask.numpy() for mask in life.tracker.masks]
+    off, on = (masks[key][-1] for key in ("off", "on"))
+    assert len(masks["on"]) == 2 and 0 < off.mean() < 1
+    np.testing.assert_allclose(on, shaped_by_hand(off, grow, invert, 1.0), rtol=0, atol=1e-6)
+    assert not np.array_equal(on, off)

@@ -3,13 +3,20 @@
 import itertools
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from async_timestep.maps.masks import mean_per_token, merge_words, nearest, word_masks
+from async_timestep.maps.masks import (
+    grown_then_inverted,
+    mean_per_token,
+    merge_words,
+    nearest,
+    word_masks,
+)
 
 often = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 seeds, sizes = st.integers(0, 2**31), st.integers(1, 9)
@@ -158,3 +165,44 @@ def test_frames_are_their_own_tokens_in_a_video():
 def test_a_patch_of_one_cell_changes_nothing():
     mask = noise(0, 1, 1, 3, 4)
     assert mean_per_token(mask, (1, 1)) is mask
+
+
+def by_hand(mask: np.ndarray, cells: int, invert: bool, top: float) -> np.ndarray:
+    """(..., H, W): the largest (shrinking: the smallest) value of the square around each cell that
+    lies in the picture, cell by cell; then its complement."""
+    out, reach = np.empty_like(mask), abs(cells)
+    for y, x in np.ndindex(mask.shape[-2:]):
+        rows = slice(max(0, y - reach), y + reach + 1)
+        around = mask[..., rows, max(0, x - reach) : x + reach + 1]
+        out[..., y, x] = around.max((-2, -1)) if cells > 0 else around.min((-2, -1))
+    return top - out if invert else out
+
+
+@often
+@given(seeds, sizes, sizes, st.integers(-10, 10), st.booleans(), st.sampled_from([1.0, 0.4, 2.0]))
+def test_grow_then_invert_by_numpy(seed, height, width, cells, invert, top):
+    soft = top * noise(seed, 2, 1, 3, height, width)
+    soft = torch.where(noise(seed + 1, 2, 1, 3, height, width) < 0.5, 0, soft)  # a video's
+    for mask in (soft, soft[:, :, 0]):
+        found = grown_then_inverted(mask, cells, invert, top)
+        assert np.array_equal(found.numpy(), by_hand(mask.numpy(), cells, invert, np.float32(top)))
+
+
+def test_grow_then_invert_of_one_axis():
+    line = torch.tensor([[[0.0, 0.0, 1.0, 0.0, 0.0, 0.5]]])
+    assert grown_then_inverted(line, 1).flatten().tolist() == [0, 1, 1, 1, 0.5, 0.5]
+    assert grown_then_inverted(line, 1, True).flatten().tolist() == [1, 0, 0, 0, 0.5, 0.5]
+    assert not grown_then_inverted(line, -1)[..., :5].any()
+
+
+def test_the_order_is_grow_then_invert():
+    """All but a grown dot: the other order would shrink the dot to nothing."""
+    dot = torch.zeros(1, 1, 7, 7)
+    dot[..., 3, 3] = 1
+    assert int(grown_then_inverted(dot, 1, True).sum()) == 49 - 9
+    assert int(grown_then_inverted(dot, -1, True).sum()) == 49
+
+
+def test_neither_is_the_mask_itself():
+    mask = noise(0, 2, 1, 5, 4)
+    assert grown_then_inverted(mask) is mask

@@ -111,24 +111,29 @@ def sample_scene(
             return scene
 
 
-def held_out_scenes(n: int, seed: int, compositions_only: bool = False) -> list[Scene]:
+def held_out_scenes(
+    n: int,
+    seed: int,
+    compositions_only: bool = False,
+    weights: tuple[float, ...] = KIND_WEIGHTS,
+) -> list[Scene]:
     """`n` scenes that training never showed, a quarter of each texture, in turn.
 
     Pairs, groups and chains are held-out combinations. Single objects and counts have no held-out
     combinations; they come in their usual share, or not at all with `compositions_only`.
+    weights: relative frequency of the KINDS.
     """
     rng = torch.Generator().manual_seed(seed)
-    usual = sum(
-        w for kind, w in zip(KINDS, KIND_WEIGHTS, strict=True) if kind in ("single", "count")
-    )
+    usual = sum(w for kind, w in zip(KINDS, weights, strict=True) if kind in ("single", "count"))
+    usual /= sum(weights)
     scenes = []
     for i in range(n):
         texture = TEXTURES[i % len(TEXTURES)]
         if not compositions_only and float(torch.rand((), generator=rng)) < usual:
-            while len((scene := sample_scene(rng, texture=texture)).objects) > 1:
+            while len((scene := sample_scene(rng, None, texture, weights)).objects) > 1:
                 pass
         else:
-            scene = sample_scene(rng, held_out=True, texture=texture)
+            scene = sample_scene(rng, True, texture, weights)
         scenes.append(scene)
     return scenes
 
