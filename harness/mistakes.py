@@ -44,6 +44,13 @@ def constant(**inputs) -> dict:
     return changed(async_ksampler(batch=1), "deviation", **inputs)
 
 
+def bypassed() -> dict:
+    """Without the Deviation, as the editor sends a graph in which it is bypassed."""
+    graph = changed(async_ksampler(batch=1), "scale")
+    del graph["deviation"], graph["scale"]["inputs"]["deviation"]
+    return graph
+
+
 def sampled(**inputs) -> dict:
     return changed(async_ksampler(batch=1), "sampler", **inputs)
 
@@ -158,7 +165,7 @@ FILES = {
     ),
 }
 DEVIATION = {
-    "preset custom, and no deviation connected": Mistake("node", patched(preset="custom")),
+    "the Deviation before a Deviation Scale is bypassed": Mistake("plot", bypassed(), "off"),
     "the number deviation changed, but preset is auto": Mistake(
         "plot", constant(preset="auto", deviation=1.0), "untuned"
     ),

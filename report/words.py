@@ -41,7 +41,7 @@ def summary(run: Run) -> str:
     """One or two lines for a person."""
     lines = []
     if not run.steps:
-        lines.append(f"{run.label}: {'off, ' * run.asyndm}{run.why_empty}")
+        lines.append(f"{run.label}: off, {run.why_empty}")
     elif run.off:
         lines.append(f"{run.label}: off, t* = t in {counted(len(run.steps))} ({run.why_off})")
     else:

@@ -25,8 +25,8 @@ IDS = (
 ALIASES = {  # what people type, and a node that must be found by it
     "detail daemon": "AsyncTimestepModel",
     "lying sigma": "AsyncTimestepKSampler",
-    "detail amount": "AsyncTimestepDeviation",
-    "sigma offset": "AsyncTimestepDeviation",
+    "detail amount": "AsyncTimestepModel",
+    "sigma offset": "AsyncTimestepKSamplerAdvanced",
     "timestep conditioning": "AsyncTimestepModel",
     "deviation": "AsyncTimestepDeviationScale",
     "differential diffusion": "AsynDMKSampler",

@@ -60,13 +60,16 @@ def test_workflow_runs(server, name):
         assert "evaluations" in shown["text"][0]
         # what the first plot says: of the sweep it is the stock row
         special = {"demo_9_tpm_scale_sweep": "off", "demo_10_velocity_scale": "omega 0.75"}
-        assert special.get(name, "peak cut") in shown["text"][0]
+        usual = "steps behind" if "asyndm" in name else "strength"
+        assert special.get(name, usual) in shown["text"][0]
     if "AsyncTimestepNoiseMeter" in types:
         assert images(server, by_type(graph, outputs, "AsyncTimestepNoiseMeter"))[0].std() > 20
     if "AsynDMRegionMask" in types:
         # this one samples one picture three times over, the others four at once
-        over = {"demo_7_asyndm_compared": "the picture"}.get(name, "4 pictures")
-        assert f"(means over {over}; " in shown["text"][0]
+        alone = name == "demo_7_asyndm_compared"
+        asyndm = "pixels 0" if alone else "pixels of 4 images 0"
+        wanted = asyndm if "asyndm" in name else "mean over 4 pictures; "
+        assert wanted in shown["text"][0]
 
 
 @pytest.mark.parametrize("name", workflows.names())
