@@ -8,8 +8,9 @@ import torch
 
 from comfy_api.latest import io
 
+from ..tpm.metadata import shown
 from .host import schema
-from .inputs import ALIASES, CATEGORY, RegionType
+from .inputs import CATEGORY, NAMES, RegionType
 from .run.checks import require_finite
 from .run.region import MODES, Region
 from .run.words import word_columns
@@ -67,8 +68,9 @@ def word_factors(words: str) -> dict[str, float]:
             number = math.nan
         if not 0 <= number <= 2:
             raise ValueError(
-                f"AsynDM Region Mask found the strength {factor.strip()!r} of the word "
-                f"{word.strip()!r}; write a number from 0 to 2 behind the colon, as in cat:0.6."
+                f"AsynDM Region Mask found the strength {shown(factor.strip())} of the word "
+                f"{shown(word.strip())}; write a number from 0 to 2 behind the colon, as in "
+                "cat:0.6."
             )
         if word.strip():
             factors[word.strip()] = number
@@ -93,7 +95,7 @@ class AsynDMRegionMask(io.ComfyNode):
             display_name="AsynDM Region Mask",
             category=CATEGORY,
             search_aliases=[
-                *ALIASES,
+                *NAMES,
                 "asyndm",
                 "attention mask",
                 "word mask",
@@ -147,15 +149,15 @@ class AsynDMRegionMask(io.ComfyNode):
                     max=4.0,
                     step=0.05,
                     optional=True,
-                    tooltip="Shrinks the words' regions above 1, grows them below: attention must "
-                    "exceed this many times its mean.",
+                    tooltip="Higher makes the words' regions smaller, lower larger (how far the "
+                    "attention must be above its mean). Mode words only.",
                 ),
                 io.Boolean.Input(
                     "static",
                     default=False,
                     optional=True,
-                    tooltip="Holds the words' regions still: they come from a plain first sampling "
-                    "(twice the time) instead of from each step before.",
+                    tooltip="Finds the words' regions once, in a first run (it takes twice as "
+                    "long), instead of anew at each step. Mode words only.",
                 ),
                 io.Int.Input(
                     "grow",

@@ -76,7 +76,7 @@ def inside_host(prompts: int) -> None:
         f"\nDone in {time.monotonic() - started:.0f} s. Look at demo/deviation_grid.png, "
         "demo/demo_3_async_ksampler_plot.png and demo/scores.csv.\nTo open the graphs in a "
         "browser: "
-        "make serve, then Workflow > Browse Templates > async-timestep."
+        "make serve, then ComfyUI's logo > Templates > async-timestep."
     )
 
 

@@ -22,7 +22,7 @@ if __name__ == "__main__":
     ).stdout.strip()
     if found != "True" and "--cpu" not in flags:
         flags.append("--cpu")
-    say("In the browser: Workflow > Browse Templates > async-timestep. Ctrl+C stops the server.")
+    say("In the browser: ComfyUI's logo > Templates > async-timestep. Ctrl+C stops the server.")
     command = [str(python), str(tree / "main.py"), "--base-directory", str(ensure_base()), *flags]
     try:
         sys.exit(subprocess.run(command).returncode)

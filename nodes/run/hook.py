@@ -29,6 +29,7 @@ from .region import Region
 from .state import RunState
 from .times import require_descending
 from .told import say_removed, say_replaced, tell
+from .warnings import stage_note, warn
 
 KEY = "async_timestep"  # of the wrappers and of the run in transformer_options
 WRAPPERS = (WrappersMP.OUTER_SAMPLE, WrappersMP.PREDICT_NOISE, WrappersMP.APPLY_MODEL)
@@ -106,6 +107,8 @@ def outer_sample_wrapper(
             run = open_step(policy, trace, guider, stage, region, chain, owner)
         else:
             run = open_run(policy, trace, guider, stage, region, stage)
+            if said := stage_note(stage, noise):
+                warn(run.written, said)
         say_replaced(trace, policy)
         if gone := missing_parts(guider.model_options):
             say_removed(run.written, gone)

@@ -65,6 +65,18 @@ def innermost(policy: Policy) -> Policy:
     return policy
 
 
+def stage_note(stage_sigmas: torch.Tensor, noise: torch.Tensor) -> str | None:
+    """One sentence where a sampler goes on from another one, and nobody said with which schedule.
+    stage_sigmas: (N+1,) its own. noise: (B, C, ...) what was added at its start."""
+    if len(stage_sigmas) <= 2 or bool(noise.any()):
+        return None
+    return (
+        "Async Timestep left the first step of this sampler as it is: it goes on from another one "
+        "(no noise is added), and the step before is not known; connect all SIGMAS of both to "
+        "Async Timestep (model patch), or use Async Timestep KSampler (Advanced)."
+    )
+
+
 def schedule_warning(grid: torch.Tensor, stage_sigmas: torch.Tensor) -> str | None:
     """One sentence where the sampler's nodes are no part of the whole schedule. Its last one does
     not count: a stage that removes its noise ends at 0 wherever it stops."""

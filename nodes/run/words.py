@@ -17,7 +17,10 @@ import torch
 from comfy.sd1_clip import ClipTokenWeightEncoder, SDClipModel
 from comfy.text_encoders.hunyuan_image import HunyuanImageTEModel
 
+from ...tpm.metadata import shown
+
 NAME = "AsynDM Region Mask"
+MOST = 160  # letters of the prompt in a message
 END = "\x1f"  # CLIP's end of a word; digits each have one, so 1024 arrives as four pieces
 CJK = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"  # written without spaces: each is a word
 WORD = re.compile(rf"\d(?:{END}?\d)*|[{CJK}]|(?:(?![{CJK}])[^\W\d_])+")
@@ -61,8 +64,9 @@ def word_columns(clip, text: str, words: str) -> dict[str, list[int]]:
         found[word] = sorted(set().union(*(occurrences(s, names) for s in spoken)))
         if not found[word]:
             known = ", ".join(dict.fromkeys(name for s in spoken for name, _ in s))
+            known = known if len(known) <= MOST else known[: known.rfind(",", 0, MOST)] + " ..."
             listed = f"; its words are: {known}." if known else ", which has no words."
-            raise ValueError(f"{NAME} found no word {word!r} in the prompt{listed}")
+            raise ValueError(f"{NAME} found no word {shown(word)} in the prompt{listed}")
     return found
 
 

@@ -149,3 +149,35 @@ def test_no_wrapper_left_is_the_stock_run(pack, families):
     for part in PARTS:
         other.wrappers[part] = {}
     assert torch.equal(sample(tiny, other)[0], sample(tiny)[0]) and trace.runs == []
+
+
+def test_a_second_stage_without_the_schedule_says_what_it_costs(server):
+    graph = graphs.model_patch(seed=69, batch=1)
+    stages = graph["sampler"]["inputs"]
+    del stages["seed"], stages["denoise"]
+    stages |= {"noise_seed": 69, "steps": 8}
+    first = {**stages, "add_noise": "enable", "start_at_step": 0, "end_at_step": 4}
+    second = {**stages, "add_noise": "disable", "start_at_step": 4, "end_at_step": 8}
+    first["return_with_leftover_noise"], second["return_with_leftover_noise"] = "enable", "disable"
+    second["latent_image"] = ["first", 0]
+    graph["first"] = graphs.node("KSamplerAdvanced", **first)
+    graph["sampler"] = graphs.node("KSamplerAdvanced", **second)
+    sentence = "left the first step of this sampler as it is: it goes on from another one"
+    assert sentence in node_texts(server, graph)["patch"]
+    graph["schedule"] = graphs.node(
+        "BasicScheduler", model=["loader", 0], scheduler="simple", steps=8, denoise=1.0
+    )
+    graph["patch"]["inputs"]["sigmas"] = ["schedule", 0]
+    assert sentence not in node_texts(server, graph)["patch"]
+
+
+@pytest.mark.parametrize("words", ["circle" * 2000, "red, " * 50 + "cat:1e9" + "9" * 5000])
+def test_a_message_is_short_however_long_the_input(server, words):
+    graph = graphs.model_patch(seed=70, batch=1)
+    graph["region"] = graphs.node(
+        "AsynDMRegionMask", mode="words", clip=["loader", 1], text=graphs.PROMPT, words=words
+    )
+    graph["patch"]["inputs"]["region"] = ["region", 0]
+    with pytest.raises(RuntimeError) as caught:
+        server.run(graph)
+    assert "AsynDM Region Mask found" in str(caught.value) and len(str(caught.value)) <= 400
