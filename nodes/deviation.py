@@ -10,6 +10,8 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..tpm.checkpoint import load_tpm
+from ..tpm.detail_daemon import NAME as DETAIL_DAEMON
+from ..tpm.detail_daemon import DetailDaemon
 from ..tpm.learned import TPMPolicy
 from ..tpm.metadata import shown
 from ..tpm.policies import (
@@ -58,6 +60,9 @@ def deviation_policy(
     require_finite(deviation=deviation)
     if preset == "custom":
         policy = Constant(deviation, unit, mode)
+    elif preset == DETAIL_DAEMON:  # its start and end are shares of the steps, not of the noise
+        policy = DetailDaemon(deviation, start_percent, end_percent, mode)
+        start_percent, end_percent = 0.0, 1.0
     elif preset == VARIANCE_MATCH:  # its D is in intervals, whatever the unit
         policy = VarianceMatch(mode=mode)
     else:
@@ -123,11 +128,12 @@ class AsyncTimestepDeviation(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "preset",
-                    options=PRESET_NAMES,
+                    options=[*PRESET_NAMES, DETAIL_DAEMON],
                     default="custom",
                     tooltip="How much detail: custom takes the number below, auto the published "
                     "value for the loaded model (an untested +0.25 where it has none), flux1_dev "
-                    "and sd35_medium theirs, variance match looks for it in the image.",
+                    "and sd35_medium theirs, variance match looks for it in the image; detail "
+                    "daemon is that node's curve, the number its detail_amount x cfg.",
                 ),
                 io.Float.Input(
                     "deviation",
@@ -136,7 +142,7 @@ class AsyncTimestepDeviation(io.ComfyNode):
                     max=1.0,
                     step=0.01,
                     tooltip="More detail above 0, a smoother image below; 0 is the stock result. "
-                    "Read only with the preset custom.",
+                    "Read with the presets custom and detail daemon.",
                 ),
                 *window_inputs(),
                 io.Combo.Input(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...report.trace import Run, Trace
+from ...tpm.detail_daemon import DetailDaemon
 from ...tpm.policies import Absent, Constant, Curve, Policy, Preset, Scaled, Window
 from .notice import on_node
 from .opening import add_run, is_of_this_prompt
@@ -37,6 +38,8 @@ def why_zero(policy: Policy, record: Run) -> str:
         return "deviation_scale is 0"
     if isinstance(policy, Constant) and policy.deviation == 0:
         return "the deviation is 0"
+    if isinstance(policy, DetailDaemon):
+        return "the deviation is 0" if policy.amount == 0 else "its curve is 0 at every step"
     if isinstance(policy, Preset) and not record.tuned:
         return (
             "the preset leaves the last step of a model that nobody has measured alone, and no "

@@ -183,3 +183,33 @@ def test_around_asyndm_it_does_nothing(pack, families):
     # the first and the last step have one level everywhere and go the ordinary way
     assert torch.equal(run(tiny, tiny[0], lowered(asyndm(), 0.1, 1, 3))[0], alone)
     assert not torch.equal(run(tiny, tiny[0], lowered(asyndm(), 0.1, 1, 4))[0], alone)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 8, 15, 28])
+@pytest.mark.parametrize("family", ["sd35", "sd15"])
+def test_the_preset_tells_its_sigma_on_every_model(pack, families, family, steps):
+    """The share of sigma, whether the model's time is its sigma or an index; never at the first
+    evaluation."""
+    node = pack("nodes.deviation").deviation_policy("detail daemon", 0.5, 0.2, 0.8)
+    model, trace = pack("nodes.run.hook").attach(families[family][0], node)
+    sample(families[family], model, steps=steps)
+    told = [step["cut_percent"][0] for step in trace.runs[-1].steps]
+    wanted = [0.0, *(10 * 0.5 * c for c in (bump(steps) if steps > 4 else [0.0] * steps)[1:])]
+    if steps > 4:
+        # an eps model is told one of 1000 times: half of one is .2 % of sigma
+        assert told == pytest.approx(wanted, abs=0.02 if family == "sd35" else 0.2)
+    else:
+        assert told[0] == 0 and max(map(abs, told)) <= 5.02
+
+
+def test_the_preset_is_five_points_in_percent(pack, families):
+    """On a flow model, to what a curve of straight and smooth pieces leaves open."""
+    preset = pack("nodes.deviation").deviation_policy(
+        "detail daemon", 0.8, 0.2, 0.8, mode="follow_time"
+    )
+    tiny, steps = families["sd35"], 15
+    curve = [(x, y) for x, y in five_points(steps)]
+    drawn = sample(tiny, deviated(pack, tiny[0], 0.8, curve), steps=steps)[1]
+    found = sample(tiny, pack("nodes.run.hook").attach(tiny[0], preset)[0], steps=steps)[1]
+    for a, b in zip(found, drawn, strict=True):
+        assert torch.allclose(a, b, rtol=0.002)

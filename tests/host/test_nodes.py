@@ -63,7 +63,7 @@ def test_samplers_have_every_input_of_the_stock_node(info, stock):
 def test_widgets_are_those_of_the_design(info):
     deviation = options(info["AsyncTimestepDeviation"])
     assert deviation["preset"][1]["options"] == [
-        "auto", "flux1_dev", "sd35_medium", "variance match", "custom"
+        "auto", "flux1_dev", "sd35_medium", "variance match", "custom", "detail daemon"
     ]  # fmt: skip
     wanted = {"default": 0.5, "min": -1.0, "max": 1.0, "step": 0.01}
     assert {key: deviation["deviation"][1][key] for key in wanted} == wanted
