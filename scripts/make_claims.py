@@ -125,14 +125,20 @@ def paired(claim: Claim, rows: tuple[Row, ...], column: str) -> tuple[float, flo
     return statistics.fmean(changes), error, len(changes)
 
 
+def describes(row: Row, name: str) -> bool:
+    """Whether a column says what a row is of, and is no number that was measured, no seed."""
+    stem = re.sub("_(d|se)$", "", name)
+    return f"{stem}_d" not in row and name not in ("seed", "n", "prompts", "gain", "error")
+
+
 def pooled(claim: Claim, rows: list[Row], column: str) -> tuple[float, float, int | None]:
     """One row as it is; rows that differ in their seed put together, weighted by n. Raises
     ValueError on rows that differ otherwise."""
     parts = [measured(row, column) for row in rows]
     if len(rows) == 1:
         return parts[0]
-    names = claim.rows.keys() | {"steps", "method", "kind", "group", "guidance", "setting"}
-    other = [name for name in sorted(names) if len({row.get(name) for row in rows}) > 1]
+    names = [name for name in rows[0] if describes(rows[0], name)]
+    other = [name for name in names if len({row[name] for row in rows}) > 1]
     if other or len({row.get("seed") for row in rows}) < len(rows) or "n" not in rows[0]:
         raise ValueError(
             f"{claim.says!r} names {len(rows)} rows of {claim.file.path} that differ in "
@@ -277,7 +283,11 @@ def front(found: dict[Claim, Found]) -> str:
 
 
 def main() -> None:
-    for path, text in zip((PAGE, FRONT, DATES), texts(), strict=True):
+    try:
+        made = texts()
+    except ValueError as error:
+        raise SystemExit(f"make_claims.py: {error}") from None
+    for path, text in zip((PAGE, FRONT, DATES), made, strict=True):
         path.write_text(text, encoding="utf-8")
 
 

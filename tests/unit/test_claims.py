@@ -104,16 +104,16 @@ def test_rows_an_image_each_are_paired(folder):
 
 
 def test_seeds_are_put_together_by_their_number_of_images(folder):
-    def row(seed: int, n: int, d: float, se: float, steps: int = 10) -> dict:
-        head = {"setting": "chain", "steps": steps, "method": "words", "seed": seed, "n": n}
-        return {**head, "reward": 2.7, "reward_d": d, "reward_se": se}
+    def row(seed: int, n: int, d: float, se: float, kind: str = "chain") -> dict:
+        head = {"setting": "bf16", "steps": 10, "method": "words", "seed": seed, "kind": kind}
+        return {**head, "n": n, "reward": 2.7 + d, "reward_d": d, "reward_se": se}
 
     own = [row(77, 100, 0.02, 0.003), row(78, 300, 0.04, 0.002)]
     claim = Claim("a", GAIN, folder("rows.csv", own), {"method": "words"})
     found = make_claims.evidence(claim)
     assert found.value == pytest.approx((2 + 12) / 400) and found.n == "400"
     assert found.error == pytest.approx((0.3**2 + 0.6**2) ** 0.5 / 400)
-    for other in (row(79, 100, 0.03, 0.003, steps=20), row(78, 300, 0.04, 0.002)):
+    for other in (row(79, 100, 0.03, 0.003, kind="pair"), row(78, 300, 0.04, 0.002)):
         folder("rows.csv", [*own, other])
         with pytest.raises(ValueError, match="expected one row, or one a seed"):
             make_claims.evidence(claim)
