@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from async_timestep.harness.tiny_models import write_checkpoint
 from async_timestep.training.backbones.comfy.pictures import Pictures
@@ -127,6 +128,24 @@ def test_a_second_run_makes_nothing_and_other_settings_are_refused(out, argument
     said = capsys.readouterr().err.splitlines()[-1]
     assert "was made with other settings than this run has" in said
     assert {path: path.stat().st_mtime_ns for path in out.rglob("images/**/*.png")} == before
+
+
+def test_a_picture_that_was_made_again_is_scored_again(out, arguments, tmp_path):
+    """A score that is kept is of the very file, not of its name."""
+    again = shutil.copytree(out, tmp_path / "again")
+    before = (again / "scores.csv").read_text()
+    changed = again / "images/scenes/cfgpp/00_1234.png"
+    shutil.copy(again / "images/scenes/plain/00_1234.png", changed)
+    with Image.open(changed) as image, Image.open(out / changed.relative_to(again)) as other:
+        notes = PngImagePlugin.PngInfo()
+        for name, text in other.text.items():
+            notes.add_text(name, text)
+        image.save(changed, pnginfo=notes)
+    assert main([*arguments, "--out", str(again)]) == 0
+    found, plain = values(rows_of(again), "cfgpp"), values(rows_of(again), "plain")
+    assert found[0] == plain[0] and found[0] != values(rows_of(out), "cfgpp")[0]
+    assert np.array_equal(found[1:], values(rows_of(out), "cfgpp")[1:])
+    assert (again / "scores.csv").read_text().startswith(before)
 
 
 def test_an_interrupted_run_goes_on(out, arguments, tmp_path, monkeypatch, capsys):

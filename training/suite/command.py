@@ -210,7 +210,7 @@ def score_images(
     jobs: list[Job], wanted: list[scores.Metric], out: Path, batch: int, report: Report
 ) -> tuple[list[dict], dict[str, str]]:
     """(one row an image with its scores, metric -> why it is left out). Raises RewardError."""
-    cache, without = scores.Cache(out / "scores.csv"), {}
+    cache, without = scores.Cache(out), {}
     images = {job.image: job.prompt.text for job in jobs}
     for metric in wanted:
         todo = len(scores.unscored(images, metric, cache))

@@ -13,6 +13,7 @@ The paper does not say which model its BERTScore has; compare differences, not l
 from __future__ import annotations
 
 import argparse
+import hashlib
 import math
 import re
 import statistics
@@ -212,25 +213,33 @@ def metrics(config: RewardsConfig, rest: argparse.Namespace, device: torch.devic
 class Cache:
     """scores.csv: every score that was ever made, rewritten whole, so that a kill leaves no half.
 
-    Columns: image, metric, source, score, note (a caption, a judge's answer).
+    A picture that was made again is scored again: a score is of the file's content. Columns: image,
+    sha256, metric, source, score, note (a caption, a judge's answer).
     """
 
-    COLUMNS = ("image", "metric", "source", "score", "note")
+    COLUMNS = ("image", "sha256", "metric", "source", "score", "note")
 
-    def __init__(self, path: Path):
-        found = read_rows(path)
-        self.path = path
-        self.rows = {(row["image"], row["metric"], row["source"]): row for row in found}
+    def __init__(self, folder: Path):
+        self.folder, self.path, self.digests = folder, folder / "scores.csv", {}
+        self.rows = {tuple(row[name] for name in self.COLUMNS[:4]): row for row in self.read()}
+
+    def read(self) -> list[dict[str, str]]:
+        return [row for row in read_rows(self.path) if tuple(row) == self.COLUMNS]
+
+    def key(self, image: str, metric: Metric) -> tuple[str, str, str, str]:
+        if image not in self.digests:
+            content = (self.folder / image).read_bytes()
+            self.digests[image] = hashlib.sha256(content).hexdigest()[:16]
+        return image, self.digests[image], metric.name, metric.source
 
     def get(self, image: str, metric: Metric) -> float | None:
-        row = self.rows.get((image, metric.name, metric.source))
+        row = self.rows.get(self.key(image, metric))
         return row and float(row["score"])
 
     def put(self, images: list[str], metric: Metric, scores: list[tuple[float, str]]) -> None:
         for image, (score, note) in zip(images, scores, strict=True):
-            values = (image, metric.name, metric.source, repr(score), note)
-            row = dict(zip(self.COLUMNS, values, strict=True))
-            self.rows[image, metric.name, metric.source] = row
+            key = self.key(image, metric)
+            self.rows[key] = dict(zip(self.COLUMNS, (*key, repr(score), note), strict=True))
         write_rows(self.path, [*self.rows.values()])
 
 
