@@ -6,6 +6,7 @@
         --gammas 0.5 1 2 --omegas 0.75 1.25 --lying 0.25 0.5 --more_steps 1 2 \
         --solvers dpmpp_2m unipc --mean_schedule --tpm a.safetensors b.safetensors \
         --schedule found.safetensors
+    python training/evaluate.py --suite asyndm --help       # text alignment: AsynDM and its peers
 
 Every method starts from the same noises, so differences are paired. Every setting of config.py is
 an option too (--backbone.guidance 5). --out gets per_prompt.csv, table.md, table.csv,
@@ -25,6 +26,10 @@ from async_timestep.training.run.installed import require
 
 if __name__ == "__main__":
     require("evaluate.py")  # before anything else is imported
+    if any(word.split("=")[0] == "--suite" for word in sys.argv[1:]):
+        from async_timestep.training.suite.command import main
+
+        sys.exit(main(sys.argv[1:]))
     from async_timestep.training.evaluation.command import main
 
     sys.exit(main(sys.argv[1:], __doc__))

@@ -10,8 +10,6 @@ frame.write_page(args.out, ["# Peers", frame.made_by(command), table])
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import shlex
 import sys
 from collections.abc import Iterable, Sequence
@@ -22,6 +20,7 @@ import torch
 from async_timestep.harness.in_process import import_comfy
 from async_timestep.report.tables import line, markdown, ruled
 from async_timestep.training.run.folder import write_atomic
+from async_timestep.training.run.rows import read_rows, write_rows
 
 
 def parser(doc: str) -> argparse.ArgumentParser:
@@ -109,23 +108,6 @@ class Table:
 
     def __str__(self) -> str:
         return markdown(self.header, self.rows)
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """Reads the rows of a CSV file as text; there are none where there is no file."""
-    if not path.exists():
-        return []
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
-def write_rows(path: Path, rows: Sequence[dict]) -> None:
-    """Writes all of them or nothing: a kill leaves no half."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, list(rows[0]))
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomic(path, text.getvalue().encode())
 
 
 def number(text: str) -> int | float | str:

@@ -70,7 +70,6 @@ WANTING = {  # bench -> (arguments, the sentence it ends with here)
     ),
 }
 ELSEWHERE = {  # its smallest size is another test's
-    "asyndm_suite": "tests/host/test_asyndm_suite.py",
     "kill_and_resume": "tests/training/test_trainer.py",
     "schedule_study": "tests/training/test_search_command.py",
     "tiny_study": "test_the_runs_of_the_study_have_settings",

@@ -257,3 +257,19 @@ def test_no_arguments_evaluate_the_embedded_model(tmp_path, monkeypatch, capsys)
     assert "No --tpm or --schedule was given" in told.err
     assert (tmp_path / "runs" / "evaluation_tiny" / "table.md").exists()
     assert "Wrote table.md" in told.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--help"], 0, "evaluate.py --suite asyndm --help"),
+        (["--suite", "asyndm", "--help"], 0, "--asyndm ASYNDM"),
+        (["--suite=asyndm", "--help"], 0, "between\nasterisks: a *cat* beside a *dog*"),
+        (["--suite", "other"], 2, "choose from 'asyndm'"),
+    ],
+)
+def test_evaluate_names_the_suite_and_hands_over_to_it(tmp_path, arguments, code, said):
+    command = [sys.executable, ROOT / "training" / "evaluate.py", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == code and said in done.stdout + done.stderr
+    assert not list(tmp_path.iterdir())

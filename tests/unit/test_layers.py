@@ -30,6 +30,8 @@ MAY = {  # a room is a folder: its files may import its own, and these
     "training/grpo": "training/run training/data training/backbones training/rewards "
     "training/evaluation tpm",
     "training/search": "training/run training/data training/backbones training/evaluation tpm",
+    "training/suite": "training/backbones/comfy training/run training/rewards training/evaluation "
+    "report",
     "training/backbones/comfy": "nodes nodes/run training/run tpm report",
     "training": "",
     "harness": "tpm",

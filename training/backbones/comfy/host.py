@@ -55,7 +55,7 @@ def tree_of(folder: str) -> Path:
         return around
     raise ValueError(
         f"backbone.comfyui is empty and {ROOT} lies in no ComfyUI's custom_nodes, expected a "
-        "ComfyUI to run the workflow; set backbone.comfyui to its folder."
+        "ComfyUI to run the workflow; set COMFYUI_PATH, or backbone.comfyui, to its folder."
     )
 
 

@@ -1,8 +1,8 @@
-"""What the images of the AsynDM suite are scored with, and the cache that a rerun goes on from.
+"""What the images of the suite are scored with, and the cache that a rerun goes on from.
 
 | metric         | how                                                                           |
 |----------------|-------------------------------------------------------------------------------|
-| rewards        | training/rewards: clip (CLIPScore), image_reward, hps, pick; scene for demo    |
+| rewards        | training/rewards: clip (CLIPScore), image_reward, hps, pick; scene, noise ...   |
 | bert           | BERTScore F1 of a VLM's caption and the prompt: own greedy matching, no idf, no |
 |                | rescaling; start and end tokens can be matched, but count nothing themselves    |
 | judge          | a VLM's own grade of the match, 0 to 10                                       |
@@ -12,26 +12,29 @@ The paper does not say which model its BERTScore has; compare differences, not l
 
 from __future__ import annotations
 
+import argparse
+import hashlib
 import math
 import re
 import statistics
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.functional import to_tensor
 
-from async_timestep.bench.parts import frame
-from async_timestep.report.tables import markdown
-from async_timestep.training.evaluation.statistics import difference, mean_error
-from async_timestep.training.evaluation.tables import digits
-from async_timestep.training.rewards import RewardError, load_rewards
-from async_timestep.training.rewards.weights import from_hub
-from async_timestep.training.run.config import RewardsConfig
+from ...report.tables import markdown
+from ..evaluation.statistics import difference, mean_error
+from ..evaluation.tables import digits
+from ..rewards import RewardError, built_in, load_rewards
+from ..rewards.weights import from_hub
+from ..run.config import RewardsConfig
+from ..run.rows import read_rows, write_rows
 
 # images and their prompts -> metric -> (score, what the model said) an image
 Scores = dict[str, list[tuple[float, str]]]
@@ -56,18 +59,20 @@ class Metric:
     load: Callable[[], Scorer]
 
 
-class Rewards:
-    """One reward of training/rewards. demo: images of the embedded model, twice its own size."""
+def pixels_of(image: Image.Image) -> Tensor:
+    """(3, H, W) in [0, 1]."""
+    return torch.from_numpy(np.array(image)).movedim(-1, 0) / 255
 
-    def __init__(self, config: RewardsConfig, device: torch.device, demo: bool):
-        self.rewards, self.demo = load_rewards(config, device), demo
 
-    def __call__(self, images: list[Image.Image], prompts: list[str]) -> Scores:
-        pixels = torch.stack([to_tensor(image) for image in images])
-        if self.demo:
-            pixels = F.avg_pool2d(pixels, 2)
-        found = self.rewards(pixels, prompts)
+def reward_scorer(config: RewardsConfig, device: torch.device) -> Scorer:
+    """One reward of training/rewards."""
+    rewards = load_rewards(config, device)
+
+    def score(images: list[Image.Image], prompts: list[str]) -> Scores:
+        found = rewards(torch.stack([pixels_of(image) for image in images]), prompts)
         return {name: [(float(v), "") for v in values] for name, values in found.items()}
+
+    return score
 
 
 class VisionLanguage:
@@ -182,58 +187,60 @@ def read_grade(answer: str) -> float:
     return float(found[0])
 
 
-def metrics(args, demo: bool) -> list[Metric]:
-    """All metrics that the command line asks for; nothing is loaded yet."""
-    device = torch.device(args.device)
-    given = {
-        name: getattr(args, name)
-        for name in ("clip_model", "image_reward_path", "image_reward_tokenizer")
-        if getattr(args, name)
+def metrics(config: RewardsConfig, rest: argparse.Namespace, device: torch.device) -> list[Metric]:
+    """All metrics that the settings and options ask for; nothing is loaded yet."""
+    sources = {
+        "clip": config.clip_model,
+        "image_reward": config.image_reward_path or "hub",
+        "hps": config.hps_path or config.hps_version,
+        "pick": config.pick_path,
     }
     found = []
-    for name in args.rewards:
-        config = RewardsConfig(weights={name: 1.0}, **given)
-        source = {"clip": config.clip_model, "image_reward": config.image_reward_path or "hub"}
-        own = name == "scorer" or name.startswith("scene")
-
-        def load(config=config, own=own) -> Scorer:
-            return Rewards(config, device, demo and own)
-
-        found.append(Metric(name, source.get(name, "published"), load))
-    if args.caption_model:
-        source = f"{args.caption_model} {args.bert_model} layer {args.bert_layer}"
-        wanted = (args.caption_model, args.bert_model, args.bert_layer, device)
-        found.append(Metric("bert", source, lambda: caption_scorer(*wanted)))
-    if args.judge_model:
-        found.append(
-            Metric("judge", args.judge_model, lambda: judge_scorer(args.judge_model, device))
-        )
+    for name in config.weights:
+        plugin = "" if built_in(name) else config.plugin
+        own = replace(config, weights={name: 1.0}, plugin=plugin)
+        source = sources.get(name, plugin or "published")
+        found.append(Metric(name, source, partial(reward_scorer, own, device)))
+    if rest.caption_model:
+        wanted = (rest.caption_model, rest.bert_model, rest.bert_layer)
+        source = "{} {} layer {}".format(*wanted)
+        found.append(Metric("bert", source, partial(caption_scorer, *wanted, device)))
+    if judge := rest.judge_model:
+        found.append(Metric("judge", judge, partial(judge_scorer, judge, device)))
     return found
 
 
 class Cache:
     """scores.csv: every score that was ever made, rewritten whole, so that a kill leaves no half.
 
-    Columns: image, metric, source, score, note (a caption, a judge's answer).
+    A picture that was made again is scored again: a score is of the file's content. Columns: image,
+    sha256, metric, source, score, note (a caption, a judge's answer).
     """
 
-    COLUMNS = ("image", "metric", "source", "score", "note")
+    COLUMNS = ("image", "sha256", "metric", "source", "score", "note")
 
-    def __init__(self, path: Path):
-        found = frame.read_rows(path)
-        self.path = path
-        self.rows = {(row["image"], row["metric"], row["source"]): row for row in found}
+    def __init__(self, folder: Path):
+        self.folder, self.path, self.digests = folder, folder / "scores.csv", {}
+        self.rows = {tuple(row[name] for name in self.COLUMNS[:4]): row for row in self.read()}
+
+    def read(self) -> list[dict[str, str]]:
+        return [row for row in read_rows(self.path) if tuple(row) == self.COLUMNS]
+
+    def key(self, image: str, metric: Metric) -> tuple[str, str, str, str]:
+        if image not in self.digests:
+            content = (self.folder / image).read_bytes()
+            self.digests[image] = hashlib.sha256(content).hexdigest()[:16]
+        return image, self.digests[image], metric.name, metric.source
 
     def get(self, image: str, metric: Metric) -> float | None:
-        row = self.rows.get((image, metric.name, metric.source))
+        row = self.rows.get(self.key(image, metric))
         return row and float(row["score"])
 
     def put(self, images: list[str], metric: Metric, scores: list[tuple[float, str]]) -> None:
         for image, (score, note) in zip(images, scores, strict=True):
-            values = (image, metric.name, metric.source, repr(score), note)
-            row = dict(zip(self.COLUMNS, values, strict=True))
-            self.rows[image, metric.name, metric.source] = row
-        frame.write_rows(self.path, [*self.rows.values()])
+            key = self.key(image, metric)
+            self.rows[key] = dict(zip(self.COLUMNS, (*key, repr(score), note), strict=True))
+        write_rows(self.path, [*self.rows.values()])
 
 
 def unscored(images: dict[str, str], metric: Metric, cache: Cache) -> list[str]:

@@ -1,0 +1,258 @@
+"""Every claim of this pack about pictures, cost and exactness, and where its number stands.
+
+A claim is one entry: a plain sentence, what is found (`holds`), a file below docs/measurements and
+the row of it. The numbers are read from the file by make_claims.py, which writes
+docs/measurements/README.md and refuses a sentence that its numbers contradict.
+
+    Claim("Words wait, chains of three.", GAIN, ASYNDM, {"method": "words", "kind": "chain"})
+
+rows: column -> value, or a pattern with * as in file names. Several rows that differ in their seed
+are put together, weighted by their n. In a .md file the column `section` is the heading above a
+table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+GAIN, LOSS, NONE = "gain", "loss", "no difference"  # by two standard errors
+NUMBER = "number"  # nothing is said about its sign
+EXACT = "exact"  # every row within its bound, or with the same words
+
+TINY = "embedded DiT (flow)"
+
+
+@dataclass(frozen=True)
+class File:
+    """What is the same for the claims of a file. effect: the column of the effect, with its error
+    in it, in EFFECT_se or in `error`; noise: that of the noise; model: what was sampled; page: what
+    names the command, where it is another file."""
+
+    path: str
+    effect: str
+    noise: str = ""
+    model: str = TINY
+    page: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Claim:
+    """says: one sentence. holds: what the numbers must agree with. effect, noise, model: where they
+    are not the file's. measure: what the effect is of. against: of rows an image each, the values
+    of the other method: the difference is paired by `pair`. name: for the README."""
+
+    says: str
+    holds: str
+    file: File
+    rows: dict[str, str]
+    effect: str = ""
+    noise: str = ""
+    model: str = ""
+    measure: str = "reward"
+    against: dict[str, str] | None = None
+    pair: tuple[str, ...] = ("prompt", "seed")
+    name: str = ""
+
+
+LABORATORY = File("laboratory/laboratory.csv", "reward", "noise", page="laboratory/laboratory.md")
+ASYNDM = File(
+    "asyndm_laboratory/rows.csv", "reward", "noise", page="asyndm_laboratory/asyndm_laboratory.md"
+)
+KNOBS = File("knobs/rows.csv", "gain", page="knobs/knobs.md")
+SEARCH = File("search_peers/rows.csv", "gain", page="search_peers/search_peers.md")
+CFG3, CFG3_MORE = (
+    File(f"trainer/{name}.md", "scene - D=0", "noise - D=0") for name in ("cfg3_k4", "cfg3_k4_more")
+)
+CFG3_6, CFG3_10, CFG5, CFG5_6, CFG5_10, WORKFLOW = (
+    File(f"trainer/{name}.md", "scene - D=0", "noise - D=0")
+    for name in ("cfg3_k6", "cfg3_k10", "cfg5_k4", "cfg5_k6", "cfg5_k10", "workflow_k4")
+)
+VARIANCE = File("variance_match.md", "reward - D=0", "noise - D=0")
+TRANSFER = File("schedule_transfer.md", "found at K = 4")
+METER = File("noise_meter.md", "change, against detail", model="photographs")
+OVERHEAD = File("overhead.md", "ratio (quartiles)")
+COST = File("asyndm_cost.md", "ratio")
+OFFICIAL = File("asyndm_official.md", "found", model="UNet of SD's plan, random weights")
+BESIDE = File("beside.md", "D = 0", model="random weights, by row")
+PEERS = File("peers.md", "time / stock")
+
+UNET, BIG_UNET = "UNet, SD's plan, 8 M", "UNet, SD's plan, 142 M"
+SD35, FLUX = "DiT, SD3.5's width, 2 blocks", "DiT, Flux's width, 1 + 1 blocks"
+BEST = "* (best fixed D on the validation prompts)"
+
+
+def lab(method: str, group: str = "all", steps: int = 4) -> dict[str, str]:
+    return {"method": method, "group": group, "steps": str(steps)}
+
+
+def step(method: str, steps: int = 10) -> dict[str, str]:
+    return {"method": method, "steps": str(steps)}
+
+
+def knob(method: str, guidance: float) -> dict[str, str]:
+    return {"method": method, "guidance": str(guidance), "steps": "4"}
+
+
+CLAIMS = (
+    # fixed deviations
+    Claim("D = +0.5 at 4 steps, on rough backgrounds.", GAIN, LABORATORY,
+          lab("D=+0.5", "rough"), name="rough"),
+    Claim("One more step (5) than that, on rough backgrounds.", GAIN, LABORATORY,
+          lab("one more step", "rough"), name="rough step"),
+    Claim("Two more steps, on rough backgrounds.", GAIN, LABORATORY,
+          lab("two more steps", "rough")),
+    Claim("D = +0.5 brings texture back: the standard deviation of rough backgrounds.", GAIN,
+          LABORATORY, lab("D=+0.5", "rough"), "texture_std", measure="texture"),
+    Claim("D = +0.5 at 4 steps, on all backgrounds together.", LOSS, LABORATORY, lab("D=+0.5"),
+          name="all"),
+    Claim("One more step (5), on all backgrounds.", GAIN, LABORATORY, lab("one more step"),
+          name="all step"),
+    Claim("D = +0.25 at 4 steps, on rough backgrounds.", GAIN, LABORATORY, lab("D=+0.25", "rough")),
+    Claim("D = +0.25 at 4 steps, the untuned value, on all backgrounds.", LOSS, LABORATORY,
+          lab("D=+0.25")),
+    Claim("D = +0.5 at 4 steps, on plain backgrounds.", LOSS, LABORATORY, lab("D=+0.5", "plain")),
+    Claim("D = +0.5 at 4 steps, on striped backgrounds.", LOSS, LABORATORY,
+          lab("D=+0.5", "striped")),
+    Claim("D = +0.5 at 4 steps, on dotted backgrounds.", LOSS, LABORATORY, lab("D=+0.5", "dotted")),
+    Claim("D = -0.5 at 4 steps: a noisier time.", LOSS, LABORATORY, lab("D=-0.5")),
+    Claim("D = +1 at 4 steps.", LOSS, LABORATORY, lab("D=+1")),
+    Claim("D = +0.5 at 3 steps, on rough backgrounds.", GAIN, LABORATORY,
+          lab("D=+0.5", "rough", 3)),
+    Claim("D = +0.5 at 10 steps, on rough backgrounds: the gain is gone.", NONE, LABORATORY,
+          lab("D=+0.5", "rough", 10)),
+    Claim("D = +0.25 at 15 steps, on rough backgrounds: nothing is left to gain.", NONE, LABORATORY,
+          lab("D=+0.25", "rough", 15)),
+    Claim("Lying sigma, D = +0.5, at 4 steps and CFG 3.", NONE, LABORATORY, lab("lying D=+0.5")),
+    Claim("Omega = 1.25 at 4 steps.", LOSS, LABORATORY, lab("omega=1.25")),
+    Claim("Omega = 0.75 at 4 steps.", LOSS, LABORATORY, lab("omega=0.75")),
+    Claim("Time shift by variance (TS-DPM), D at most 0.5.", LOSS, VARIANCE,
+          {"4 steps, CFG 3": "variance match, D at most 0.5"}),
+    # a TPM
+    Claim("A TPM (lifted bound, seed 42) at 4 steps, CFG 3.", GAIN, CFG3,
+          {"method": "lifted_s42/tpm gamma=1 *"}, name="tpm3"),
+    Claim("One more step (5), CFG 3.", GAIN, CFG3, {"method": "+1 step"}, name="tpm3 step"),
+    Claim("Two more steps (6), CFG 3.", GAIN, CFG3, {"method": "+2 steps"}),
+    Claim("That TPM against two more steps, CFG 3.", NONE, CFG3,
+          {"method": "lifted_s42/tpm gamma=1", "minus": "+2 steps"}, "scene", "noise"),
+    Claim("That TPM against its own mean schedule for everybody: what it sees in a prompt adds "
+          "nothing.", NONE, CFG3,
+          {"method": "lifted_s42/tpm gamma=1", "minus": "lifted_s42/tpm mean*"}, "scene", "noise"),
+    Claim("A TPM of another seed (43) against its own mean schedule: it adds a little.", GAIN, CFG3,
+          {"method": "lifted_s43/tpm gamma=1", "minus": "lifted_s43/tpm mean*"}, "scene", "noise"),
+    Claim("A TPM with the paper's bound of 0.5, CFG 3.", GAIN, CFG3,
+          {"method": "tpm_s42/tpm gamma=1 *"}),
+    Claim("One TPM for 4 to 10 steps, at 4.", GAIN, CFG3, {"method": "many_s42/tpm gamma=1 *"}),
+    Claim("The best fixed D, chosen on other prompts, CFG 3.", GAIN, CFG3, {"method": "D=" + BEST}),
+    Claim("Omega = 0.9 at 4 steps, CFG 3.", NONE, CFG3, {"method": "omega=0.9"}),
+    Claim("A TPM trained for 6 steps, CFG 3.", GAIN, CFG3_6, {"method": "lifted_k6/tpm gamma=1 *"}),
+    Claim("A TPM trained for 10 steps, CFG 3.", GAIN, CFG3_10,
+          {"method": "lifted_k10/tpm gamma=1 *"}),
+    Claim("Lying sigma, D = +0.5, at 10 steps, CFG 3.", LOSS, CFG3_10, {"method": "lying D=+0.5"}),
+    Claim("Gamma 2 on a lifted TPM.", NONE, CFG3_MORE, {"method": "tpm gamma=2 *"}),
+    Claim("A TPM that learned on Euler, used with DPM++ 2M.", LOSS, CFG3_MORE,
+          {"method": "dpmpp_2m tpm", "minus": "dpmpp_2m D=0"}, "scene", "noise"),
+    Claim("A TPM that learned on Euler, used with UniPC.", LOSS, CFG3_MORE,
+          {"method": "unipc tpm", "minus": "unipc D=0"}, "scene", "noise"),
+    Claim("A TPM trained through ComfyUI on an exported workflow.", GAIN, WORKFLOW,
+          {"method": "tpm gamma=1 *"}),
+    Claim("A TPM with omega = t*/t (follow_time, seed 42) at 4 steps, CFG 5.", GAIN, CFG5,
+          {"method": "follow5_s42/tpm gamma=1 *"}, name="tpm5"),
+    Claim("One more step (5), CFG 5.", GAIN, CFG5, {"method": "+1 step"}, name="tpm5 step"),
+    Claim("That TPM against two more steps, CFG 5.", NONE, CFG5,
+          {"method": "follow5_s42/tpm gamma=1", "minus": "+2 steps"}, "scene", "noise"),
+    Claim("Lying sigma, D = +0.5, a constant, CFG 5.", GAIN, CFG5, {"method": "lying D=+0.5"}),
+    Claim("The best fixed D, chosen on other prompts, CFG 5.", GAIN, CFG5, {"method": "D=" + BEST}),
+    Claim("D = +0.5 at CFG 5.", LOSS, CFG5, {"method": "D=+0.5"}),
+    Claim("A TPM with omega = t*/t at 6 steps, CFG 5.", GAIN, CFG5_6,
+          {"method": "follow5_k6/tpm gamma=1 *"}),
+    Claim("A TPM with omega = t*/t at 10 steps, CFG 5.", GAIN, CFG5_10,
+          {"method": "tpm gamma=1 *"}),
+    # schedules
+    Claim("A searched schedule of D, 1,280 images, 4 steps, CFG 3.", GAIN, KNOBS,
+          knob("deviation", 3.0)),
+    Claim("Searched step times instead, CFG 3.", GAIN, KNOBS, knob("step times", 3.0)),
+    Claim("A searched schedule of lying sigma (follow_time), CFG 5.", GAIN, KNOBS,
+          knob("follow_time", 5.0)),
+    Claim("A searched schedule of D and omega, CFG 5.", GAIN, KNOBS, knob("deviation_omega", 5.0)),
+    Claim("A search for a schedule (search_schedule.py) with seed 0.", GAIN, SEARCH,
+          {"method": "search_schedule.py", "seed": "0"}),
+    Claim("A search with seed 2: what is found depends on the seed.", GAIN, SEARCH,
+          {"method": "search_schedule.py", "seed": "2"}),
+    Claim("Optuna's TPE on as many images, seed 0.", GAIN, SEARCH,
+          {"method": "Optuna, TPE", "seed": "0"}),
+    Claim("Optuna's TPE, seed 3.", GAIN, SEARCH,
+          {"method": "Optuna, TPE", "seed": "3"}),
+    Claim("A schedule that was found at 4 steps, used at 6.", GAIN, TRANSFER, {"K": "6"}),
+    Claim("A schedule that was found at 4 steps, used at 3.", LOSS, TRANSFER, {"K": "3"}),
+    Claim("A schedule that was found at 10 steps, used at 4.", LOSS, TRANSFER, {"K": "4"},
+          "found at K = 10"),
+    # AsynDM
+    Claim("AsynDM in the regions of the words, 10 steps, all kinds of scenes.", NONE, ASYNDM,
+          step("words")),
+    Claim("AsynDM in the regions of the words, 10 steps: share of pictures in which everything is "
+          "right.", NONE, ASYNDM, step("words"),
+          "strict", measure="strict"),
+    Claim("AsynDM, words at strength 1, 50 steps.", LOSS, ASYNDM, step("words, strength 1", 50)),
+    Claim("AsynDM in the objects themselves, 10 steps.", LOSS, ASYNDM, step("object mask")),
+    Claim("AsynDM in the objects themselves, 10 steps: share of pictures in which everything is "
+          "right.", LOSS, ASYNDM,
+          step("object mask"), "strict", measure="strict"),
+    Claim("AsynDM everywhere (the paper's concave ablation), 10 steps.", LOSS, ASYNDM,
+          step("all (concave)")),
+    # exactness
+    Claim("Our AsynDM against the official code: latents of every step, 10 and 50 steps, eta 0 and "
+          "1 (largest difference).", EXACT, OFFICIAL, {"check": "loop, *, latents"},
+          measure="at most"),
+    Claim("Our AsynDM against the official code: mask pixels that differ.", EXACT, OFFICIAL,
+          {"check": "loop, *, mask pixels that differ"}, measure="at most"),
+    Claim("The official word files name another word's token, of 160 prompts.", NUMBER, OFFICIAL,
+          {"check": "words: prompts with an item on another word's token"}, measure="prompts"),
+    Claim("D = 0 beside another node changes no bit.", EXACT, BESIDE, {"with": "*"}, measure=""),
+    # cost
+    Claim("What a fixed D adds to a step, without the network.", NUMBER, OVERHEAD,
+          {"section": "No network", "": "fixed D = 0.5"}, "added ms (quartiles)",
+          model="no network", measure="ms"),
+    Claim("A fixed D on SD3.5-medium's plan, 2.24 B, time over stock.", NUMBER, OVERHEAD,
+          {"section": "Large network*", "": "fixed D = 0.5"}, model="DiT, 24 blocks, random",
+          measure="x"),
+    Claim("A TPM on SD3.5-medium's plan, time over stock.", NUMBER, OVERHEAD,
+          {"section": "Large network*", "": "TPM"},
+          model="DiT, 24 blocks, random", measure="x"),
+    Claim("AsynDM by words, time of a step over stock.", NUMBER, COST,
+          {"section": "UNet, SD's plan, 8 M*", "": "words"}, model=UNET, measure="x"),
+    Claim("The official AsynDM, time of a call over diffusers.", NUMBER, COST,
+          {"section": "UNet, SD's plan, 8 M*", "": "official, a map"}, model=UNET, measure="x"),
+    Claim("AsynDM by words, on a larger UNet, time of a step over stock.", NUMBER, COST,
+          {"section": "UNet, SD's plan, 142 M*", "": "words"}, model=BIG_UNET, measure="x"),
+    Claim("AsynDM by words, on a DiT, time of a step over stock.", NUMBER, COST,
+          {"section": "DiT, SD3.5*", "": "words"},
+          model=SD35, measure="x"),
+    Claim("A soft mask on a DiT: above the goal of 1.05.", NUMBER, COST,
+          {"section": "DiT, SD3.5*", "": "soft mask"}, model=SD35, measure="x"),
+    Claim("AsynDM by words, on Flux's blocks, time of a step over stock.", NUMBER, COST,
+          {"section": "DiT, Flux*", "": "words"},
+          model=FLUX, measure="x"),
+    Claim("Selective Sigma Detailer, time over stock (two passes).", NUMBER, PEERS,
+          {"section": "Embedded model*", "": "Selective Sigma Detailer"}, measure="x"),
+    Claim("A deviation in a mask, time over stock (one pass).", NUMBER, PEERS,
+          {"section": "Embedded model*", "": "Deviation 0.5 in a mask"}, measure="x"),
+    # the noise meter
+    Claim("The noise meter tells white noise of 0.04 from detail.", NUMBER, METER,
+          {"added noise": "white 0.04"}, measure="AUC"),
+    Claim("The noise meter tells white noise of 0.02 from detail: less surely.", NUMBER, METER,
+          {"added noise": "white 0.02"},
+          measure="AUC"),
+    Claim("The noise meter does not see noise in colour alone.", NUMBER, METER,
+          {"added noise": "chroma 0.04"},
+          measure="AUC"),
+    Claim("The noise meter does not see blotches of 4 x 4 pixels.", NUMBER, METER,
+          {"added noise": "4x4 blotches 0.04"}, measure="AUC"),
+)  # fmt: skip
+
+# the README's four: what, the claim, and what one more step is worth on the same prompts
+SHOWN = (
+    ("a fixed D = +0.5, rough backgrounds, CFG 3", "rough", "rough step"),
+    ("a fixed D = +0.5, all backgrounds, CFG 3", "all", "all step"),
+    ("a trained policy (TPM), CFG 3", "tpm3", "tpm3 step"),
+    ("a trained policy that scales the step too, CFG 5", "tpm5", "tpm5 step"),
+)

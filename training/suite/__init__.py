@@ -1,0 +1,1 @@
+"""Text alignment of sampling methods: prompt sets, graphs of ComfyUI, pictures, scores."""
