@@ -14,6 +14,7 @@ from async_timestep.harness import graphs
 from async_timestep.harness import graphs_regions as regions
 from async_timestep.harness.graphs import node
 from async_timestep.harness.venvs import say
+from async_timestep.report import sheets
 from async_timestep.scripts.page_sheets import sheet, stacked_strips
 
 ROUGH = graphs.PROMPT
@@ -56,6 +57,16 @@ def model_patch(server) -> Image.Image:
             for prompt in (ROUGH, PLAIN)
         ]
     )
+
+
+def off_on(server) -> Image.Image:
+    """The README's first picture: off and on, two prompts side by side."""
+    made, labels = [], []
+    for prompt in (ROUGH, "a yellow star left of a purple square on a light rough background"):
+        for label, value in (("off, 4 steps", 0.0), ("on, 4 steps", 0.5)):
+            made.append(sheets.enlarged(pictures(server, custom(prompt, value))[0], 2))
+            labels.append(label)
+    return sheets.sheet([made], above=[labels], size=20)
 
 
 def ksampler(server) -> Image.Image:

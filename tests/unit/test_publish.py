@@ -46,6 +46,7 @@ NEEDED = (
     "training/tiny/weights/vae.safetensors", "training/tiny/tpm/tiny.safetensors",
     "workflows/demo_3_async_ksampler.json", "workflows/demo_3_async_ksampler.jpg",
 )  # fmt: skip
+ICONS = ("Icon", "Banner")
 LEFT_OUT = {"tests", "bench", "scripts", "harness", "docs", "asset", "runs", "demo", "Makefile"}
 
 
@@ -152,7 +153,27 @@ def test_the_metadata_is_what_the_registry_wants():
     assert f"## {project['version']}" in (ROOT / "CHANGELOG.md").read_text()
 
 
-@pytest.mark.parametrize("key", ["Icon", "Banner"])
+def test_one_file_holds_the_addresses(tmp_path):
+    """Until it is published the README names none; the script writes and takes them back."""
+    from async_timestep.scripts import addresses
+
+    for name in ("README.md", "pyproject.toml"):
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes())
+    front = tmp_path / "README.md"
+    before = front.read_text()
+    assert "github.com" not in before and "Copy this folder into" in before
+    assert addresses.main(["somebody/a-pack", "some-body"], tmp_path) == 0
+    written = tomllib.loads((tmp_path / "pyproject.toml").read_text())
+    found = [*written["project"]["urls"].values(), *map(written["tool"]["comfy"].get, ICONS)]
+    assert all("/somebody/a-pack" in url for url in found) and len(found) == 5
+    assert written["tool"]["comfy"]["PublisherId"] == "some-body"
+    assert "git clone https://github.com/somebody/a-pack\n" in front.read_text()
+    assert addresses.main(["--nowhere"], tmp_path) == 0 and front.read_text() == before
+    with pytest.raises(SystemExit):
+        addresses.main(["no address", "x"], tmp_path)
+
+
+@pytest.mark.parametrize("key", ICONS)
 def test_the_pictures_of_the_registry_page(key):
     from PIL import Image
 
