@@ -82,11 +82,22 @@ def load_tpm(path: str | Path) -> tuple[TimestepPredictionModule, TPMMeta]:
 
 def family_in(path: str | Path) -> str:
     """The model family that a file says it is for, "" where it says none or is no such file."""
+    return texts_in(path).get("model_family", "")
+
+
+def iterations_in(path: str | Path) -> int | None:
+    """Of how many iterations a file says it is, None where it says none or is no such file."""
+    said = texts_in(path).get("iterations", "")
+    return int(said) if said.isascii() and said.isdigit() and len(said) < 10 else None
+
+
+def texts_in(path: str | Path) -> dict[str, str]:
+    """The metadata as they are, {} where there are none."""
     try:
         with safe_open(path, framework="pt") as file:
-            return (file.metadata() or {}).get("model_family", "")
+            return file.metadata() or {}
     except (SafetensorError, OSError, RuntimeError):
-        return ""
+        return {}
 
 
 def check_content(
