@@ -57,17 +57,24 @@ def load_tpm(path: str | Path) -> tuple[TimestepPredictionModule, TPMMeta]:
             kept = texts.pop(KEY, None)
             meta = from_texts(name, texts)
             check_size(name, meta.network, path.stat().st_size)
-            with torch.random.fork_rng(devices=[]):  # the initial values are thrown away
+            with torch.device("meta"):  # names and shapes alone, nothing is allocated
                 module = TimestepPredictionModule(meta.network)
             shapes = {key: tensor.shape for key, tensor in module.state_dict().items()}
             check_names(name, set(shapes), set(file.keys()))
+            for key, shape in shapes.items():
+                check_shape(name, key, file.get_slice(key).get_shape(), shape)
             stored = {key: file.get_tensor(key) for key in shapes}
-            tensors = {key: read_tensor(name, key, stored[key], shapes[key]) for key in shapes}
+            tensors = {key: read_tensor(name, key, stored[key]) for key in shapes}
             check_content(name, kept, stored, texts)
     except (SafetensorError, OSError):
         raise TPMFileError(
             f"{name} is no complete safetensors file (of another kind, or cut off), expected a TPM "
             "file; copy or download it again."
+        ) from None
+    except (RuntimeError, MemoryError):  # torch cannot map or copy so much
+        raise TPMFileError(
+            f"{name} has {path.stat().st_size:,} bytes, expected a file that fits into the memory "
+            f"of this machine; {CURE}."
         ) from None
     module.load_state_dict(tensors, assign=True)
     return module.requires_grad_(False).train(False), meta
@@ -75,11 +82,22 @@ def load_tpm(path: str | Path) -> tuple[TimestepPredictionModule, TPMMeta]:
 
 def family_in(path: str | Path) -> str:
     """The model family that a file says it is for, "" where it says none or is no such file."""
+    return texts_in(path).get("model_family", "")
+
+
+def iterations_in(path: str | Path) -> int | None:
+    """Of how many iterations a file says it is, None where it says none or is no such file."""
+    said = texts_in(path).get("iterations", "")
+    return int(said) if said.isascii() and said.isdigit() and len(said) < 10 else None
+
+
+def texts_in(path: str | Path) -> dict[str, str]:
+    """The metadata as they are, {} where there are none."""
     try:
         with safe_open(path, framework="pt") as file:
-            return (file.metadata() or {}).get("model_family", "")
-    except (SafetensorError, OSError):
-        return ""
+            return file.metadata() or {}
+    except (SafetensorError, OSError, RuntimeError):
+        return {}
 
 
 def check_content(
@@ -115,13 +133,17 @@ def check_names(name: str, expected: set[str], found: set[str]) -> None:
             )
 
 
-def read_tensor(name: str, key: str, tensor: torch.Tensor, shape: torch.Size) -> torch.Tensor:
-    """A float32 copy, so that the file is not kept open. Raises TPMFileError."""
-    if tensor.shape != shape:
+def check_shape(name: str, key: str, found: list[int], shape: torch.Size) -> None:
+    """Raises TPMFileError, before the tensor is read."""
+    if list(found) != list(shape):
         raise TPMFileError(
-            f"{name} has the tensor {key} with shape {list(tensor.shape)}, expected {list(shape)} "
+            f"{name} has the tensor {key} with shape {shown(found)}, expected {list(shape)} "
             f"from its metadata; {CURE}."
         )
+
+
+def read_tensor(name: str, key: str, tensor: torch.Tensor) -> torch.Tensor:
+    """A float32 copy, so that the file is not kept open. Raises TPMFileError."""
     if tensor.dtype not in DTYPES:
         raise TPMFileError(
             f"{name} has the tensor {key} in {str(tensor.dtype)[6:]}, expected float32 or float16; "

@@ -55,12 +55,29 @@ class TPMPolicy(Policy):
         return decision_of_action(self.act(state.evaluation, state), state, self.meta)
 
     def act(self, evaluation: Evaluation, state: State) -> Tensor:
-        """The actions r (B, actions) at a grid point, on the device of the state."""
+        """The actions r (B, actions) at a grid point, on the device of the state. Raises ValueError
+        where the answer is not finite."""
         try:
             raw = self.module.ask(evaluation, state.k, state.steps)
         except Misfit as misfit:
             raise ValueError(self.refusal(misfit, state.family)) from None
+        if not bool(raw.isfinite().all()):
+            raise ValueError(self.not_finite(evaluation))
         return self.draw(raw).to(state.device)
+
+    def not_finite(self, evaluation: Evaluation) -> str:
+        """One sentence for an answer from which no picture comes: whose fault it is."""
+        seen = (evaluation.x, evaluation.v, evaluation.x0, evaluation.pooled)
+        if not all(part is None or bool(part.isfinite().all()) for part in seen):
+            return (
+                f"{self.label} was shown latents or a pooled text that are not finite, expected "
+                "numbers: the model itself gave them; try it with deviation_scale 0, or in fp32."
+            )
+        return (
+            f"{self.label} answered with numbers that are not finite, expected finite ones: its "
+            "weights are too large for this input; take an earlier checkpoint of that training, or "
+            "another file."
+        )
 
     def refusal(self, misfit: Misfit, family: str) -> str:
         """One sentence for the user whose model is none that the TPM can read."""

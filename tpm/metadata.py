@@ -7,16 +7,23 @@ wrong ends as a `TPMFileError` of one sentence: what was found, what was expecte
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
-from .network import ACTIONS, TPMConfig
+from .network import ACTIONS, RAW_CAPS, TPMConfig
 
 FORMAT = "async-timestep-tpm"
 FORMAT_VERSION = "1"
 BOUNDS = (0.5, 1.0)
+# no file that a trainer wrote comes near these
+TEXT_MOST = 16_000_000  # characters of one value: the grids of every K from 2 to 1,000
+LINE_MOST = 4096  # of a line of text, the longest path that Linux has
+NAME_MOST = 200  # of a name
+STEPS_MOST = 10_000  # a KSampler's
+SIGMA_MOST = 1e6  # of models with zero terminal SNR it is 4,518
+OMEGA_ENDS = (1e-9, 10.0)  # beyond it no picture is left
+COUNT_MOST = 10**9
 CURE = "choose a file that training/train_tpm.py of this node pack wrote"
 
 
@@ -110,6 +117,8 @@ def read_with(readers: dict, name: str, key: str, text: str, cure: str) -> Any:
     """One metadata value, parsed and checked. Raises TPMFileError."""
     read, expected = readers[key]
     try:
+        if len(text) > TEXT_MOST:
+            raise ValueError(len(text))
         return read(text)
     except (ValueError, TypeError, OverflowError, RecursionError):
         raise TPMFileError(
@@ -123,32 +132,54 @@ def shown(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def number(text: str, low: float = -math.inf, whole: bool = False) -> Any:
-    """A finite JSON number of at least `low`. Raises ValueError."""
-    value = json.loads(text)
+def number(
+    text: str, low: float = -COUNT_MOST, high: float = COUNT_MOST, whole: bool = False
+) -> Any:
+    """A JSON number from `low` to `high`. Raises ValueError."""
+    return in_range(json.loads(text), low, high, whole)
+
+
+def in_range(value: object, low: float, high: float, whole: bool = False) -> Any:
     good = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-    if not good or not math.isfinite(value) or value < low:
-        raise ValueError(text)
+    if not good or not low <= value <= high:  # NaN is in no range
+        raise ValueError(value)
     return value if whole else float(value)
 
 
 def numbers(text: str, good: Callable[[list[float]], bool]) -> tuple[float, ...]:
-    """A JSON list of finite numbers with a property. Raises ValueError."""
-    values = json.loads(text)
-    if not isinstance(values, list):
-        raise ValueError(text)
-    values = [number(json.dumps(value)) for value in values]
+    """A JSON list of numbers with a property. Raises ValueError."""
+    return listed(json.loads(text), good)
+
+
+def listed(values: object, good: Callable[[list[float]], bool]) -> tuple[float, ...]:
+    if not isinstance(values, list) or len(values) > STEPS_MOST + 1:
+        raise ValueError(values)
+    values = [in_range(value, -SIGMA_MOST, SIGMA_MOST) for value in values]
     if not good(values):
-        raise ValueError(text)
+        raise ValueError(values)
     return tuple(values)
+
+
+def line(text: str, most: int = LINE_MOST) -> str:
+    """One line of text. Raises ValueError."""
+    if len(text) > most or any(character < " " or character == "\x7f" for character in text):
+        raise ValueError(text)
+    return text
+
+
+def name_of(text: str) -> str:
+    """A name: it is shown in plots and logs. Raises ValueError."""
+    if not text.isprintable():
+        raise ValueError(text)
+    return line(text, NAME_MOST)
 
 
 def words(text: str) -> tuple[str, ...]:
-    """A JSON list of strings. Raises ValueError."""
+    """A JSON list of names. Raises ValueError."""
     values = json.loads(text)
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
         raise ValueError(text)
-    return tuple(values)
+    return tuple(name_of(value) for value in values)
 
 
 def one_of(values: tuple[Any, ...], parse: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -169,10 +200,17 @@ def falling(values: list[float]) -> bool:
     return len(values) >= 3 and values[-1] >= 0 and all(a > b for a, b in pairs)
 
 
+def rising_pair(values: list[float]) -> bool:
+    low, high = OMEGA_ENDS
+    return len(values) == 2 and low <= values[0] < values[1] <= high
+
+
 def widths(text: str) -> tuple[int, ...]:
     """A JSON list of whole numbers. Raises ValueError."""
-    numbers(text, bool)
-    return tuple(number(json.dumps(value), whole=True) for value in json.loads(text))
+    values = json.loads(text)
+    if not isinstance(values, list):
+        raise ValueError(text)
+    return tuple(in_range(value, 1, COUNT_MOST, whole=True) for value in values)
 
 
 def grids(text: str) -> tuple[tuple[float, ...], ...]:
@@ -180,37 +218,52 @@ def grids(text: str) -> tuple[tuple[float, ...], ...]:
     values = json.loads(text)
     if not isinstance(values, list):
         raise ValueError(text)
-    return tuple(numbers(json.dumps(value), falling) for value in values)
+    return tuple(listed(value, falling) for value in values)
 
 
-def count(text: str) -> int:
-    return number(text, low=1, whole=True)
+def whole_to(most: int, low: int = 1) -> tuple[Callable[[str], Any], str]:
+    """A reader of whole numbers, and what it expects."""
+    return lambda text: number(
+        text, low, most, whole=True
+    ), f"a whole number from {low} to {most:,}"
 
 
-COUNT = (count, "a whole number from 1")
-WORD = (str, "text")
+COUNT = whole_to(COUNT_MOST)  # of the network TPMConfig has more to say
+FROM_0 = whole_to(COUNT_MOST, low=0)
+STEPS = whole_to(STEPS_MOST)
+WORD = (line, f"one line of at most {LINE_MOST:,} characters")
+NAME = (name_of, f"a name of at most {NAME_MOST} characters that can be printed")
+GUIDANCE = (lambda s: number(s, 0, 1000), "a number from 0 to 1,000")
 READERS: dict[str, tuple[Callable[[str], Any], str]] = {
     **dict.fromkeys(("latent_channels", "pooled_dim", "width", "layers", "heads", "patch"), COUNT),
     "registers": COUNT,
     "pooled_split": (widths, "a JSON list of whole numbers"),
-    "raw_cap": (lambda s: None if s == "null" else number(s), "a number or null"),
+    "raw_cap": (
+        lambda s: None if s == "null" else number(s, *RAW_CAPS),
+        "a number from {:g} to {:g} or null".format(*RAW_CAPS),
+    ),
     "global_conditioning": (lambda s: one_of(("true", "false"), str)(s) == "true", "true or false"),
     "actions": (one_of(tuple(ACTIONS), str), "deviation, omega, both or follow_time"),
-    "steps": COUNT,
-    "sigmas": (lambda s: numbers(s, falling), "a JSON list of three or more falling numbers"),
+    "steps": STEPS,
+    "sigmas": (
+        lambda s: numbers(s, falling),
+        f"a JSON list of three or more falling numbers, at most {SIGMA_MOST:g}",
+    ),
     "deviation_bound": (one_of(BOUNDS, number), "0.5 or 1.0"),
     "omega_range": (
-        lambda s: numbers(s, lambda v: len(v) == 2 and 0 < v[0] < v[1]),
-        "a JSON pair of rising positive numbers",
+        lambda s: numbers(s, rising_pair),
+        "a JSON pair of rising numbers from {:g} to {:g}".format(*OMEGA_ENDS),
     ),
-    **dict.fromkeys(("model_family", "base_model", "license", "git_commit"), WORD),
-    **dict.fromkeys(("prompts_sha256", "config_sha256", "latent_format", "weights_sha256"), WORD),
-    "frames": COUNT,
-    "guidance": (lambda s: number(s, low=0), "a number from 0"),
-    "resolution": COUNT,
+    "model_family": NAME,
+    **dict.fromkeys(("base_model", "license", "git_commit"), WORD),
+    **dict.fromkeys(("prompts_sha256", "config_sha256", "weights_sha256"), WORD),
+    "latent_format": NAME,
+    "frames": whole_to(100_000),
+    "guidance": GUIDANCE,
+    "resolution": whole_to(100_000),
     "rewards": (words, "a JSON list of names"),
     "grids": (grids, "a JSON list of lists of three or more falling numbers"),
-    "iterations": (lambda s: number(s, low=0, whole=True), "a whole number from 0"),
+    "iterations": FROM_0,
 }
 NETWORK = tuple(field.name for field in fields(TPMConfig))
 NEWER = ("grids", "latent_format", "frames", "weights_sha256")

@@ -21,6 +21,8 @@ ACTIONS = {"deviation": 1, "omega": 1, "both": 2, "follow_time": 1}
 R_MIN = 1e-4  # r stays in [R_MIN, 1 - R_MIN]: outliers beyond dominate the policy gradient
 TIME_SCALE = 1000.0  # flow time 1 = 1000, the range that sinusoids are made for
 TIME_FEATURES = 256  # of the sinusoids, at any width
+PARTS_MOST = 64  # of the pooled text
+RAW_CAPS = (0.01, 1000.0)  # of the raw values: 5 is the default
 POSITION_SCALE = 16.0  # the image's side in position units: one per patch at 512 px
 
 
@@ -52,13 +54,21 @@ class TPMConfig:
                 f"width is {self.width}, expected a multiple of heads ({self.heads}) and of 4"
             )
         split = self.pooled_split
+        if len(split) > PARTS_MOST:
+            raise ValueError(
+                f"pooled_split has {len(split)} parts, expected at most {PARTS_MOST}, one a text "
+                "encoder"
+            )
         if not split or min(split) < 1 or sum(split) != self.pooled_dim:
             raise ValueError(
                 f"pooled_split is {list(split)}, expected parts that sum to pooled_dim "
                 f"({self.pooled_dim})"
             )
-        if self.raw_cap is not None and not (math.isfinite(self.raw_cap) and self.raw_cap > 0):
-            raise ValueError(f"raw_cap is {self.raw_cap!r}, expected a positive number or none")
+        low, high = RAW_CAPS
+        if self.raw_cap is not None and not low <= self.raw_cap <= high:
+            raise ValueError(
+                f"raw_cap is {self.raw_cap!r}, expected a number from {low} to {high:g} or none"
+            )
         if self.actions not in ACTIONS:
             raise ValueError(f"actions is {self.actions!r}, expected one of {', '.join(ACTIONS)}")
 

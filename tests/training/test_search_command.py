@@ -77,6 +77,40 @@ def test_it_goes_on_to_the_bit(whole, tmp_path, kept):
         assert here.read_bytes() == there.read_bytes()
 
 
+def test_what_was_measured_is_not_measured_again(whole, tmp_path):
+    """A number that no measurement gives stays as it stands in the file."""
+    out = tmp_path / "again"
+    out.mkdir()
+    shutil.copy(whole / "study.json", out)
+    first = {**lines(whole)[0], "scale": {"scene": 0.12345}}
+    (out / "generations.jsonl").write_text(json.dumps(first) + "\n")
+    assert search(out, "--resume") == 0
+    assert lines(out)[0] == first and lines(out)[1]["scale"] == first["scale"]
+
+
+@pytest.mark.parametrize("line", ["", "[]", '{"generation": 1}', '{"generation": 1e400}'])
+def test_what_is_behind_a_broken_line_is_made_again_and_nothing_is_lost(
+    whole, tmp_path, line, capsys
+):
+    out = tmp_path / "again"
+    out.mkdir()
+    shutil.copy(whole / "study.json", out)
+    text = (whole / "generations.jsonl").read_text().splitlines(keepends=True)
+    touched = "".join([text[0], f"{line}\n", *text[1:]])
+    (out / "generations.jsonl").write_text(touched)
+    assert search(out, "--resume") == 0
+    assert (out / "generations.jsonl.damaged_1").read_text() == touched
+    assert "from line 2 on" in capsys.readouterr().err
+    assert (out / "generations.jsonl").read_bytes() == (whole / "generations.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"key": 3}', "[" * 50_000, "\x00"])
+def test_a_study_that_is_none_is_one_sentence(tmp_path, text, capsys):
+    (tmp_path / "study.json").write_text(text)
+    assert search(tmp_path, "--resume") == 1
+    assert "study.json is not what this program wrote" in capsys.readouterr().err
+
+
 def test_two_ranks_search_as_one(whole, tmp_path, warm):
     """They begin with the same candidates, and what they write down of any is what one process
     measures of it; the batches are smaller, so there is kernel noise."""

@@ -1,7 +1,9 @@
 """TPM files: a bit-exact round trip, and one sentence for every file that is none."""
 
 import json
+import math
 import os
+import sys
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from safetensors.torch import save_file
 
 from async_timestep.tpm.checkpoint import TPMFileError, load_tpm, save_tpm
 from async_timestep.tpm.content import KEY, content_sha256
+from async_timestep.training.grpo.result import device_memory
 
 KEYS = """format format_version model_family latent_channels pooled_dim width layers heads patch
 steps sigmas deviation_bound actions omega_range base_model license git_commit prompts_sha256
@@ -198,6 +201,11 @@ WRONG_TEXTS = [  # key, text (None: absent), a word of the message
     ("raw_cap", "0", "raw_cap"),
     ("raw_cap", "None", "raw_cap"),
     ("raw_cap", "Infinity", "raw_cap"),
+    ("raw_cap", "1e308", "0.01 to 1000"),
+    ("raw_cap", "1e-9", "0.01 to 1000"),
+    ("pooled_split", "[" + ", ".join(["1"] * 65) + "]", "65 parts"),
+    ("pooled_split", "[" + ", ".join(["1"] * 65_536) + "]", "65536 parts"),
+    ("pooled_split", "[4, 8.5]", "whole numbers"),
     ("global_conditioning", "True", "true or false"),
     ("global_conditioning", "1", "true or false"),
     ("actions", "gamma", "gamma"),
@@ -214,13 +222,29 @@ WRONG_TEXTS = [  # key, text (None: absent), a word of the message
     ("sigmas", "[NaN, 0.9, 0.75, 0.5, 0.0]", "falling"),
     ("sigmas", "[" * 100_000, "falling"),
     ("sigmas", "[1.0, 0.9, 0.75, 0.0]", "steps + 1 = 5"),
+    ("sigmas", "[1e300, 0.9, 0.75, 0.5, 0.0]", "at most 1e+06"),
+    ("sigmas", "[" + ", ".join(str(n) for n in range(100_000, 0, -1)) + "]", "falling"),
+    ("sigmas", " " * 20_000_000 + "[1.0, 0.9, 0.75, 0.5, 0.0]", "falling"),
     ("steps", "5", "steps + 1 = 6"),
+    ("steps", "100000000", "10,000"),
     ("omega_range", "[1.5, 0.5]", "rising"),
+    ("omega_range", "[1e-300, 1e300]", "from 1e-09 to 10"),
+    ("omega_range", "[0.5, 10.5]", "from 1e-09 to 10"),
     ("omega_range", "[0.5]", "pair"),
     ("omega_range", "0.5", "pair"),
     ("guidance", "high", "guidance"),
     ("guidance", "-1", "guidance"),
+    ("guidance", "1e300", "1,000"),
     ("resolution", "[512, 512]", "resolution"),
+    ("resolution", "1000000000", "100,000"),
+    ("frames", "1000000000", "100,000"),
+    ("model_family", "x" * 201, "model_family"),
+    ("model_family", "a\nb", "printed"),
+    ("model_family", "\u202egnp.", "printed"),
+    ("license", "x" * 5000, "one line"),
+    ("base_model", "a\nb", "one line"),
+    ("latent_format", "\x1b[31m", "printed"),
+    ("rewards", '["a\\u0000"]', "names"),
     ("rewards", "clip", "rewards"),
     ("rewards", "[1]", "rewards"),
     ("iterations", "-1", "iterations"),
@@ -311,6 +335,53 @@ def test_metadata_of_another_size_than_the_tensors(good):
     ]:
         save_file(tensors, path, metadata={**texts, **changed})
         assert word in refused(path)
+
+
+def sparse_file(path, texts, shape):
+    """A safetensors file with one tensor, whose zeros take no room on the disk."""
+    count = math.prod(shape)
+    about = {"x": {"dtype": "F32", "shape": shape, "data_offsets": [0, 4 * count]}}
+    header = json.dumps({"__metadata__": texts, **about}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    with open(path, "r+b") as file:
+        file.truncate(8 + len(header) + 4 * count)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="its files are not sparse")
+def test_what_the_names_rule_out_is_not_allocated(good):
+    """The file is as large as the network that it describes, of 3.2 GB."""
+    path, _, texts = good
+    sparse_file(path, {**texts, "width": "1024", "layers": "64"}, [500_000_000])
+    before = device_memory(torch.device("cpu"))
+    assert "lacks tensor" in refused(path)
+    assert device_memory(torch.device("cpu")) - before < 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="its files are not sparse")
+def test_a_tensor_of_another_shape_is_not_read(good):
+    path, tensors, texts = good
+    header, place = {"__metadata__": texts}, 0
+    for name in tensors:
+        shape = [500_000_000, 1] if name == "raw.bias" else list(tensors[name].shape)
+        end = place + 4 * math.prod(shape)
+        header[name] = {"dtype": "F32", "shape": shape, "data_offsets": [place, end]}
+        place = end
+    data = json.dumps(header).encode()
+    path.write_bytes(len(data).to_bytes(8, "little") + data)
+    with open(path, "r+b") as file:
+        file.truncate(8 + len(data) + place)
+    before = device_memory(torch.device("cpu"))
+    assert "the tensor raw.bias with shape [500000000, 1]" in refused(path)
+    assert device_memory(torch.device("cpu")) - before < 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="its files are not sparse")
+def test_a_file_larger_than_the_memory_is_one_sentence(good):
+    """A terabyte, which torch maps on some systems and on others not."""
+    path, _, texts = good
+    sparse_file(path, texts, [2**38])
+    message = refused(path)
+    assert "memory" in message or "lacks tensor" in message
 
 
 def test_loading_leaves_the_global_generator_alone(good):

@@ -133,6 +133,27 @@ def test_another_model_is_refused_in_one_sentence(make_tpm, wrong, words):
     assert all(word in message for word in [*words, "a.safetensors", "tiny"])
 
 
+@pytest.mark.parametrize(
+    "part", ["patches.weight", "blocks.0.up.weight", "hidden.weight", "registers"]
+)
+def test_an_answer_that_is_not_finite_names_the_file(make_tpm, part):
+    """Weights that are finite, but so large that the sums over them are not."""
+    module, meta = make_tpm()
+    with torch.no_grad():
+        module.get_parameter(part).fill_(3e38)
+    policy = TPMPolicy(module, meta, "huge.safetensors")
+    with pytest.raises(ValueError, match="TPM huge.safetensors answered .* not finite.*weights"):
+        policy.decide(state())
+
+
+def test_latents_that_are_not_finite_are_not_the_files_fault(make_tpm):
+    module, meta = make_tpm()
+    s = state()
+    s.evaluation.v[0, 0, 0, 0] = float("nan")
+    with pytest.raises(ValueError, match="TPM mine was shown latents .* not finite"):
+        TPMPolicy(module, meta, "mine").decide(s)
+
+
 def test_label_and_composition(make_tpm):
     policy = TPMPolicy(*make_tpm(), name="a.safetensors")
     assert policy.label == "TPM a.safetensors" and policy.learned and Scaled(policy, 2.0).learned

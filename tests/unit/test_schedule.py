@@ -134,6 +134,16 @@ def rewritten(path, change_texts=None, change_tensors=None, rehash=True):
         (None, lambda t: t.pop("omega"), "has tensors of the shapes"),
         (None, lambda t: t["omega"].fill_(float("nan")), "has NaN or infinity"),
         (None, lambda t: t["sigmas"].fill_(0.5), "expected falling ones"),
+        (None, lambda t: t["sigmas"][0].fill_(1e300), "has 1e+300 in sigmas, expected numbers"),
+        (None, lambda t: t["deviation"].fill_(1e30), "has 1e+30 in deviation, expected numbers"),
+        (None, lambda t: t["omega"].fill_(1e-300), "has 1e-300 in omega, expected numbers from"),
+        (None, lambda t: t["omega"].fill_(-1), "has -1 in omega, expected numbers from 1e-09 to"),
+        (lambda t: t.update(gain="1e300"), None, "has gain '1e300', expected a number"),
+        (lambda t: t.update(note="a\nb"), None, "expected one line of at most"),
+        (lambda t: t.update(model_family="\x1b[31m"), None, "that can be printed"),
+        (lambda t: t.update(steps="100000000"), None, "a whole number from 1 to 10,000"),
+        (lambda t: t.pop("steps"), None, "has steps '', expected a whole number"),
+        (None, lambda t: t.update(more=torch.zeros(10**6)), "has tensors of the shapes"),
     ],
 )
 def test_whatever_is_wrong_is_one_sentence(tmp_path, texts, tensors, sentence):

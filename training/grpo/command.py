@@ -18,7 +18,15 @@ from ..run.stopping import Stopped, stop
 
 def options(parser) -> None:
     parser.add_argument("--out", type=str, default="", help="run folder; default: runs/<preset>")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with the run in --out; after its end with more --iterations, where "
+        "grpo.lr_schedule is constant",
+    )
+    parser.add_argument(
+        "--init", type=str, default="", help="a TPM file that a new run begins from"
+    )
     parser.add_argument(
         "--dry_run",
         action="store_true",
@@ -57,8 +65,8 @@ def run(config: Config, rest: argparse.Namespace, out: Path, report: Report) -> 
     from ..run import distributed
     from ..run.folder import RunFolder, command
     from ..run.memory import advice, out_of_memory
-    from .result import announcement
-    from .setup import load_training
+    from .result import announcement, nothing_left
+    from .setup import begun_from, load_training
     from .train_log import TrainLog
     from .trainer import EXPECTED, train
 
@@ -69,25 +77,36 @@ def run(config: Config, rest: argparse.Namespace, out: Path, report: Report) -> 
     elif report.live:
         report.begin("starting")
     try:
+        if rest.init and rest.resume:
+            raise ValueError(
+                "--init and --resume were both given, expected one: a run that goes on has its "
+                "TPM; leave --init out, or choose a new --out without --resume."
+            )
         if rest.dry_run:
             from .cost import finite_price
             from .dry_run import dry_run
 
             price = finite_price(rest.price_per_hour)
-            dry_run(load_training(config, world), price)
+            dry_run(load_training(config, world, init=rest.init), price)
             return 0
         shown = TrainLog(report, config, out)
         folder = RunFolder(out, config.log.keep) if world.main else None
         if folder is not None:
             folder.check(rest.resume)  # nothing is made before all that is asked for is there
-        training = load_training(config, world)
+        finished = folder is not None and rest.resume and folder.is_finished(config.iterations)
+        if distributed.share(world, finished):
+            if world.main:
+                report.say(nothing_left(config, out, command))
+            return 0
+        training = load_training(config, world, init=rest.init)
         with contextlib.ExitStack() as stack:
             if folder is not None:
                 stack.enter_context(folder.only_here())
                 if said := folder.create(rest.resume):
                     report.say(said)
                 if not rest.resume:
-                    folder.text("config.yaml", to_yaml(training.config))
+                    begun = begun_from(rest.init) if rest.init else ""
+                    folder.text("config.yaml", begun + to_yaml(training.config))
                     folder.text("prompts.txt", "\n".join(training.prompts.texts) + "\n")
             stack.enter_context(shown)
             reason = train(training, folder, rest.resume, shown.log)

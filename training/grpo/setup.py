@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 
 import torch
 
+from ...tpm.checkpoint import load_tpm
+from ...tpm.metadata import TPMMeta
 from ...tpm.network import TimestepPredictionModule, TPMConfig
 from ..backbones import Backbone
 from ..data.identity import identities
@@ -43,10 +48,13 @@ def load_training(
     world: World,
     backbone: Backbone | None = None,
     rewards: RewardSet | None = None,
+    init: str = "",
 ) -> Training:
-    """Loads what the settings name; the caller's Config stays as it is. Raises ValueError, OSError
-    or RuntimeError of one sentence."""
+    """Loads what the settings name; the caller's Config stays as it is. init: the TPM file that the
+    module begins as, empty for a new one. Raises ValueError, OSError or RuntimeError of one
+    sentence."""
     config, device = set_up(config, world)
+    given = load_tpm(init) if init else None
     phase("reading the prompts")
     prompts = load_prompts(config.data, "train")
     held_out = load_prompts(config.data, "validation")
@@ -73,6 +81,9 @@ def load_training(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(number(config.seed, "start"))
         module = TimestepPredictionModule(network).to(device)
+    if given is not None:
+        check_init(init, given[1], network, config, backbone)
+        module.load_state_dict(given[0].state_dict())
     optimizer = torch.optim.AdamW(
         module.parameters(),
         lr=config.grpo.lr,
@@ -95,6 +106,37 @@ def load_training(
         order,
         places,
     )
+
+
+def check_init(
+    init: str, meta: TPMMeta, network: TPMConfig, config: Config, backbone: Backbone
+) -> None:
+    """Raises ValueError naming the first thing in which the TPM of --init is not one of these
+    settings: its numbers would mean something else."""
+    if meta.model_family != backbone.family:
+        raise ValueError(
+            f"--init {init} is for the model family {meta.model_family}, expected "
+            f"{backbone.family}; choose another file, or the --preset that it was made with."
+        )
+    pairs = [
+        (f"policy.{field.name}", getattr(meta.network, field.name), getattr(network, field.name))
+        for field in fields(TPMConfig)
+    ]
+    own = ["deviation_bound"] + ["omega_range"] * (meta.actions in ("omega", "both"))
+    for name in own:
+        pairs.append((f"policy.{name}", getattr(meta, name), getattr(config.policy, name)))
+    for name, there, here in pairs:
+        if there != here:
+            raise ValueError(
+                f"--init {init} has {name.removeprefix('policy.')} {there!r} and {name} is "
+                f"{here!r}, expected the same; give the settings that the file was trained with."
+            )
+
+
+def begun_from(init: str) -> str:
+    """A line above the settings of a run that began from a TPM."""
+    digest = hashlib.sha256(Path(init).read_bytes()).hexdigest()
+    return f"# begun from {json.dumps(init)}, sha256 {digest}\n"
 
 
 def check_held_out(config: Config, count: int) -> None:

@@ -11,9 +11,8 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-import yaml
-
 from .settings import PRESETS, backbone_of
+from .settings_file import wrong_file
 
 TINY = "tiny"
 TAKEN = "No --preset was given: taking tiny, the embedded model; --preset NAME takes another one."
@@ -50,7 +49,4 @@ def names_a_model(arguments: list[str]) -> bool:
 
 def names_one(path: Path) -> bool:
     """What cannot be read names a model too: it is refused where the settings are read."""
-    try:
-        return "name" in backbone_of(path)
-    except (OSError, ValueError, AttributeError, TypeError, yaml.YAMLError):
-        return True
+    return bool(wrong_file(path)) or "name" in backbone_of(path)

@@ -55,6 +55,8 @@ def steps_read(value: Any) -> Any:
 def weights_read(value: Any) -> dict[str, float]:
     if not isinstance(value, dict) or not all(isinstance(k, str) and k for k in value):
         raise ValueError(value)
+    if not all(name.isprintable() and len(name) <= 200 for name in value):  # as in a TPM file
+        raise ValueError(value)
     return {name: number(weight, -1e6, 1e6) for name, weight in value.items()}
 
 
@@ -98,7 +100,7 @@ class PolicyConfig:
     actions: Literal["deviation", "omega", "both", "follow_time"] = "deviation"
     deviation_bound: float = one_of(0.5, (0.5, 1.0), "0.5 (Eq. 7) or 1.0 (lifted, Eq. 13)")
     omega_range: tuple[float, float] = pair(
-        (0.5, 1.5), "two rising numbers above 0, at most 10", lambda low, high: 0 < low < high <= 10
+        (0.5, 1.5), "two rising numbers from 1e-9 to 10", lambda a, b: 1e-9 <= a < b <= 10
     )
     include_terminal_action: bool = False
 

@@ -21,10 +21,12 @@ from pathlib import Path
 import torch
 
 from .atomic import whole_file
-from .content import CONTENT, content_sha256, is_whole
+from .content import CONTENT, content_sha256
 from .lock import LOCK, holder, locked
+from .records import KINDS, records_of
+from .saved import LATEST, Check, RunFolderError, newest_state, saved_in, unchecked
 
-LATEST = "latest"
+WRITTEN_LAST = ("tpm_last.safetensors", "README.md")
 # what a run writes before its first checkpoint, and nothing else: a pattern for each place
 STARTED = {
     "": r"config\.yaml|prompts\.txt|(metrics|validation)\.jsonl|samples|checkpoints|tensorboard"
@@ -40,10 +42,6 @@ TEMPORARY = (
 )
 RESUME = "the last checkpoint is whole: make room and go on with --resume."
 AGAIN = "make room and give the same command again."
-
-
-class RunFolderError(RuntimeError):
-    """The folder cannot be used; the message is one sentence for the user."""
 
 
 def write_atomic(path: Path, data: bytes, advice: str = AGAIN) -> None:
@@ -135,8 +133,8 @@ class RunFolder:
                     self.path.rmdir()  # where nothing was made in it
 
     def saved(self) -> list[Path]:
-        """The checkpoints, oldest first; whole even where a full disk left no pointer to one."""
-        return sorted(self.checkpoints.glob("[0-9]*.pt"))
+        """The checkpoints, oldest first."""
+        return saved_in(self.checkpoints)
 
     def foreign(self) -> str:
         """A file or folder that no start of a run leaves, or ""."""
@@ -188,26 +186,15 @@ class RunFolder:
                 stale.unlink(missing_ok=True)
         return path
 
-    def load(self) -> dict:
-        """The newest checkpoint. Raises RunFolderError where it cannot be read or is damaged, and
-        names the newest one that is whole."""
-        pointer = self.checkpoints / LATEST
-        path = self.saved()[-1]
-        if pointer.exists():
-            path = self.checkpoints / pointer.read_text("utf-8", "replace").strip()
-        state, wrong = read_checkpoint(path)
-        if not wrong:
-            return state
-        others = (p.name for p in reversed(self.saved()) if p != path and not read_checkpoint(p)[1])
-        whole = next(others, "")
-        raise RunFolderError(
-            f"{path} {wrong}, expected a checkpoint of this trainer; "
-            + (
-                f"{whole} is whole: write that name into {pointer} and go on from there."
-                if whole
-                else "no other one is whole: start again in another --out."
-            )
-        )
+    def load(self, check: Check = unchecked) -> dict:
+        """The newest checkpoint. Raises RunFolderError as `newest_state` does."""
+        return newest_state(self.checkpoints, check)
+
+    def is_finished(self, iterations: int) -> bool:
+        """Whether nothing is left to do for so many iterations: the newest checkpoint is theirs,
+        and what the end of a run writes is there. Raises RunFolderError as `load` does."""
+        written = all((self.path / name).exists() for name in WRITTEN_LAST)
+        return written and self.load()["iteration"] >= iterations
 
     def text(self, name: str, text: str) -> None:
         write_atomic(self.path / name, text.encode(), self.advice())
@@ -237,56 +224,50 @@ class RunFolder:
         return [record for record in self.lines(name) if record]
 
     def lines(self, name: str) -> list[dict]:
-        """A record per line, an empty one where the line is none. Half a line at the end, which a
-        killed run leaves, is no line."""
+        """A record per line, an empty one where the line is none (records.py)."""
         path = self.path / name
-        text = path.read_text("utf-8", "replace") if path.exists() else ""
-        *whole, last = map(record_of, text.split("\n"))
-        return [*whole, last] if last else whole
+        try:
+            text = path.read_text("utf-8", "replace") if path.exists() else ""
+        except OSError as error:
+            raise RunFolderError(
+                f"{path} could not be read ({error.strerror or error}), expected a file that a run "
+                "wrote; move it away, and a new one is begun."
+            ) from None
+        return records_of(text, KINDS[name])
 
     def truncate(self, name: str, iteration: int) -> str:
         """Keeps what was recorded up to an iteration: what comes after is made again. Where a line
         is no record, the file as it was stays beside it; returns a sentence that says so, or ""."""
-        found, said = self.lines(name), ""
-        if lost := found.count({}):
-            said = (
-                f"{lost} of {len(found)} lines of {self.path / name} cannot be read and are left "
-                f"out; the file as it was is {self.set_aside(name)}."
-            )
+        found = self.lines(name)
+        said = self.kept_aside(name, found)
         kept = [r for r in found if r and r["iteration"] <= iteration]
-        self.text(name, "".join(json.dumps(record) + "\n" for record in kept))
+        if len(kept) < len(found) or not self.ends_whole(name):
+            self.text(name, "".join(json.dumps(record) + "\n" for record in kept))
         return said
 
-    def set_aside(self, name: str) -> Path:
-        """A copy of a damaged file under a name that is free."""
+    def ends_whole(self, name: str) -> bool:
+        """Whether a line can be added to the file as it is."""
+        path = self.path / name
+        return path.exists() and path.read_bytes()[-1:] in (b"", b"\n")
+
+    def kept_aside(self, name: str, found: list[dict]) -> str:
+        """Where some of the lines found are no records, the file as it is gets a copy beside it;
+        returns a sentence that says so, or ""."""
+        if not (lost := found.count({})):
+            return ""
+        return (
+            f"{lost} of {len(found)} lines of {self.path / name} cannot be read and are left out; "
+            f"the file as it was is {self.set_aside(name)}."
+        )
+
+    def set_aside(self, name: str, why: str = "damaged") -> Path:
+        """A copy of a file under a name that is free."""
         number = 1
-        while (aside := self.path / f"{name}.damaged_{number}").exists():
+        while (aside := self.path / f"{name}.{why}_{number}").exists():
             number += 1
         with self.writing(aside.name), whole_file(aside) as temporary:
             temporary.write_bytes((self.path / name).read_bytes())
         return aside
-
-
-def record_of(line: str) -> dict:
-    """A line's record: an object with the iteration that it is of. Empty where it is none."""
-    with contextlib.suppress(ValueError, RecursionError):
-        record = json.loads(line)
-        if isinstance(record, dict) and isinstance(record.get("iteration"), int):
-            return record
-    return {}
-
-
-def read_checkpoint(path: Path) -> tuple[dict, str]:
-    """A checkpoint's content, and what is wrong with it, or ""."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # pickle, zip and torch each raise their own
-        return {}, f"cannot be read ({type(error).__name__})"
-    if not isinstance(state, dict) or not isinstance(state.get("iteration"), int):
-        return {}, "holds something else"
-    if not is_whole(state):
-        return {}, "is damaged: its content is not what was written"
-    return state, ""
 
 
 def command(out: Path, how: str) -> str:

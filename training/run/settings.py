@@ -16,7 +16,7 @@ import json
 import re
 import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter, get_loader, set_l
 from .config import Config
 from .ranges import rule_of
 from .renamed import current, current_arguments, current_flat, current_nested, old_names, sentence
+from .settings_file import checked, read_file, wrong_file
 from .stopping import stop
 
 PRESETS = Path(__file__).parents[1] / "presets"
@@ -91,7 +92,9 @@ def parse(
         made = parser.instantiate(namespace)
         config = Config(**{name: getattr(made, name) for name in field_names(Config)})
     except Exception as error:  # argparse, jsonargparse and yaml each have their own
-        stop(prog, readable(str(error)))
+        said = readable(str(error))
+        own = base if known.preset is None else None
+        stop(prog, next((f"{p}: {said}" for p in blamed(said, arguments, own, known.config)), said))
     rest = {k: v for k, v in vars(namespace).items() if k not in field_names(Config)}
     return config, argparse.Namespace(**rest)
 
@@ -115,14 +118,29 @@ def parser_of(prog: str, description: str, more: Callable | None) -> ArgumentPar
     return parser
 
 
+def blamed(
+    said: str, arguments: list[str], base: Path | None, configs: list[str]
+) -> Iterator[Path]:
+    """The file that a sentence about a setting is about, where the command line does not name it;
+    of several the last, which has the last word."""
+    found = re.match(r"(?:The setting )?(\S+) ", said)
+    if not found or any(word.startswith(f"--{found[1]}") for word in arguments):
+        return
+    for path in reversed([*([base] if base else []), *map(Path, configs)]):
+        names = [current(name) for name in names_in(path)]
+        if any(f"{found[1]}.".startswith(f"{name}.") for name in names):
+            yield path
+
+
 def read_yaml(text: str) -> object:
     """jsonargparse's own reading of a file or a value, with the settings' names of today."""
+    checked(text)
     return current_nested(get_loader("yaml")(text))
 
 
 def names_in(path: Path) -> list[str]:
     """The dotted names of the settings in a file."""
-    return list(flat(yaml.safe_load(path.read_text("utf-8"))))
+    return list(flat(read_file(path)))
 
 
 @cache
@@ -132,39 +150,9 @@ def preset_names() -> list[str]:
 
 
 def backbone_of(path: Path) -> dict:
-    return (yaml.safe_load(path.read_text("utf-8")) or {}).get("backbone") or {}
-
-
-def wrong_file(path: Path) -> str:
-    """What is wrong with a file of settings before any of them is looked at, or "". A key that is
-    named twice would lose its first half without a word."""
-    if not path.is_file():
-        return f"{path} is no file, expected settings in YAML; check the path of --config."
-    try:
-        root = yaml.compose(path.read_text("utf-8"), yaml.SafeLoader)
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}" if mark else ""
-        return f"{path}{line} is not YAML, expected settings like `grpo: {{lr: 1.0e-5}}`."
-    if not isinstance(root, yaml.MappingNode):
-        return f"{path} holds no settings by name, expected lines like `iterations: 100`."
-    sections = {name.split(".")[0] for name in dotted(Config) if "." in name}
-    nodes = [("", root)]
-    for prefix, node in nodes:
-        seen = set()
-        for key, value in node.value:
-            name, line = current(f"{prefix}{key.value}"), key.start_mark.line + 1
-            if name in seen:
-                return f"{path} line {line} names {name} a second time, expected it once."
-            if name in sections and not isinstance(value, yaml.MappingNode):
-                given = value.value if isinstance(value, yaml.ScalarNode) else "a list"
-                return (
-                    f"{path} line {line}: {name} is {given or 'empty'}, expected its settings by "
-                    f"name, like `{name}: {{NAME: VALUE}}`."
-                )
-            seen.add(name)
-            nodes += [(f"{name}.", value)] if isinstance(value, yaml.MappingNode) else []
-    return ""
+    """Raises ValueError where the file cannot be read."""
+    found = read_file(path).get("backbone")
+    return found if isinstance(found, dict) else {}
 
 
 def readable(message: str) -> str:
@@ -182,7 +170,8 @@ def readable(message: str) -> str:
         value = wrong[2].rstrip(".")
         return f"--{wrong[1]} is {value or 'empty'}, expected {expected}."
     found = re.search(r"unrecognized arguments: --([\w.]+)", line)
-    inner = re.search(r"Group '([\w.]+)' does not accept (?:option|nested key) '([\w.]+)'", line)
+    found = found or re.search(r"Option '([^']+)' is not accepted", line)
+    inner = re.search(r"Group '([\w.]+)' does not accept (?:option|nested key) '([^']+)'", line)
     name = found[1] if found else f"{inner[1]}.{inner[2]}" if inner else ""
     if not name:
         return line if line.endswith(".") else line + "."

@@ -100,7 +100,9 @@ def run(config: Config, rest: argparse.Namespace, out: Path, report: Report, wor
         if world.main:
             stack.enter_context(folder.only_here())
             study.begin(key, rest.resume)
-            done, scale = study.generations()
+            done, scale, said = study.generations(space.numbers)
+            if said:
+                report.say(said)
             folder.text("config.yaml", to_yaml(config))
         done, measure.scale = distributed.share(world, (done, scale))
         report.begin("search", plan.images)

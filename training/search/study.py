@@ -3,13 +3,14 @@
     study = Study(folder)
     study.begin(key, resume=False)
     study.add(generation)
-    study.generations()
+    study.generations(numbers)
 
 study.json says what is searched, on what; generations.jsonl has a line per generation.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 
 import torch
@@ -66,32 +67,47 @@ class Study:
         write_atomic(self.folder.path / ABOUT, (json.dumps({"key": key}) + "\n").encode())
 
     def about(self) -> dict:
-        try:
-            return json.loads((self.folder.path / ABOUT).read_text("utf-8"))
-        except ValueError:
+        path, found = self.folder.path / ABOUT, None
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            found = json.loads(path.read_text("utf-8"))
+        if not (isinstance(found, dict) and isinstance(found.get("key"), dict)):
             raise RunFolderError(
-                f"{self.folder.path / ABOUT} is no JSON, expected what this program wrote; begin "
-                "again in another --out."
-            ) from None
+                f"{path} is not what this program wrote, expected JSON with the key of the search; "
+                "begin again in another --out."
+            )
+        return found
 
     def add(self, one: Generation, scale: dict[str, float]) -> None:
         """Appends a finished generation; scale: the unit of its differences, by metric."""
         self.folder.append(LINES, as_record(one, scale))
 
-    def generations(self) -> tuple[list[Generation], dict[str, float]]:
-        """All that are whole, and their scale. What is behind a line that is none is made again:
-        the file then has the whole ones alone."""
+    def generations(self, numbers: int) -> tuple[list[Generation], dict[str, float], str]:
+        """All that are whole, of points of so many numbers; their scale; and a sentence, or "",
+        where lines were none: what is behind the first of them is made again, and the file as it
+        was stays beside it."""
         lines, found, scale = self.folder.lines(LINES), [], {}
         for record in lines:
-            if record.get("generation") != len(found):
+            fits = record and record["generation"] == len(found)
+            if not fits or len(record["points"][0]) != numbers:
                 break
             points = torch.tensor(record["points"], dtype=torch.float64)
             found.append(Generation(len(found), points, record["differences"]))
             scale = record["scale"]
+        said = ""
+        if len(found) < len(lines):
+            path, line, aside = (
+                self.folder.path / LINES,
+                len(found) + 1,
+                self.folder.set_aside(LINES),
+            )
+            said = (
+                f"{path} cannot be read from line {line} on, and what is there is made again; the "
+                f"file as it was is {aside}."
+            )
         text = "".join(json.dumps(as_record(one, scale)) + "\n" for one in found)
         if found or lines:
             write_atomic(self.folder.path / LINES, text.encode())
-        return found, scale
+        return found, scale, said
 
 
 def as_record(one: Generation, scale: dict[str, float]) -> dict:
