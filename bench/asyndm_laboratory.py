@@ -43,7 +43,7 @@ def main() -> None:
     if args.pictures is not None:
         with Report() as report:
             report.begin("pictures", 4 * args.n * args.steps[0])
-            print("\n".join(draw(Laboratory(args, report), args.steps[0], 4, args.pictures)))
+            print("\n".join(draw(Laboratory(args, report), args.steps[0], 2, args.pictures)))
         return
     # seed, guidance and the number of prompts stand in each row
     setting = f"{' '.join(args.kinds)}, {'bf16' if args.bf16 else 'fp32'}"

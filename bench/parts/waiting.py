@@ -62,6 +62,7 @@ METHODS = {
     "words, linear": Method("words", curve="linear"),
     "words, exponential": Method("words", curve="exponential"),
     "words, inverted": Method("words", invert=True),
+    "words, shrunk by 2, inverted": Method("words", grow=-2, invert=True),
     "words, grown by 2": Method("words", grow=2),
     "words, shrunk by 2": Method("words", grow=-2),
     "words, last block": Method("words", layer=2),

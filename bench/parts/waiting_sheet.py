@@ -1,4 +1,4 @@
-"""A sheet of what plain Euler got wrong, and of what it became where other pixels waited."""
+"""A sheet of pictures that other pixels' waiting mends, and of pictures that it spoils."""
 
 from __future__ import annotations
 
@@ -24,22 +24,33 @@ def grey(mask: torch.Tensor) -> Image.Image:
     return picture_of(mask.expand(3, -1, -1), SIDE)
 
 
-def draw(laboratory: Laboratory, steps: int, count: int, path: Path) -> list[str]:
-    """Writes the sheet: a row for each of the first `count` prompts of which plain Euler's picture
-    is not all right. Returns their captions."""
-    scores, objects, _ = laboratory.run(steps, METHODS[PLAIN])
-    wrong = (scores["scene_strict"] < 1).nonzero()[:count, 0].tolist()
-    rows = [[picture_of(laboratory.images[i], SIDE), grey(objects[i])] for i in wrong]
-    feet = [["wrong", "its objects"] for _ in wrong]
-    for method in SHOWN:
-        right = laboratory.run(steps, METHODS[method])[0]["scene_strict"] == 1
-        for row, foot, i in zip(rows, feet, wrong, strict=True):
-            if method == "words":
-                row.append(grey(laboratory.masks[steps // 2][i]))
-                foot.append("their region, half way")
-            row.append(picture_of(laboratory.images[i], SIDE))
-            foot.append("right" if right[i] else "wrong")
-    heads = ["plain", "", "", *SHOWN.values()]
+def draw(laboratory: Laboratory, steps: int, each: int, path: Path) -> list[str]:
+    """Writes the sheet: a row for each of the first prompts whose picture is all right only where
+    all but the objects wait, and of the first that is all right only in plain Euler's. Returns
+    their captions, and how many there are of both."""
+    ran = {}
+    for method in (PLAIN, *SHOWN):
+        scores, objects, _ = laboratory.run(steps, METHODS[method])
+        right = scores["scene_strict"] == 1
+        ran[method] = (right, laboratory.images, objects, laboratory.masks[steps // 2])
+    before, after = ran[PLAIN][0], ran["all but the objects"][0]
+    mended, spoilt = (~before & after).nonzero()[:, 0], (before & ~after).nonzero()[:, 0]
+    chosen = [*mended[:each].tolist(), *spoilt[:each].tolist()]
+    rows, feet = [], []
+    for i in chosen:
+        pictures = {method: picture_of(ran[method][1][i], SIDE) for method in ran}
+        said = {method: "right" if ran[method][0][i] else "wrong" for method in ran}
+        masks = {PLAIN: ran[PLAIN][2][i], "words": ran["words"][3][i]}
+        row, foot = [], []
+        for method in ran:
+            if method in masks:
+                row.append(grey(masks[method]))
+                foot.append("its objects" if method == PLAIN else "their region")
+            row.insert(len(row) - (method == PLAIN), pictures[method])
+            foot.insert(len(foot) - (method == PLAIN), said[method])
+        rows.append(row)
+        feet.append(foot)
     path.parent.mkdir(parents=True, exist_ok=True)
-    sheet(rows, above=[heads], below=feet).save(path)
-    return [laboratory.captions[i] for i in wrong]
+    sheet(rows, above=[["plain", "", "", *SHOWN.values()]], below=feet).save(path)
+    counts = f"{len(mended)} mended and {len(spoilt)} spoilt of {len(before)}"
+    return [*(laboratory.captions[i] for i in chosen), counts]
