@@ -58,6 +58,7 @@ LABORATORY = File("laboratory/laboratory.csv", "reward", "noise", page="laborato
 ASYNDM = File(
     "asyndm_laboratory/rows.csv", "reward", "noise", page="asyndm_laboratory/asyndm_laboratory.md"
 )
+SUITE = File("asyndm_suite/per_image.csv", "scene", "noise", page="asyndm_suite/asyndm_suite.md")
 KNOBS = File("knobs/rows.csv", "gain", page="knobs/knobs.md")
 SEARCH = File("search_peers/rows.csv", "gain", page="search_peers/search_peers.md")
 CFG3, CFG3_MORE = (
@@ -87,6 +88,13 @@ def lab(method: str, group: str = "all", steps: int = 4) -> dict[str, str]:
 
 def step(method: str, steps: int = 10) -> dict[str, str]:
     return {"method": method, "steps": str(steps)}
+
+
+def suite(says: str, holds: str, method: str, effect: str = "", **more) -> Claim:
+    """Of the suite, an image each: by prompt and seed against the stock sampler."""
+    pair = ("prompt_index", "seed")
+    plain = {"method": "plain"}
+    return Claim(says, holds, SUITE, {"method": method}, effect, against=plain, pair=pair, **more)
 
 
 def knob(method: str, guidance: float) -> dict[str, str]:
@@ -199,6 +207,14 @@ CLAIMS = (
           step("object mask"), "strict", measure="strict"),
     Claim("AsynDM everywhere (the paper's concave ablation), 10 steps.", LOSS, ASYNDM,
           step("all (concave)")),
+    suite("AsynDM in the regions of the words, 10 steps, three objects in a row (the suite).", GAIN,
+          "asyndm"),
+    suite("AsynDM in the regions of the words, three in a row (the suite): share of pictures in "
+          "which everything is right.", NONE, "asyndm", "scene_strict", measure="strict"),
+    suite("AsynDM everywhere, three in a row (the suite).", NONE, "concave"),
+    suite("CFG++ at guidance 0.6, three in a row (the suite).", NONE, "cfgpp"),
+    suite("CFG++ at guidance 0.6, three in a row (the suite): share of pictures in which "
+          "everything is right.", LOSS, "cfgpp", "scene_strict", measure="strict"),
     # exactness
     Claim("Our AsynDM against the official code: latents of every step, 10 and 50 steps, eta 0 and "
           "1 (largest difference).", EXACT, OFFICIAL, {"check": "loop, *, latents"},
