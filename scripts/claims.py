@@ -61,6 +61,10 @@ ASYNDM = File(
 SUITE = File("asyndm_suite/per_image.csv", "scene", "noise", page="asyndm_suite/asyndm_suite.md")
 KNOBS = File("knobs/rows.csv", "gain", page="knobs/knobs.md")
 SEARCH = File("search_peers/rows.csv", "gain", page="search_peers/search_peers.md")
+HALF, FOLLOW, FOLLOW_HALF = (
+    File(f"search_peers/{name}/rows.csv", "gain", page=f"search_peers/{name}/search_peers.md")
+    for name in ("deviation_640", "follow_time_1280", "follow_time_640")
+)
 CFG3, CFG3_MORE = (
     File(f"trainer/{name}.md", "scene - D=0", "noise - D=0") for name in ("cfg3_k4", "cfg3_k4_more")
 )
@@ -186,6 +190,11 @@ CLAIMS = (
           {"method": "search_schedule.py", "seed": "0"}),
     Claim("A search with seed 2: what is found depends on the seed.", GAIN, SEARCH,
           {"method": "search_schedule.py", "seed": "2"}),
+    Claim("A search with 640 images, seed 0.", GAIN, HALF, {"seed": "0"}),
+    Claim("A search with 640 images, seed 2.", GAIN, HALF, {"seed": "2"}),
+    *(Claim(f"A search for a schedule with omega = t*/t at CFG 5, {images} images, seed {seed}.",
+            GAIN, file, {"seed": seed})
+      for images, file in (("1,280", FOLLOW), ("640", FOLLOW_HALF)) for seed in ("0", "1", "2")),
     Claim("Optuna's TPE on as many images, seed 0.", GAIN, SEARCH,
           {"method": "Optuna, TPE", "seed": "0"}),
     Claim("Optuna's TPE, seed 3.", GAIN, SEARCH,
