@@ -1,7 +1,8 @@
 """The second embedded model for the Demo Model Loader: a UNet with cross-attention, eps prediction.
 
-It is ComfyUI's own UNetModel and BaseModel with the discrete schedule of Stable Diffusion. ComfyUI's
-loader writes the widths of such models itself (320 channels and up), so the config stands here.
+It is ComfyUI's own UNetModel and BaseModel with the discrete schedule of Stable Diffusion. The
+loader of ComfyUI writes the widths of such models itself (320 channels and up), so the config
+stands here.
 """
 
 from __future__ import annotations
