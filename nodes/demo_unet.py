@@ -56,7 +56,7 @@ def load_unet(path: Path) -> ModelPatcher:
     state, names = load_file(path), comfy.utils.unet_to_diffusers(UNET)
     model = config.get_model({}, "")
     model.diffusion_model.load_state_dict({names[key]: value for key, value in state.items()})
-    model.eval()
+    model.train(False)
     return ModelPatcher(
         model,
         load_device=comfy.model_management.get_torch_device(),
