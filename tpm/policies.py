@@ -85,6 +85,22 @@ def synchronous(state: State) -> Decision:
     return Decision(zero, zero, torch.ones_like(zero))
 
 
+def limited(decision: Decision, state: State, share: float) -> Decision:
+    """The decision with at most this share of sigma cut, or added: |sigma* / sigma - 1| <= share.
+    An interval is no fixed share of it: with few steps, or a schedule that falls steeply, a quarter
+    of one can be nine tenths of sigma."""
+    if state.previous is None:
+        return decision
+    sigmas = (state.sigma, state.previous, state.sigma * (1 - share))
+    u, before, least = (
+        float(state.timestep(torch.tensor([sigma], dtype=torch.float32))) for sigma in sigmas
+    )
+    if before <= u:
+        return decision
+    most = (u - least) / (before - u)
+    return replace(decision, deviation=decision.deviation.clamp(-most, most))
+
+
 def inside(state: State, start_percent: float, end_percent: float) -> bool:
     """True where the true sigma lies in the window; the same comparison in float32 as ComfyUI's
     own ranges.
