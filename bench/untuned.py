@@ -1,5 +1,4 @@
-"""What a deviation for a model that nobody has measured should be: the same number of intervals,
-the same share of sigma, or intervals with a limit?
+"""Which deviation for a model that nobody has measured: intervals, or a share of sigma?
 
     python bench/untuned.py --models transformer unet --n 128 --out docs/measurements/untuned
 

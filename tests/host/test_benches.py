@@ -56,6 +56,10 @@ SMALLEST = {  # bench -> (arguments, what it prints)
         "--optimizers search_schedule.py".split(),
         r"\| search_schedule.py \| [+-]0\.",
     ),
+    "untuned": (
+        "--models transformer --schedulers karras --steps 3 --n 4 --batch 4 --out {out}".split(),
+        r"\| transformer \| karras \| 3 \| interval, at most 5 % \| 5\.0 % \| [+-]0\.",
+    ),
     "word_regions": (
         "--n 4 --steps 3 --batch 4 --kinds chain --seeds 1 2 --out {out}".split(),
         r"\| block 3, threshold 1 \| 0\.\d{3} \| 0\.\d{3} \|",

@@ -16,6 +16,7 @@ from async_timestep.tpm.policies import (
     VelocityScale,
     Window,
     inside,
+    limited,
     synchronous,
 )
 
@@ -53,6 +54,22 @@ def test_constant_in_both_units():
     assert numbers(Constant(-0.5, "percent").decide(state())) == (0.0, -0.05, 1.0)
     assert Constant(0.5, mode="follow_time").decide(state()).follow
     assert not Constant(0.5).decide(state()).follow
+
+
+@pytest.mark.parametrize("deviation", [0.1, 5.0, -0.1, -5.0])
+@pytest.mark.parametrize("time", ["sigma", "index"])
+def test_a_limit_is_a_share_of_sigma(deviation, time):
+    """Where the interval would cut more of sigma it is that share, and elsewhere nothing changes;
+    index: of a model whose time is the logarithm of its sigma."""
+    clock = torch.clone if time == "sigma" else torch.log1p
+    own = state(sigma=0.6, previous=0.9, timestep=clock)
+    found = limited(Constant(deviation).decide(own), own, 0.05).deviation
+    u, before = (float(clock(torch.tensor(s))) for s in (0.6, 0.9))
+    most = (u - float(clock(torch.tensor(0.6 * 0.95)))) / (before - u)
+    wanted = min(max(deviation, -most), most)
+    assert found.tolist() == pytest.approx([wanted, wanted], rel=1e-5)
+    unknown = state(sigma=0.6)
+    assert limited(Constant(deviation).decide(unknown), unknown, 0.05).deviation[0] == deviation
 
 
 @pytest.mark.parametrize(
