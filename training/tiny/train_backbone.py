@@ -156,7 +156,7 @@ def train(
     ]
     step, spent, saved = 0, 0.0, out / "checkpoint.pt"
     if saved.exists():
-        state = torch.load(saved)
+        state = torch.load(saved, weights_only=True)
         network.load_state_dict(state["network"])
         average.load_state_dict(state["average"])
         for optimizer, kept in zip(optimizers, state["optimizers"], strict=True):
