@@ -1,13 +1,17 @@
 """Run folders as accidents, editors, other versions and enemies leave them, and files of settings.
 
-    for case in cases(folder): ...                  # every one, by name
-    damage(folder, case, random.Random(seed))       # does it to a finished run
+    for case in cases(): ...                        # every one, by name
+    damage(run, case, random.Random(seed))          # does it to a finished run
+    fault_of(run, command)                          # "" where the command's answer is of use
 
-Whatever a case does, a command that is pointed at the folder goes on or ends in one sentence.
+Whatever a case does, a command that is pointed at the folder goes on or ends in one sentence, and
+no line that it could read is lost.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import pickle
@@ -157,6 +161,15 @@ STATES: dict[str, Callable[[dict], object]] = {
     "places that are words": altered(places={"backbone.path": "x"}),
 }  # fmt: skip
 
+# the run that is damaged: three iterations of the embedded model, two checkpoints
+RUN = [
+    "--preset=tiny", "--backbone.precision=fp32", "--grpo.lr=1e-3", "--grpo.num_generations=2",
+    "--grpo.minibatch_size=1", "--grpo.prompts_per_iteration=1", "--grpo.lr_schedule=constant",
+    "--steps=2", "--data.validation_prompts=2", "--log.samples_every=1", "--log.samples=1",
+    "--log.best=false", "--log.checkpoint_every=1", "--threads=1", "--iterations=3",
+]  # fmt: skip
+GO_ON = ["--resume", "--iterations=4"]
+KEPT = ("config.yaml", "metrics.jsonl", "validation.jsonl")
 TEXTS = ("config.yaml", "metrics.jsonl", "validation.jsonl", "checkpoints/latest")
 NEWEST = "checkpoints/000003.pt"
 
@@ -243,5 +256,43 @@ def written_settings(folder: Path, name: str) -> Path:
     return path
 
 
-def as_lines(records: list[dict]) -> str:
-    return "".join(json.dumps(record) + "\n" for record in records)
+def fault_of(run: Path, command: Callable[[], int]) -> str:
+    """What a user could not use of a command's answer, or "". command: gives its exit code."""
+    before = {name: (run / name).read_bytes() for name in KEPT if (run / name).is_file()}
+    said, code = io.StringIO(), 0
+    try:
+        with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
+            code = command()
+    except SystemExit as stopped:
+        code = stopped.code
+    except Exception as error:  # noqa: BLE001 (that is what is looked for)
+        return f"{type(error).__name__}: {str(error)[:200]}"
+    sentence = (said.getvalue().strip().splitlines() or [""])[-1]
+    if Path("unpickled").exists():
+        return "a file ran code"
+    if code and not (sentence.endswith((".", "?")) and ".py: " in sentence and len(sentence) < 700):
+        return f"code {code} and no sentence: {sentence[:200]}"
+    return lost(run, before)
+
+
+def lost(run: Path, before: dict[str, bytes]) -> str:
+    """A file of which a line that was there is nowhere any more, or ""."""
+    kept = {path.read_bytes() for path in run.iterdir() if path.is_file()}
+    for name, data in before.items():
+        if data in kept:
+            continue
+        now = (run / name).read_bytes() if (run / name).is_file() else b""
+        whole = data[: data.rfind(b"\n") + 1]  # what a kill cut off is made again
+        if not now.startswith(whole) and not is_repeated(whole, now):
+            return f"{name} lost lines"
+    return ""
+
+
+def is_repeated(data: bytes, now: bytes) -> bool:
+    """Whether what is gone are records of iterations that were made again, or written anew in
+    another order of their keys."""
+    there = {record["iteration"] for line in now.splitlines() if (record := json.loads(line))}
+    try:
+        return all(json.loads(line)["iteration"] in there for line in data.splitlines())
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return False
