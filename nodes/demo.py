@@ -58,7 +58,7 @@ class TinyTokenizer:
             for word in unescape_important(segment).lower().replace(",", " ").split():
                 if word not in self.rows:
                     raise ValueError(
-                        f"The embedded demo model does not know the word {word!r}; "
+                        f"The embedded demo model does not know the word {word[:40]!r}; "
                         f"it knows: {', '.join(self.rows)}."
                     )
                 if self.rows[word] >= 0:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 
 import comfy_api.input
@@ -39,7 +38,7 @@ from .inputs import (
     scale_input,
     window_inputs,
 )
-from .run.checks import require_finite
+from .run.checks import in_range, require_finite
 
 DEVIATION_TIP = "The detail at each step: connect it to an Async Timestep or a scale node."
 
@@ -80,7 +79,7 @@ def curve_shape(curve):
     """The host's curve value as its curve object. Raises ValueError where it is none."""
     try:
         shape = comfy_api.input.CurveInput.from_raw(curve)
-        good = len(shape.points) > 0 and all(math.isfinite(c) for p in shape.points for c in p)
+        good = len(shape.points) > 0 and all(in_range(c) for p in shape.points for c in p)
     except (KeyError, TypeError, ValueError):
         good = False
     if not good:
@@ -240,6 +239,13 @@ class AsyncTimestepVelocityScale(io.ComfyNode):
         return io.NodeOutput(VelocityScale(deviation, omega, mode, start_percent, end_percent))
 
 
+def path_of(tpm_name: object) -> str | None:
+    """The file of models/tpm with that name, None where there is none; a prompt may hold anything
+    there, since `validate_inputs` lets it."""
+    known = isinstance(tpm_name, str) and "\0" not in tpm_name
+    return folder_paths.get_full_path("tpm", tpm_name) if known else None
+
+
 class AsyncTimestepTPMLoader(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -264,19 +270,19 @@ class AsyncTimestepTPMLoader(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, tpm_name: str | None):
+    def validate_inputs(cls, tpm_name):
         """Any name: a file that is not there gets its sentence from `execute`, which the editor
         shows in full; of a refused name it shows only "Invalid input"."""
         return True
 
     @classmethod
-    def fingerprint_inputs(cls, tpm_name: str):
-        path = folder_paths.get_full_path("tpm", tpm_name)
+    def fingerprint_inputs(cls, tpm_name):
+        path = path_of(tpm_name)
         return None if path is None else os.path.getmtime(path)
 
     @classmethod
-    def execute(cls, tpm_name: str) -> io.NodeOutput:
-        path = folder_paths.get_full_path("tpm", tpm_name)
+    def execute(cls, tpm_name) -> io.NodeOutput:
+        path = path_of(tpm_name)
         if path is None:
             raise ValueError(
                 f"There is no TPM {shown(tpm_name)} in models/tpm, expected a file of the list; "

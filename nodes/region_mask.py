@@ -187,4 +187,5 @@ class AsynDMRegionMask(io.ComfyNode):
 
     @classmethod
     def execute(cls, mode, **inputs) -> io.NodeOutput:
-        return io.NodeOutput(region_mask(mode, **inputs))
+        connected = {name: value for name, value in inputs.items() if value is not None}
+        return io.NodeOutput(region_mask(mode, **connected))

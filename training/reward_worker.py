@@ -4,7 +4,8 @@
 
 The trainer (rewards.backend packages) connects to --address and sends its settings; the protocol is
 at the top of training/rewards/packages.py. A model is loaded once, at the first trainer that asks
-for it, and stays until this process is stopped.
+for it, and stays until this process is stopped. Nothing is fetched: `training/prepare.py --fetch`
+puts the published files into the hub's cache, or the settings name them.
 
 The environment is one of its own, since the packages need an older transformers than the trainer:
 
@@ -20,12 +21,14 @@ environment in .host/packages-venv.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import stat
 import sys
 import tempfile
 import threading
 from collections.abc import Callable
-from multiprocessing.connection import Connection, Listener
+from multiprocessing.connection import Client, Connection, Listener
 from pathlib import Path, PurePath
 from types import SimpleNamespace
 
@@ -105,6 +108,10 @@ def answer(connection: Connection, load: Loader, loaded: dict, lock: threading.L
                 connection.send_bytes(json.dumps(reply).encode())
         except (EOFError, OSError):  # the trainer went away
             return
+        except (ValueError, KeyError, TypeError) as error:  # it is no trainer
+            reply = {"error": f"what was sent is none of the protocol: {sentence(error)}"}
+            with contextlib.suppress(OSError):
+                connection.send_bytes(json.dumps(reply).encode())
 
 
 def sentence(error: Exception) -> str:
@@ -115,6 +122,9 @@ def sentence(error: Exception) -> str:
 
 def load_packages(settings: dict, device: str) -> Scorer:
     """The package models that `settings` names."""
+    import huggingface_hub.constants
+
+    huggingface_hub.constants.HF_HUB_OFFLINE = True  # nothing is fetched here
     scorers = {}
     if "image_reward" in settings["names"]:
         scorers["image_reward"] = load_image_reward(
@@ -135,19 +145,21 @@ def load_packages(settings: dict, device: str) -> Scorer:
 
 def load_image_reward(path: str, tokenizer: str, device: str):
     """(prompt, image) -> score by ImageReward.load(...).score."""
-    import ImageReward
+    import ImageReward.utils as package
     import torch
     from ImageReward.models.BLIP import blip
     from transformers import BertTokenizer
 
+    package.torch = WeightsOnly(torch)
     # it asks the hub for bert-base-uncased by name; the trainer's setting names the same tokens
     blip.BertTokenizer = SimpleNamespace(
-        from_pretrained=lambda name: BertTokenizer.from_pretrained(tokenizer)
+        from_pretrained=lambda name: BertTokenizer.from_pretrained(tokenizer, local_files_only=True)
     )
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "med_config.json"
         config.write_text(json.dumps(MED_CONFIG))
-        model = ImageReward.load(path or "ImageReward-v1.0", device=device, med_config=str(config))
+        path = path or in_cache("THUDM/ImageReward", "ImageReward.pt")
+        model = package.load(path, device=device, med_config=str(config))
 
     def score(prompt: str, image) -> float:
         with torch.no_grad():
@@ -175,25 +187,40 @@ def load_hps(path: str, version: str, device: str):
         aug_cfg={},
         output_dict=True,
     )
-    if not path:
-        path = package.huggingface_hub.hf_hub_download(
-            "xswu/HPSv2", package.hps_version_map[version]
-        )
-    model.load_state_dict(torch.load(path, map_location="cpu")["state_dict"])
+    path = path or in_cache("xswu/HPSv2", package.hps_version_map[version])
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    model.load_state_dict(state["state_dict"])
     model.load_state_dict = lambda state: None
     package.model_dict.update(model=model, preprocess_val=preprocess)
     package.torch = Reread(torch)
     return lambda prompt, image: package.score(image, prompt, cp=path, hps_version=version)[0]
 
 
-class Reread:
-    """torch for hpsv2.img_score, but its load gives nothing: the model has its weights."""
+def in_cache(repository: str, name: str) -> str:
+    """A published file in the hub's cache. Nothing is asked of the network: raises what
+    huggingface_hub raises where the file is not there (training/prepare.py --fetch puts it there).
+    """
+    import huggingface_hub
+
+    return huggingface_hub.hf_hub_download(repository, name, local_files_only=True)
+
+
+class WeightsOnly:
+    """torch for ImageReward.utils, but its load takes tensors alone: a file from elsewhere runs no
+    code here."""
 
     def __init__(self, torch):
         self.torch = torch
 
     def __getattr__(self, name: str):
         return getattr(self.torch, name)
+
+    def load(self, path: str, *_, **__) -> dict:
+        return self.torch.load(path, map_location="cpu", weights_only=True)
+
+
+class Reread(WeightsOnly):
+    """torch for hpsv2.img_score, but its load gives nothing: the model has its weights."""
 
     def load(self, *_, **__) -> dict:
         return {"state_dict": None}
@@ -209,6 +236,24 @@ def listening_address(address: str) -> str:
     return str(ROOT / address)
 
 
+def free(address: str) -> str:
+    """Removes the socket of a worker that was killed, on which nobody listens any more; a sentence
+    where something else is there, which stays."""
+    path = Path(address)
+    if address.startswith("\\\\") or not path.is_symlink() and not path.exists():
+        return ""
+    if path.is_symlink() or not stat.S_ISSOCK(path.stat().st_mode):
+        return f"{address} is there and no socket of a worker's; choose another --address."
+    try:
+        Client(address).close()
+        return f"a worker listens on {address} already; use it, or choose another --address."
+    except ConnectionRefusedError:
+        path.unlink()
+        return ""
+    except OSError as error:
+        return f"{address} is the socket of another program ({error}); choose another --address."
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--address", default=ADDRESS, help="rewards.address of the trainer")
@@ -216,14 +261,15 @@ def main() -> None:
         "--device", default="", help="cpu or cuda; empty is CUDA where there is one"
     )
     arguments = parser.parse_args()
+    address = listening_address(arguments.address)
+    if said := free(address):
+        sys.exit(f"reward_worker.py: {said}")
     import torch
 
     device = arguments.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    address = listening_address(arguments.address)
-    if not address.startswith("\\\\"):  # a named pipe of Windows
-        Path(address).parent.mkdir(parents=True, exist_ok=True)
-        Path(address).unlink(missing_ok=True)  # left by a worker that was killed
     try:
+        if not address.startswith("\\\\"):  # a named pipe of Windows
+            Path(address).parent.mkdir(parents=True, exist_ok=True)
         serve(address, lambda settings: load_packages(settings, device))
     except OSError as error:  # too long for a socket, or not writable
         sys.exit(

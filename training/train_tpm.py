@@ -4,6 +4,7 @@
     python training/train_tpm.py --preset tiny          # the embedded model, minutes on a CPU
     python training/train_tpm.py --preset sd35_medium --data.set coco --data.folder data
     python training/train_tpm.py --resume --out runs/tiny   # go on after a kill
+    python training/train_tpm.py --init runs/a/tpm_last.safetensors --out runs/b   # from a TPM
     torchrun --nproc_per_node 4 training/train_tpm.py --preset flux1_dev
     python training/train_tpm.py --preset workflow --backbone.workflow mine_api.json ...
     python training/train_tpm.py --preset workflow --backbone.checkpoint mine.safetensors ...

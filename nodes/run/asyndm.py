@@ -23,7 +23,7 @@ from ...asyndm.steps import ancestral_step, euler_step, flow_ancestral_step
 from ...report.trace import ASYNDM, Run, Trace
 from ..pixels.families import family_of
 from ..pixels.scope import pixel_map
-from .checks import require_finite, require_picture
+from .checks import require_finite, require_guidance, require_picture, short
 from .family import model_family
 from .hook import KEY as HOOK_KEY
 from .opening import add_run
@@ -62,8 +62,13 @@ def asyndm_sampler(
     eta: float = 0.0,
     curve: str = "quadratic",
 ) -> tuple[KSAMPLER, Trace]:
-    """A SAMPLER for SamplerCustomAdvanced, and the trace of its runs. Raises ValueError on an
-    unknown sampler and on numbers that are not finite."""
+    """A SAMPLER for SamplerCustomAdvanced, and the trace of its runs. Raises ValueError on what is
+    no region, on an unknown sampler and on numbers that are not finite."""
+    if not isinstance(region, Region):
+        raise ValueError(
+            f"region is {short(region)}, expected what an AsynDM Region Mask gives; connect one, "
+            "or look for the node between them that gave nothing."
+        )
     if sampler not in SAMPLERS:
         raise ValueError(
             f"AsynDM found the sampler {sampler!r}; it has {', '.join(SAMPLERS)} (a sampler that "
@@ -117,6 +122,7 @@ def sample(settings: AsynDM, trace: Trace, model, x, sigmas, extra_args, callbac
     require_picture(x)
     args = {"extra_args": extra_args, "callback": callback, "disable": disable}
     guider = model.inner_model
+    require_guidance(guider)
     last = meeting_node(sigmas)
     family = model_family(guider.model_patcher)
     record = Run(settings.label(), family, sigmas.tolist(), kind=ASYNDM)

@@ -4,15 +4,43 @@ from __future__ import annotations
 
 import math
 
+LARGEST = 1000.0  # of a number of ours: widgets end at 4, and float32 does not hold 1e300
 
-def require_finite(**numbers: float) -> None:
-    """Raises ValueError on NaN and infinity: the host's own limits let them through."""
+
+def require_finite(**numbers: object) -> None:
+    """Raises ValueError on NaN, infinity, what float32 makes infinite, and what is no number: the
+    host's own limits let NaN through, and hold for no input that a node is connected to."""
     for name, value in numbers.items():
-        if not math.isfinite(value):
+        if not in_range(value):
+            finite = is_finite(value)
+            wanted = f"number from {-LARGEST:,.0f} to {LARGEST:,.0f}" if finite else "finite number"
             raise ValueError(
-                f"{name} is {value}, expected a finite number; type one, or take off the node that "
-                "computes it."
+                f"{name} is {short(value)}, expected a {wanted}; type one, or take off the node "
+                "that computes it."
             )
+
+
+def in_range(value: object) -> bool:
+    return is_finite(value) and abs(float(value)) <= LARGEST
+
+
+def is_finite(value: object) -> bool:
+    try:
+        return not isinstance(value, str) and math.isfinite(float(value))
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        return False
+
+
+def short(value: object) -> str:
+    """A value for a sentence, on one line."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def require_guidance(guider) -> None:
+    """Raises ValueError on a guider whose scales are not finite: its picture would be black."""
+    scales = {name: getattr(guider, name, 1.0) for name in ("cfg", "cfg1", "cfg2")}
+    require_finite(**{name: value for name, value in scales.items() if value is not None})
 
 
 def require_picture(latent) -> None:

@@ -17,6 +17,7 @@ from ...tpm.conditioning import PERCENT_UNIT, grid_index
 from ...tpm.policies import Decision, Evaluation, Policy, State
 from ..pixels.hooks import swapped
 from ..pixels.scope import pixel_map
+from .checks import require_guidance
 from .regional import as_scalars_where_uniform, expand_to, per_sample_or_map, weighted
 from .times import ModelTime, grid_times, velocity_factor
 from .tracker import RegionTracker
@@ -80,7 +81,9 @@ class RunState:
         region cannot be told to it."""
         if self.region is not None:
             self.region.fit(guider, x.shape, x.device)
-        self.time = self.time or ModelTime(guider.inner_model.model_sampling)
+        if self.time is None:
+            require_guidance(guider)
+            self.time = ModelTime(guider.inner_model.model_sampling)
 
     @property
     def is_collecting(self) -> bool:

@@ -39,7 +39,7 @@ def test_smoke_training_survives_a_kill(tmp_path, warm, pack, script):
     assert process.wait() == -signal.SIGKILL, process.text()
     reported = [json.loads(line)["step"] for line in process.text().splitlines()]
     assert reported == [LINE, 2 * LINE]
-    before = torch.load(saved)
+    before = torch.load(saved, weights_only=True)
     assert LINE <= before["step"] < STEPS and before["spent"] > 0
     lines = (tmp_path / log_name).read_text().splitlines()
     resumed = warm.start(script, arguments(tmp_path, 10**6, lr))

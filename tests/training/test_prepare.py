@@ -6,7 +6,9 @@ import ast
 import hashlib
 import io
 import re
+import sys
 import zipfile
+from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
@@ -128,7 +130,7 @@ def test_the_embedded_model_needs_nothing(capsys):
     assert "Nothing to fetch" in capsys.readouterr().out
 
 
-def test_a_reward_that_is_only_measured_is_needed_and_packages_fetch_their_own():
+def test_a_reward_that_is_only_measured_is_needed_and_packages_read_the_same_files():
     table = read_table()
     left_out = of("--preset", "sd35_medium", "--config", str(PRESETS / "leave_one_out.yaml"))
     assert "reward pick" in {need.what for need in needs(left_out, table)}
@@ -137,10 +139,9 @@ def test_a_reward_that_is_only_measured_is_needed_and_packages_fetch_their_own()
     assert ("xswu/HPSv2", "HPS_v2.1_compressed.pt") in whats
     assert ("openai/clip-vit-large-patch14", "model.safetensors") not in whats
     worker = of("--preset", "sd35_medium", "--rewards.backend", "packages")
-    assert {need.what for need in needs(worker, table) if "reward" in need.what} == {
-        "reward clip",
-        "reward pick",
-    }
+    own = of("--preset", "sd35_medium")
+    more = {need.what for need in needs(own, table)} - {need.what for need in needs(worker, table)}
+    assert more == {"tokenizer of hps"}  # the package hpsv2 has one
 
 
 def test_the_hub_s_cache_is_looked_into(tmp_path):
@@ -297,6 +298,14 @@ def test_a_hub_out_of_reach_is_asked_once(tmp_path, monkeypatch):
     got, failed = fetch.fetch(found, tmp_path / "cache")
     assert got == found[2:] and len(asked) == 1  # other places are still asked
     assert calls == ["a/a"] and len(failed) == 1 and "cannot reach the hub" in failed[0]
+
+
+def test_prompts_of_the_hub_are_fetched_by_datasets(monkeypatch):
+    asked = []
+    fake = SimpleNamespace(load_dataset=lambda name, split: asked.append((name, split)))
+    monkeypatch.setitem(sys.modules, "datasets", fake)
+    need = Need("prompts", "hub:some/set:train[:3]:text", "*", setting="data.train")
+    assert fetch.fetch([need]) == ([need], []) and asked == [("some/set", "train[:3]")]
 
 
 def test_hub_files_go_into_the_cache(tmp_path, monkeypatch):

@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from types import SimpleNamespace
 
+import huggingface_hub
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -163,20 +164,23 @@ def test_what_is_missing_is_named(tmp_path):
         load_prompts(DataConfig(set="t2i", folder=str(tmp_path)), "train")
 
 
-def test_the_hub_is_asked_only_when_it_is_named(monkeypatch):
-    asked = []
+def test_the_cache_of_the_hub_is_read_only_when_it_is_named(monkeypatch):
+    """And the network is not asked then: both packages are told so."""
+    asked, switches = [], [SimpleNamespace(HF_HUB_OFFLINE=False), huggingface_hub.constants]
 
     class Table(dict):
         column_names = ("text",)
 
     def load_dataset(name, split):
         asked.append((name, split))
+        assert all(switch.HF_HUB_OFFLINE for switch in switches)
         return Table(text=["one ", "", "two"])
 
-    fake = SimpleNamespace(load_dataset=load_dataset)
+    fake = SimpleNamespace(load_dataset=load_dataset, config=switches[0])
     monkeypatch.setitem(sys.modules, "datasets", fake)
     assert [p.text for p in read_prompts("hub:some/set:train[:3]:text")] == ["one", "two"]
     assert asked == [("some/set", "train[:3]")]
+    assert not any(switch.HF_HUB_OFFLINE for switch in switches)
     with pytest.raises(PromptError, match="has the columns text, expected 'caption'"):
         read_prompts("hub:some/set:train:caption")
     for wrong in ("hub:", "hub:some/set", "hub:some/set:train", "hub::train:text"):

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
+import pickle
 import re
+import socket
 import subprocess
 import sys
+from multiprocessing.connection import Client
 from pathlib import Path
 
 import plain_rewards as plain
@@ -173,6 +177,76 @@ def test_the_message_names_a_worker_that_is_there_and_says_what_it_needs():
     assert len(wanted) > 8
     for package in wanted:
         assert package in reward_worker.__doc__, package
+
+
+SOCKETS = pytest.mark.skipif(sys.platform == "win32", reason="it has no sockets at paths")
+
+
+@SOCKETS
+@pytest.mark.parametrize("kind", ["file", "folder", "link", "datagrams", "in use"])
+def test_the_worker_removes_nothing_but_the_socket_of_a_dead_one(tmp_path, kind):
+    from async_timestep.training.reward_worker import free
+
+    path, held = tmp_path / "w.sock", []
+    if kind == "file":
+        path.write_text("mine")
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "link":
+        (tmp_path / "mine").write_text("mine")
+        path.symlink_to(tmp_path / "mine")
+    else:
+        style = socket.SOCK_DGRAM if kind == "datagrams" else socket.SOCK_STREAM
+        held.append(socket.socket(socket.AF_UNIX, style))
+        held[0].bind(str(path))
+        if kind == "in use":
+            held[0].listen()
+    said = free(str(path))
+    assert said.endswith(".") and str(path) in said and "--address" in said
+    assert path.exists() or path.is_symlink()
+    for one in held:
+        one.close()
+    script = [sys.executable, str(ROOT / "training" / "reward_worker.py"), "--address", str(path)]
+    if kind in ("file", "folder", "link"):
+        done = subprocess.run(script, capture_output=True, text=True)
+        assert done.returncode == 1 and said in done.stderr and path.exists()
+
+
+@SOCKETS
+def test_the_socket_of_a_worker_that_was_killed_gives_way(tmp_path):
+    from async_timestep.training.reward_worker import free
+
+    path = tmp_path / "w.sock"
+    assert free(str(path)) == ""
+    dead = socket.socket(socket.AF_UNIX)
+    dead.bind(str(path))
+    dead.close()
+    assert path.exists() and free(str(path)) == "" and not path.exists()
+
+
+def test_the_worker_runs_no_code_of_a_weight_file(tmp_path):
+    from async_timestep.training.reward_worker import WeightsOnly
+
+    class Foreign:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    torch.save({"a": Foreign()}, tmp_path / "w.pt")
+    with pytest.raises(pickle.UnpicklingError):
+        WeightsOnly(torch).load(tmp_path / "w.pt", map_location="cuda")
+    assert not (tmp_path / "ran").exists()
+    torch.save({"a": torch.ones(2)}, tmp_path / "w.pt")
+    assert WeightsOnly(torch).load(tmp_path / "w.pt")["a"].tolist() == [1.0, 1.0]
+    assert WeightsOnly(torch).ones(2).tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize("sent", [b"\x80\x04.", b"[]", b"{}", b"null", b"{", b"\xff" * 100])
+def test_the_worker_outlives_who_is_no_trainer(worker, images, sent):
+    client = Client(worker.address)
+    client.send_bytes(sent)
+    assert "error" in json.loads(client.recv_bytes())
+    client.close()
+    assert set(load_rewards(worker, CPU)(images[:1], ["a"])) == {"hps", "image_reward"}
 
 
 def test_the_worker_starts_as_a_script_and_finds_no_file_of_ours_in_a_package_s_place():

@@ -175,16 +175,15 @@ def test_a_wrong_file_is_one_sentence(config, name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["image_reward", "hps"])
-def test_what_the_hub_does_not_give_is_one_sentence(config, name, monkeypatch):
+def test_what_the_cache_does_not_have_is_one_sentence(config, name, monkeypatch, tmp_path):
     import huggingface_hub
 
-    def offline(repo, file):
-        raise ConnectionError("no route to the hub\nsecond line")
-
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", offline)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     empty = dataclasses.replace(config, **{f"{name}_path": "", "hps_version": "v2.1"})
     file = "ImageReward.pt of THUDM" if name == "image_reward" else "HPS_v2.1_compressed.pt of xswu"
-    with pytest.raises(OSError, match=rf"{file}.*no route.*rewards\.{name}_path") as caught:
+    with pytest.raises(
+        OSError, match=rf"{file}.*not in .* cache .*--fetch.*rewards\.{name}_path"
+    ) as caught:
         own_reward(name, empty, CPU)
     assert "\n" not in str(caught.value)
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..run.config import BackboneConfig
+from ..run.offline import offline
 from .sampling import Tokens, VelocityBackbone
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -24,7 +25,8 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 def load_pipeline(
     class_name: str, hub_id: str, config: BackboneConfig, dtypes: dict, needed: tuple[str, ...]
 ):
-    """A diffusers pipeline on the CPU, from config.path (folder or hub id) or else from `hub_id`.
+    """A diffusers pipeline on the CPU, from config.path (folder or hub id) or else from `hub_id`,
+    in the hub's cache: the network is not asked.
 
     dtypes: part -> torch.dtype, with the key "default". needed: parts that a folder may lack in
     diffusers' eyes. Raises ValueError of one sentence when the folder or the hub does not give such
@@ -48,15 +50,21 @@ def load_pipeline(
                 f"{', '.join(needed)} to read prompts; use a complete copy of {hub_id}."
             )
     try:
-        with warnings.catch_warnings():  # new releases call it dtype, but still take the old name
+        with (
+            offline(),
+            warnings.catch_warnings(),
+        ):  # new releases call it dtype, but still take the old name
             warnings.simplefilter("ignore", FutureWarning)
-            return getattr(diffusers, class_name).from_pretrained(source, torch_dtype=dtypes)
+            return getattr(diffusers, class_name).from_pretrained(
+                source, torch_dtype=dtypes, local_files_only=True
+            )
     except Exception as error:  # hub, network, json and diffusers each have their own
         lines = str(error).strip().splitlines()
         found = shortened(lines[0] if lines else type(error).__name__)
         raise ValueError(
-            f"{where}, and could not be loaded ({found}), {wanted}; accept its licence on the hub "
-            "and log in, or download it and set backbone.path to its folder."
+            f"{where}, and could not be loaded ({found}), {wanted} in its cache; accept its "
+            "licence on the hub, log in and fetch it with `python training/prepare.py --fetch`, or "
+            "download it and set backbone.path to its folder."
         ) from error
 
 

@@ -16,7 +16,7 @@ from ..run.console import Report
 from ..run.settings import parse
 from ..run.stopping import stop
 from .needed_files import WHOLE, Need, is_here, needs, read_table
-from .prompt_files import first_line
+from .prompt_files import first_line, hub_table
 
 UNITS = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9}
 
@@ -100,8 +100,8 @@ def from_hub(need: Need, cache: Path | None) -> None:
     import huggingface_hub
 
     if need.source.startswith("hub:"):
-        raise ValueError("the package datasets fetches it when the run starts")
-    if need.name == WHOLE:
+        hub_table(need.source, cached=False)
+    elif need.name == WHOLE:
         huggingface_hub.snapshot_download(need.source, cache_dir=cache)
     else:
         huggingface_hub.hf_hub_download(need.source, need.name, cache_dir=cache)
@@ -174,8 +174,6 @@ def main(arguments: list[str] | None = None, about: str = "") -> int:
         print(listing(found, here.__contains__))
     else:
         print("Nothing to fetch: the model, its judge and its prompts come with the repository.")
-    if config.rewards.backend == "packages":
-        print("rewards.backend is packages: its worker fetches image_reward and hps by itself.")
     for sentence in failed:
         print(sentence, file=sys.stderr)
     return 0 if len(here) == len(found) else 1

@@ -60,7 +60,7 @@ def needs(config: Config, table: dict) -> list[Need]:
     if published := family_of(b.name).hub_id:
         source = b.path or published
         found += repository(table, source, f"backbone {b.name}", "backbone.path", like=published)
-    own = [name for name in r.weights if r.backend == "own" or name not in ("image_reward", "hps")]
+    own = list(r.weights)  # the worker of the packages reads the same files
     if "image_reward" in own:
         found += one_file(
             table,
@@ -85,9 +85,10 @@ def needs(config: Config, table: dict) -> list[Need]:
             "reward hps",
             "rewards.hps_path",
         )
-        found += repository(
-            table, r.hps_tokenizer, "tokenizer of hps", "rewards.hps_tokenizer", only=TOKENIZER
-        )
+        if r.backend == "own":  # the package has its own
+            found += repository(
+                table, r.hps_tokenizer, "tokenizer of hps", "rewards.hps_tokenizer", only=TOKENIZER
+            )
     if "clip" in own:
         found += repository(
             table,

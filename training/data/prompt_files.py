@@ -9,12 +9,15 @@ without a byte order mark; a file that is not as expected is named with its line
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+from ..run.offline import offline
 
 T2I_CATEGORIES = (
     "color",
@@ -171,15 +174,20 @@ def read_folder(path: Path) -> list[Prompt]:
     return [prompt for file in files for prompt in read_txt(file, file.stem)]
 
 
-def read_hub(where: str) -> list[Prompt]:
-    """hub:<id>:<split>:<column> through the package datasets; the split may be a slice."""
+def hub_address(where: str) -> tuple[str, str, str]:
+    """(id, split, column) of hub:<id>:<split>:<column>."""
     parts = where.split(":")
     if len(parts) < 4 or not all(parts[i] for i in (1, 2, -1)):
         raise PromptError(
             f"{where!r} is no address on the hub, expected hub:<id>:<split>:<column>, for example "
             "hub:someone/captions:train:text."
         )
-    name, split, column = parts[1], ":".join(parts[2:-1]), parts[-1]
+    return parts[1], ":".join(parts[2:-1]), parts[-1]
+
+
+def hub_table(where: str, cached: bool = True):
+    """The table of an address on the hub, out of the cache of datasets, or fetched."""
+    name, split, _ = hub_address(where)
     try:
         import datasets
     except ImportError:
@@ -187,12 +195,23 @@ def read_hub(where: str) -> list[Prompt]:
             f"{where} needs the package datasets, which is not installed; install it, or download "
             f"the prompts and name the file ({FORMS})."
         ) from None
+    with offline() if cached else contextlib.nullcontext():
+        return datasets.load_dataset(name, split=split)
+
+
+def read_hub(where: str) -> list[Prompt]:
+    """hub:<id>:<split>:<column> out of the cache of the package datasets: the network is not asked.
+    The split may be a slice."""
+    column = hub_address(where)[2]
     try:
-        table = datasets.load_dataset(name, split=split)
-    except Exception as error:  # network, login and unknown names each have their own
+        table = hub_table(where)
+    except PromptError:
+        raise
+    except Exception as error:  # absent, and unknown names, each have their own
         raise PromptError(
-            f"{where} could not be loaded ({first_line(error)}); check the id and split, or "
-            "download the prompts and name the file."
+            f"{where} is not in the cache of datasets ({first_line(error)}); check the id and "
+            "split and fetch it with `python training/prepare.py --fetch` and the settings of the "
+            "run, or download the prompts and name the file."
         ) from error
     if column not in table.column_names:
         raise PromptError(

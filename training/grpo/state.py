@@ -117,6 +117,8 @@ def wrong_best(state: dict, training: Training) -> str:
     good = good and all(are_numbers(v) and len(v) == count for v in baseline.values())
     if not good:
         return "has a best validation that is none"
+    if training.config.log.validate_every and state["iteration"] and "validated" not in best:
+        return "has no validation, of which there is one before the first iteration"
     if "weights" not in best:
         return ""
     if not isinstance(best["weights"], dict):

@@ -15,6 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..run.offline import offline
+
+FETCH = "fetch it with `python training/prepare.py --fetch` and the settings of the run"
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 # own name -> the published key, and what to make of its tensor (None: take it as it is)
@@ -26,33 +29,37 @@ def frozen(module: nn.Module, device: torch.device, precision: str = "fp32") -> 
 
 
 def published_file(path: str, repo: str, name: str, setting: str) -> Path:
-    """The local file, else the hub's. Raises OSError with what is missing and where it belongs."""
+    """The local file, else the one in the hub's cache: the network is not asked. Raises OSError
+    with what is missing and where it belongs."""
     if path:
         if not Path(path).is_file():
             raise FileNotFoundError(
                 f"{setting} is {path}, where there is no file; expected the path of {name} "
-                f"(published as {repo} on the Hugging Face hub), or empty to fetch it."
+                f"(published as {repo} on the Hugging Face hub), or empty for the cached one."
             )
         return Path(path)
     import huggingface_hub
 
     try:
-        return Path(huggingface_hub.hf_hub_download(repo, name))
-    except Exception as error:  # offline, gated and renamed each have an error of their own
+        with offline():
+            return Path(huggingface_hub.hf_hub_download(repo, name, local_files_only=True))
+    except Exception as error:  # absent, and cut off, each have an error of their own
         raise OSError(
-            f"{name} of {repo} could not be fetched from the Hugging Face hub "
-            f"({first_line(error)}); download it by hand and set {setting} to its path."
+            f"{name} of {repo} is not in the Hugging Face cache ({type(error).__name__}); {FETCH}, "
+            f"or download it by hand and set {setting} to its path."
         ) from error
 
 
 def from_hub(load: Callable[..., Any], where: str, what: str, setting: str, **options: Any) -> Any:
-    """load(where), a folder or hub id. Raises OSError with what is missing and where it belongs."""
+    """load(where), a folder or a hub id in the cache: the network is not asked. Raises OSError with
+    what is missing and where it belongs."""
     try:
-        return load(where, **options)
+        with offline():
+            return load(where, local_files_only=True, **options)
     except Exception as error:  # as above
         raise OSError(
-            f"{what} could not be loaded from {where} ({first_line(error)}); set {setting} to a "
-            "local folder that holds it, or to a hub id that can be reached."
+            f"{what} could not be loaded from {where} ({first_line(error)}); {FETCH}, or set "
+            f"{setting} to a local folder that holds it."
         ) from error
 
 

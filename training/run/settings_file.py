@@ -24,6 +24,10 @@ LARGEST = 65_536  # bytes; all settings written out are 2,000
 VALUES = 20_000  # of a file, aliases written out
 DEPTH = 8  # sections and lists inside each other
 DIGITS = 100
+TOO_MUCH = (
+    f"stands for more than {VALUES:,} values, or for lists within lists, expected settings like "
+    "`grpo: {lr: 1.0e-5}`; write aliases out."
+)
 TAG = "tag:yaml.org,2002:"
 KINDS = {f"{TAG}{kind}" for kind in ("null", "bool", "int", "float", "str", "seq", "map")}
 KINDS |= {f"{TAG}timestamp"}  # refused by the setting's own rule
@@ -68,15 +72,13 @@ def checked(text: str) -> yaml.Node | None:
     """The nodes of a text. Raises SettingsFileError on what no setting needs."""
     if len(text) > LARGEST:
         raise SettingsFileError(f" has {len(text):,} characters, expected at most {LARGEST:,}.")
+    check_depth(text)
     root, count = yaml.compose(text, yaml.SafeLoader), 0
     for node, depth in walk(root):
         count += 1
         line = f" line {node.start_mark.line + 1}"
         if count > VALUES or depth > DEPTH:
-            raise SettingsFileError(
-                f"{line} stands for more than {VALUES:,} values, or for lists within lists, "
-                "expected settings like `grpo: {lr: 1.0e-5}`; write aliases out."
-            )
+            raise SettingsFileError(f"{line} {TOO_MUCH}")
         if node.tag not in KINDS:
             raise SettingsFileError(
                 f"{line} has a value of the kind {shown(node.tag.removeprefix(TAG))}, expected "
@@ -85,6 +87,17 @@ def checked(text: str) -> yaml.Node | None:
         if isinstance(node, yaml.ScalarNode):
             check_scalar(node, line)
     return root
+
+
+def check_depth(text: str) -> None:
+    """Raises SettingsFileError on lists within lists before they are composed, which would take a
+    second for a thousand."""
+    depth = 0
+    for event in yaml.parse(text, yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent)
+        depth -= isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEPTH:
+            raise SettingsFileError(f" line {event.start_mark.line + 1} {TOO_MUCH}")
 
 
 def check_scalar(node: yaml.ScalarNode, line: str) -> None:

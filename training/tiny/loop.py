@@ -101,7 +101,7 @@ def run(
     peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
     step, spent, saved = 0, 0.0, path.parent / checkpoint
     if saved.exists():
-        state = torch.load(saved)
+        state = torch.load(saved, weights_only=True)
         network.load_state_dict(state["network"])
         average.load_state_dict(state["average"])
         for optimizer, kept in zip(optimizers, state["optimizers"], strict=True):

@@ -1,0 +1,68 @@
+"""A small fixed draw of hostile inputs through the real API (`make fuzz` sends all of them)."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from async_timestep.harness import hostile_inputs
+from async_timestep.harness.hostile_inputs import Case
+
+NOTABLE = [
+    *[Case("patch", "tpm", "tpm_name", v) for v in ("null", "0", "an object", "a null in a text")],
+    Case("curve", "deviation", "curve", "a curve of huge values"),
+    Case("curve", "deviation", "curve", "a curve of huge places"),
+    Case("curve", "deviation", "deviation", "1e300"),
+    Case("curve", "sampler", "cfg", "NaN"),
+    Case("patch", "patch", "deviation", "null"),
+    Case("velocity", "velocity", "deviation", "null"),
+    Case("regional", "sampler", "region", "null"),
+    Case("regional", "region", "text", "null"),
+    Case("mask", "sampler", "region", "null"),
+    Case("mask", "sampler", "cfg", "NaN"),
+    Case("mask", "region", "mask", "null"),
+]
+SENTENCES = {
+    ("tpm_name", "null"): "There is no TPM None in models/tpm, expected a file of the list",
+    ("tpm_name", "0"): "There is no TPM 0 in models/tpm",
+    ("cfg", "NaN"): "cfg is nan, expected a finite number",
+    ("curve", "a curve of huge values"): "The curve is {'points': [[0, 1e+300], [1, -1e+300]]}",
+    ("deviation", "1e300"): "is 1e+300, expected a number from -1,000 to 1,000",
+}
+ANSWERED = {("patch", "patch", "deviation"), ("velocity", "velocity", "deviation")}
+ANSWERED |= {("regional", "sampler", "region")}  # optional: None is not connected
+
+
+def word(case: Case) -> str:
+    return f"{case.graph} {case.name} {case.value}"
+
+
+@pytest.mark.parametrize("case", NOTABLE, ids=word)
+def test_what_once_got_through(server, case):
+    assert hostile_inputs.fault_of(server, [case]) == ""
+
+
+@pytest.mark.parametrize("case", [c for c in NOTABLE if c[2:] in SENTENCES], ids=word)
+def test_the_sentence_names_what_was_sent(server, case):
+    """The Deviation's own number is limited by the host, so that is refused before it runs."""
+    answer = server.post("/prompt", {"prompt": hostile_inputs.prompt_of([case])})
+    if "prompt_id" not in answer:
+        assert case.value == "1e300" and "deviation" in str(answer["node_errors"])
+        return
+    messages = dict(server.wait(answer["prompt_id"])["status"]["messages"])
+    assert SENTENCES[case[2:]] in messages["execution_error"]["exception_message"]
+
+
+@pytest.mark.parametrize("case", [c for c in NOTABLE if c[:3] in ANSWERED], ids=word)
+def test_an_optional_input_that_is_none_is_not_connected(server, case):
+    server.run(hostile_inputs.prompt_of([case]))
+
+
+def test_a_fixed_draw(server):
+    every = hostile_inputs.cases()
+    assert len(every) > 1000
+    for case in random.Random(2).sample(every, 25):
+        assert hostile_inputs.fault_of(server, [case]) == "", case
+    for some in hostile_inputs.drawn(len(every) + 8, random.Random(2))[-8:]:
+        assert hostile_inputs.fault_of(server, some) == "", some
