@@ -130,7 +130,7 @@ class Laboratory:
         name = f"{'_'.join(args.kinds)}_{args.n}_{args.guidance:g}_{args.seed}_{steps}_{args.bf16}"
         kept = None if args.keep is None else args.keep / f"{name}.pt"
         if kept is not None and kept.exists():
-            return torch.load(kept)
+            return torch.load(kept, weights_only=True)
         found = self.run(steps, METHODS[PLAIN])[:2]
         if kept is not None:
             args.keep.mkdir(parents=True, exist_ok=True)
