@@ -97,8 +97,8 @@ def test_it_is_really_trained(own):
     captions = [scene.caption for scene in scenes]
     latents = own.sample(captions, noise, simple_sigmas(15), 3.0)
     scores = score_images(own.vae.decode(latents), captions)
-    assert float(scores["strict"].mean()) >= 0.5
-    assert float(scores["relation"].mean()) >= 0.85
+    assert float(scores["strict"].mean()) >= 0.9
+    assert float(scores["relation"].mean()) >= 0.95
 
 
 def picture(server, graph: dict) -> np.ndarray:

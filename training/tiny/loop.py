@@ -93,9 +93,11 @@ def run(
     about: dict[str, str],
     log: str,
     checkpoint: str,
+    keep: float = 0.998,
 ) -> float:
     """Trains and writes the average of the weights to `path`, with `log` and `checkpoint` beside
-    it. loss_of: (network, progress in [0, 1], rng) -> scalar. Returns the last mean loss.
+    it. loss_of: (network, progress in [0, 1], rng) -> scalar; keep: of the average, a step. Returns
+    the last mean loss.
     """
     average = copy.deepcopy(network).requires_grad_(False)
     peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
@@ -126,7 +128,7 @@ def run(
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         network.zero_grad(set_to_none=True)
-        decay = min(0.998, (step + 1) / (step + 10))
+        decay = min(keep, (step + 1) / (step + 10))
         torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - decay)
         losses.append(float(loss.detach()))
         step += 1

@@ -26,6 +26,7 @@ from .vae import CHANNELS, LinearVAE
 
 LAST = float(SIGMAS[-1] / (1 + SIGMAS[-1]))  # flow time of the table's largest sigma
 KERNELS = 0.3  # of the learning rate: their matrices are long, and Muon's update grows with that
+KEEP = 0.99  # of the average of the weights, a step: there are few steps
 ABOUT = {
     "format": "async-timestep-tiny-unet",
     "layout": "diffusers UNet2DConditionModel",
@@ -64,9 +65,9 @@ def split_parameters(network: torch.nn.Module) -> tuple[list, list, list]:
 def identity_start(network: torch.nn.Module) -> None:
     """Sets the network to pass its input on, which is almost the noise where the noise is high.
 
-    The first 32 channels carry +x and -x side by side, in the pairs that a GroupNorm of 64 channels
-    has: their mean is 0, so it keeps x, and silu(z) - silu(-z) = z. Each residual branch ends in
-    zeros, as in ADM. Without this the weighted loss starts at 50 and not at 1.
+    The first 32 channels carry +x and -x side by side: their mean is 0, so a GroupNorm keeps x, and
+    silu(z) - silu(-z) = z. Each residual branch ends in zeros, as in ADM. Without this the weighted
+    loss starts at 33 and not at 1.5.
     """
     for name, layer in network.named_modules():
         if name.endswith(("conv2", "proj_out", "conv_out", "conv_in")):
@@ -117,7 +118,7 @@ def train(out: Path, plan: loop.Plan) -> float:
 
     rng = torch.Generator().manual_seed(plan.seed)
     path, files = out / "unet.safetensors", ("unet_log.jsonl", "unet_checkpoint.pt")
-    return loop.run(network, optimizers, loss_of, plan, rng, path, ABOUT, *files)
+    return loop.run(network, optimizers, loss_of, plan, rng, path, ABOUT, *files, keep=KEEP)
 
 
 def main() -> None:
