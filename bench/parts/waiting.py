@@ -76,6 +76,7 @@ METHODS = {
     "all but the objects, strength 0.75": Method("inverse", 0.75),
     "all but the objects, strength 1": Method("inverse", 1.0),
     "one more step": Method(more=1),
+    "ten more steps": Method(more=10),
     "D=+0.25": told(0.25),
     "D=+0.25 in the words": told(0.25, "words"),
     "D=+0.25 in the objects": told(0.25, "objects"),

@@ -27,7 +27,7 @@ def grey(mask: torch.Tensor) -> Image.Image:
 def draw(laboratory: Laboratory, steps: int, each: int, path: Path) -> list[str]:
     """Writes the sheet: a row for each of the first prompts whose picture is all right only where
     all but the objects wait, and of the first that is all right only in plain Euler's. Returns
-    their captions, and how many there are of both."""
+    their captions, and how many there are of both. Raises SystemExit where there is none."""
     ran = {}
     for method in (PLAIN, *SHOWN):
         scores, objects, _ = laboratory.run(steps, METHODS[method])
@@ -36,6 +36,8 @@ def draw(laboratory: Laboratory, steps: int, each: int, path: Path) -> list[str]
     before, after = ran[PLAIN][0], ran["all but the objects"][0]
     mended, spoilt = (~before & after).nonzero()[:, 0], (before & ~after).nonzero()[:, 0]
     chosen = [*mended[:each].tolist(), *spoilt[:each].tolist()]
+    if not chosen:
+        raise SystemExit(f"No picture of {len(before)} is mended or spoilt; raise --n.")
     rows, feet = [], []
     for i in chosen:
         pictures = {method: picture_of(ran[method][1][i], SIDE) for method in ran}

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 
 from async_timestep.bench import __main__ as command
 from async_timestep.bench import asyndm, asyndm_laboratory, overhead, tiny_study
@@ -244,3 +245,14 @@ def test_masks_around_the_objects():
     assert not (pixels("shifted") * objects).any()
     assert not (pixels("beyond") * pixels("ring")).any()
     assert not torch.equal(pixels("random"), objects)
+
+
+def test_a_sheet_of_pictures_says_how_many_it_chose_from(run, tmp_path, capsys):
+    arguments = "--kinds chain --n 16 --batch 16 --steps 3 --seed 1 --out {out}".split()
+    assert run("asyndm_laboratory", [*arguments, "--pictures", "{out}/sheet.png"]) == 0
+    *captions, counts = capsys.readouterr().out.strip().splitlines()
+    mended, spoilt = map(int, re.fullmatch(r"(\d+) mended and (\d+) spoilt of 16", counts).groups())
+    assert len(captions) == min(2, mended) + min(2, spoilt) > 0
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert sheet.width > 6 * 128 and sheet.height > len(captions) * 128
+    assert not (tmp_path / "rows.csv").exists()

@@ -60,15 +60,16 @@ def test_workflow_runs(server, name):
         assert "evaluations" in shown["text"][0]
         # what the first plot says: of the sweep it is the stock row
         special = {"demo_9_tpm_scale_sweep": "off", "demo_10_velocity_scale": "omega 0.75"}
-        usual = "steps behind" if "asyndm" in name else "strength"
+        by_pixel = "asyndm" in name or "waiting" in name
+        usual = "steps behind" if by_pixel else "strength"
         assert special.get(name, usual) in shown["text"][0]
     if "AsyncTimestepNoiseMeter" in types:
         assert images(server, by_type(graph, outputs, "AsyncTimestepNoiseMeter"))[0].std() > 20
     if "AsynDMRegionMask" in types:
-        # this one samples one picture three times over, the others four at once
-        alone = name == "demo_7_asyndm_compared"
+        # some sample one picture three times over, the others four at once
+        alone = name in ("demo_7_asyndm_compared", "demo_12_waiting_pixels")
         asyndm = "pixels 0" if alone else "pixels of 4 images 0"
-        wanted = asyndm if "asyndm" in name else "mean over 4 pictures; "
+        wanted = asyndm if alone or "asyndm" in name else "mean over 4 pictures; "
         assert wanted in shown["text"][0]
 
 
@@ -183,6 +184,17 @@ def test_the_velocity_scale_begins_with_the_stock_picture(server):
     assert np.array_equal(off, stock)
     assert all(np.abs(row - off).mean() > 1 for row in (calmer, rougher, daemon))
     assert ((calmer - off) * (rougher - off)).sum() < 0  # to opposite sides
+
+
+def test_waiting_pixels_begins_with_the_stock_picture(server):
+    """Stock, the words, the words grown, all but the words: four different pictures."""
+    graph = load("demo_12_waiting_pixels")
+    (prompt,) = [n for n in graph.values() if n["class_type"] == "PrimitiveStringMultiline"]
+    plain = graphs.stock(prompt["inputs"]["value"], seed=24, batch=1, steps=10)
+    shown = preview(server, graph)
+    assert np.array_equal(shown[0], images(server, server.run(plain)["preview"])[0])
+    pairs = [(a, b) for i, a in enumerate(shown) for b in shown[:i]]
+    assert len(pairs) == 6 and not any(np.array_equal(a, b) for a, b in pairs)
 
 
 def test_inpaint_leaves_the_other_half_alone(server):
