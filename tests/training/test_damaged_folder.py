@@ -253,6 +253,18 @@ def test_what_is_no_line_of_ours_at_the_end_is_not_thrown_away(run):
     assert (run / "metrics.jsonl.damaged_1").read_text() == text
 
 
+def test_what_a_run_goes_back_behind_is_kept(run, capsys):
+    """The validation at its first end is none of a run that goes on from an earlier checkpoint."""
+    (run / "checkpoints" / "latest").write_text("000002.pt")
+    before = contents(run)
+    code, text = resumed(run, capsys, "--iterations", "4")
+    assert code == 0 and "1 of 2 lines of " in text
+    assert (run / "validation.jsonl.before_1").read_bytes() == before["validation.jsonl"]
+    assert not (run / "metrics.jsonl.before_1").exists()  # iteration 3 is made again
+    made = (run / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["iteration"] for line in made] == [1, 2, 3, 4]
+
+
 def test_half_a_line_at_the_end_is_what_a_kill_leaves(run, capsys):
     path = run / "metrics.jsonl"
     lines = path.read_text().splitlines()

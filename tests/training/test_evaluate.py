@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from async_timestep.training.evaluation import command as evaluate_command
 from async_timestep.training.evaluation.methods import Options, methods, read_tpms
 from async_timestep.training.evaluation.paired import categories, load_measurement
 from async_timestep.training.evaluation.per_prompt import PerPrompt
-from async_timestep.training.evaluation.selection import Selection
+from async_timestep.training.evaluation.selection import Selection, read_selection
 from async_timestep.training.grpo.validation import Validation
 from async_timestep.training.run.console import Report
 from async_timestep.training.run.distributed import World
@@ -174,6 +175,58 @@ def test_an_interrupted_evaluation_goes_on_and_ends_as_the_whole_one(
     assert not {"D=0", "D=+0.5", "one gamma=0"} & set(calls)
     assert calls.count("one gamma=1") == 2  # the torn row's batch is measured again
     assert rows(tmp_path, "seconds") == rows(whole, "seconds")
+
+
+def without(whole: Path, tmp_path: Path, change) -> Path:
+    """An evaluation's folder whose rows somebody has changed."""
+    out = Path(shutil.copytree(whole, tmp_path / "touched"))
+    path = out / "per_prompt.csv"
+    lines = path.read_bytes().decode().splitlines(keepends=True)
+    path.write_bytes("".join(change(lines)).encode("utf-8", "surrogateescape"))
+    return out
+
+
+BROKEN = {
+    "a row of nothing": lambda lines: [*lines[:5], "\r\n", ",,\r\n", *lines[5:]],
+    "a row that is short": lambda lines: [*lines[:5], "D=0,3\r\n", *lines[6:]],
+    "a word for a number": lambda lines: [*lines[:5], lines[5].replace("3", "x"), *lines[6:]],
+    "no row": lambda lines: [*lines[:5], *lines[6:]],
+    "not UTF-8": lambda lines: [*lines[:5], "\udcff\r\n", *lines[5:]],
+    "other columns": lambda lines: [lines[0], "a,b\r\n", *lines[2:]],
+    "a field without an end": lambda lines: [*lines[:5], "x" * 200_000 + "\r\n", *lines[5:]],
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_row_is_left_out_and_the_file_stays(whole, tmp_path, name):
+    out = without(whole, tmp_path, BROKEN[name])
+    path, good = out / "per_prompt.csv", rows(whole)
+    touched = path.read_bytes()
+    key = (whole / "per_prompt.csv").read_text().splitlines()[0].removeprefix("# ")
+    table = PerPrompt(path, ("scene", "noise"), key, 8)
+    assert "per_prompt.csv.damaged_1" in table.open()
+    assert (out / "per_prompt.csv.damaged_1").read_bytes() == touched
+    for (_, method), found in table.rows.items():
+        assert found == good[method][: len(found)]
+    assert PerPrompt(path, ("scene", "noise"), key, 8).open() == ""  # mended
+
+
+def test_what_a_broken_row_said_is_measured_again(whole, tpms, tmp_path, capsys):
+    out = without(whole, tmp_path, BROKEN["a word for a number"])
+    assert evaluate_command.main(arguments(tpms, out)) == 0
+    assert rows(out, "seconds") == rows(whole, "seconds")
+    assert "per_prompt.csv.damaged_1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"key": 3}', "\udcff", "[" * 50_000])
+def test_a_selection_that_is_none_is_found_anew(whole, tpms, tmp_path, text):
+    out = Path(shutil.copytree(whole, tmp_path / "touched"))
+    (out / "selection.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    assert read_selection(out / "selection.json") == {}
+    assert (out / "selection.json.damaged_1").read_bytes() == text.encode(
+        "utf-8", "surrogateescape"
+    )
+    assert read_selection(whole / "selection.json")["fixed"]
 
 
 def test_a_later_run_keeps_the_baseline_and_measures_only_what_is_new(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..run.atomic import copied_aside
 from ..run.folder import RunFolderError, write_atomic
+from ..run.ranges import shown
 from .methods import Method
 
 HEAD = ("method", "K", "prompt", "category")
@@ -53,24 +56,72 @@ class PerPrompt:
     def columns(self) -> list[str]:
         return [*HEAD, *self.metrics, *TAIL]
 
-    def open(self) -> None:
-        """Reads what was measured before and cuts off a half-written row. Raises RunFolderError
-        where it was measured with other settings or prompts."""
-        first = f"# {self.key}"
+    def open(self) -> str:
+        """Reads what was measured before and cuts off a half-written row. Returns a sentence, or
+        "", where rows were none: they are measured again, and the file as it was stays beside the
+        new one. Raises RunFolderError where it was measured with other settings or prompts."""
+        first, said = f"# {self.key}", ""
         if self.path.exists():
-            lines = self.path.read_bytes().decode().splitlines(keepends=True)
+            lines = self.bytes().decode("utf-8", "replace").splitlines(keepends=True)
             whole = [line for line in lines if line.endswith("\n")]
             known = (first, f"# {self.older or self.key}")
             if lines and (not whole or whole[0].rstrip("\r\n") not in known):
                 raise RunFolderError(
-                    f"{self.path} was measured with other settings or prompts ({lines[0].strip()}; "
-                    f"now {first}); take the settings of its _summary.json, or another --out."
+                    f"{self.path} was measured with other settings or prompts "
+                    f"({shown(lines[0].strip())}; now {first}); take the settings of its "
+                    "_summary.json, or another --out."
                 )
-            for row in csv.DictReader(whole[1:]):
-                own = self.rows.setdefault((int(row["K"]), row["method"]), [])
-                if int(row["prompt"]) == len(own):  # else written twice, by two runs at once
-                    own.append(row)
+            if self.take(whole[1:]):
+                said = (
+                    f"Some rows of {self.path} cannot be read and are measured again; the file as "
+                    f"it was is {copied_aside(self.path)}."
+                )
         self.rewrite()
+        return said
+
+    def bytes(self) -> bytes:
+        try:
+            return self.path.read_bytes()
+        except OSError as error:
+            raise RunFolderError(
+                f"{self.path} could not be read ({error.strerror or error}), expected what an "
+                "evaluation wrote; move it away, or choose another --out."
+            ) from None
+
+    def take(self, lines: list[str]) -> bool:
+        """Keeps the rows of the file; True where some are none, or come behind one that is
+        missing."""
+        lost = False
+        try:
+            for row in csv.DictReader(lines):
+                own = (
+                    self.rows.get((int(row["K"]), row["method"]), []) if self.is_row(row) else None
+                )
+                if own is None or int(row["prompt"]) > len(own) or self.is_longer(row, own):
+                    lost = True
+                elif int(row["prompt"]) == len(own):  # else written twice, by two runs at once
+                    self.rows.setdefault((int(row["K"]), row["method"]), own).append(row)
+        except csv.Error:  # a field of 131,072 characters
+            return True
+        return lost
+
+    def is_row(self, row: dict) -> bool:
+        """Whether all that is read of a row is there, and a number where it has to be one."""
+        if set(row) != set(self.columns) or not all(isinstance(v, str) for v in row.values()):
+            return False
+        numbers = [row[name] for name in (*self.metrics, "mean_deviation", "seconds")]
+        numbers += [*row["deviation_by_step"].split(), *row["omega_by_step"].split()]
+        try:
+            good = int(row["K"]) > 0 and int(row["prompt"]) >= 0
+            return good and all(math.isfinite(float(number)) for number in numbers)
+        except ValueError:
+            return False
+
+    @staticmethod
+    def is_longer(row: dict, own: list[dict]) -> bool:
+        """Whether it has another number of steps than the first row of its method."""
+        names = ("deviation_by_step", "omega_by_step")
+        return bool(own) and any(len(row[n].split()) != len(own[0][n].split()) for n in names)
 
     def done(self, steps: int, method: Method, batch: int) -> int:
         """Prompts that need not be measured again, in whole batches so that the rest is measured

@@ -8,15 +8,49 @@ What was measured is kept in that file, from which an interrupted evaluation goe
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
 from ...tpm.policies import Constant
 from ...tpm.schedule import Schedule
+from ..run.atomic import copied_aside
 from ..run.folder import write_atomic
+from ..run.records import are_numbers, is_number
 from .methods import TPMFile
 from .paired import PairedMeasurement, keys
 from .statistics import objective
+
+
+def read_selection(path: Path) -> dict:
+    """What the file holds, {} where there is none. What cannot be read is found anew, and stays
+    beside it."""
+    if not path.exists():
+        return {}
+    with contextlib.suppress(OSError, ValueError, RecursionError):
+        found = json.loads(path.read_text("utf-8"))
+        if is_selection(found):
+            return found
+    if path.is_file():
+        copied_aside(path)
+    return {}
+
+
+def is_selection(found: object) -> bool:
+    """Steps -> D -> a number, and steps -> a file's hash -> its schedule."""
+    if not isinstance(found, dict) or not isinstance(found.get("key"), str):
+        return False
+    parts = [found.get(name) for name in ("fixed", "schedules")]
+    if not all(isinstance(p, dict) and all(isinstance(v, dict) for v in p.values()) for p in parts):
+        return False
+    numbers = [value for own in parts[0].values() for value in own.values()]
+    schedules = [value for own in parts[1].values() for value in own.values()]
+    return all(map(is_number, numbers)) and all(
+        isinstance(one, dict)
+        and are_numbers(one.get("deviation"))
+        and are_numbers(one.get("omega"))
+        for one in schedules
+    )
 
 
 class Selection:
@@ -27,10 +61,9 @@ class Selection:
         self.measurement, self.path = measurement, path
         known = keys(measurement)
         self.values = {"key": known[0], "fixed": {}, "schedules": {}}
-        if path.exists():
-            before = json.loads(path.read_text())
-            if before["key"] in known:
-                self.values = {**before, "key": known[0]}
+        before = read_selection(path)
+        if before.get("key") in known:
+            self.values = {**before, "key": known[0]}
 
     def keep(self) -> None:
         write_atomic(self.path, (json.dumps(self.values, indent=1) + "\n").encode())

@@ -184,7 +184,8 @@ def measured(
     key, older = keys(measurement)
     names = tuple(measurement.rewards.names)
     table = PerPrompt(folder / "per_prompt.csv", names, key, len(prompts), older=older)
-    table.open()
+    if said := table.open():
+        report.say(said)
     summary = {
         "command": command,
         "key": table.key,

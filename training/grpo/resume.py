@@ -43,10 +43,13 @@ def restore(
     if folder is not None:
         state = folder.load(lambda state: wrong_state(state, training))
         refuse_other(state, training)
-        said = [folder.truncate("metrics.jsonl", state["iteration"])]
+        last, every = training.config.iterations, training.config.log.validate_every
+        said = [folder.truncate("metrics.jsonl", state["iteration"], lambda done: done <= last)]
         # a validation comes after the checkpoint of its iteration: what that does not know of is
         # made again
-        said += [folder.truncate("validation.jsonl", state["best"].get("validated", -1))]
+        known = state["best"].get("validated", -1)
+        due = {last, *range(0, last, every or last)}
+        said += [folder.truncate("validation.jsonl", known, due.__contains__)]
         said.append(keep_settings(folder, training.config))
         for sentence in filter(None, said):
             log("said", {"text": sentence})

@@ -28,3 +28,13 @@ def whole_file(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+def copied_aside(path: Path, why: str = "damaged") -> Path:
+    """A copy of a file beside it, under a name that is free."""
+    number = 1
+    while (aside := path.with_name(f"{path.name}.{why}_{number}")).exists():
+        number += 1
+    with whole_file(aside) as temporary:
+        temporary.write_bytes(path.read_bytes())
+    return aside

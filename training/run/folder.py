@@ -15,12 +15,12 @@ import json
 import os
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 
-from .atomic import whole_file
+from .atomic import copied_aside, whole_file
 from .content import CONTENT, content_sha256
 from .lock import LOCK, holder, locked
 from .records import KINDS, records_of
@@ -235,12 +235,22 @@ class RunFolder:
             ) from None
         return records_of(text, KINDS[name])
 
-    def truncate(self, name: str, iteration: int) -> str:
-        """Keeps what was recorded up to an iteration: what comes after is made again. Where a line
-        is no record, the file as it was stays beside it; returns a sentence that says so, or ""."""
+    def truncate(
+        self, name: str, iteration: int, again: Callable[[int], bool] = lambda done: True
+    ) -> str:
+        """Keeps what was recorded up to an iteration: what comes after is made again, or so `again`
+        says of its iteration. Where a line is no record, or one that is not made again, the file as
+        it was stays beside it; returns a sentence that says so, or ""."""
         found = self.lines(name)
         said = self.kept_aside(name, found)
         kept = [r for r in found if r and r["iteration"] <= iteration]
+        gone = [r for r in found if r and r["iteration"] > iteration and not again(r["iteration"])]
+        if gone and not said:
+            aside = self.set_aside(name, "before")
+            said = (
+                f"{len(gone)} of {len(found)} lines of {self.path / name} are of iterations that "
+                f"the run goes back behind; the file as it was is {aside}."
+            )
         if len(kept) < len(found) or not self.ends_whole(name):
             self.text(name, "".join(json.dumps(record) + "\n" for record in kept))
         return said
@@ -262,12 +272,8 @@ class RunFolder:
 
     def set_aside(self, name: str, why: str = "damaged") -> Path:
         """A copy of a file under a name that is free."""
-        number = 1
-        while (aside := self.path / f"{name}.{why}_{number}").exists():
-            number += 1
-        with self.writing(aside.name), whole_file(aside) as temporary:
-            temporary.write_bytes((self.path / name).read_bytes())
-        return aside
+        with self.writing(f"{name}.{why}"):
+            return copied_aside(self.path / name, why)
 
 
 def command(out: Path, how: str) -> str:

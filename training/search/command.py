@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import shlex
 import sys
 from pathlib import Path
 
@@ -48,7 +49,6 @@ def main(arguments: list[str] | None = None, about: str = "") -> int:
         # not before the options are understood: torch takes seconds
         from ..evaluation.study import EXPECTED
         from ..run import distributed
-        from ..run.folder import command
         from ..run.memory import advice, out_of_memory
 
         report.begin("starting")
@@ -59,7 +59,7 @@ def main(arguments: list[str] | None = None, about: str = "") -> int:
         try:
             said = run(config, rest, out, report, world)
         except KeyboardInterrupt:
-            print(f"{PROG}: interrupted; go on with: {command(out, '--resume')}", file=sys.stderr)
+            print(f"{PROG}: interrupted; go on with: {again(arguments)}", file=sys.stderr)
             return 130
         except Exception as error:
             if not (out_of_memory(error) or isinstance(error, EXPECTED)):
@@ -74,6 +74,12 @@ def main(arguments: list[str] | None = None, about: str = "") -> int:
     if world.main:
         print(said)
     return 0
+
+
+def again(arguments: list[str]) -> str:
+    """The command that goes on with this search: all of it, since it has settings of its own."""
+    own = [word for word in arguments if word != "--resume"]
+    return f"python training/{PROG} {shlex.join([*own, '--resume'])}"
 
 
 def run(config: Config, rest: argparse.Namespace, out: Path, report: Report, world) -> str:

@@ -15,7 +15,7 @@ import json
 
 import torch
 
-from ..run.folder import RunFolder, RunFolderError, check_place, command, write_atomic
+from ..run.folder import RunFolder, RunFolderError, check_place, write_atomic
 from ..run.lock import LOCK
 from .generations import Generation
 
@@ -40,8 +40,8 @@ class Study:
             )
         if not resume and there:
             raise RunFolderError(
-                f"{path} holds a search; choose another --out, or go on with that one: "
-                f"{command(path, '--resume')}"
+                f"{path} holds a search; choose another --out, or go on with that one: the same "
+                "command and --resume."
             )
         names = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
         if not resume and names - {LOCK}:
