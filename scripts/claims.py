@@ -58,6 +58,12 @@ LABORATORY = File("laboratory/laboratory.csv", "reward", "noise", page="laborato
 ASYNDM = File(
     "asyndm_laboratory/rows.csv", "reward", "noise", page="asyndm_laboratory/asyndm_laboratory.md"
 )
+CHAINS = File(
+    "asyndm_laboratory/chains/rows.csv",
+    "reward",
+    "noise",
+    page="asyndm_laboratory/chains/asyndm_laboratory.md",
+)
 SUITE = File("asyndm_suite/per_image.csv", "scene", "noise", page="asyndm_suite/asyndm_suite.md")
 KNOBS = File("knobs/rows.csv", "gain", page="knobs/knobs.md")
 SEARCH = File("search_peers/rows.csv", "gain", page="search_peers/search_peers.md")
@@ -92,6 +98,12 @@ def lab(method: str, group: str = "all", steps: int = 4) -> dict[str, str]:
 
 def step(method: str, steps: int = 10) -> dict[str, str]:
     return {"method": method, "steps": str(steps)}
+
+
+def chains(says: str, holds: str, method: str, effect: str = "", **other: str) -> Claim:
+    """Of three objects in a row: seeds 78 and 79, which were measured after seed 77."""
+    rows = {"method": method, "steps": "10", "guidance": "3.0", "seed": "7[89]", **other}
+    return Claim(says, holds, CHAINS, rows, effect, measure=effect or "reward")
 
 
 def suite(says: str, holds: str, method: str, effect: str = "", **more) -> Claim:
@@ -216,6 +228,15 @@ CLAIMS = (
           step("object mask"), "strict", measure="strict"),
     Claim("AsynDM everywhere (the paper's concave ablation), 10 steps.", LOSS, ASYNDM,
           step("all (concave)")),
+    chains("AsynDM in the regions of the words, 10 steps, three objects in a row.", GAIN, "words"),
+    chains("AsynDM in all but the objects, three in a row.", GAIN, "all but the objects"),
+    chains("AsynDM in all but the objects, three in a row: share of pictures in which everything "
+           "is right.", GAIN, "all but the objects", "strict"),
+    chains("AsynDM in the objects themselves, three in a row.", LOSS, "object mask"),
+    chains("AsynDM in the objects and 8 px around them, three in a row.", GAIN, "dilated by 8 px"),
+    chains("One more step (11), three in a row.", GAIN, "one more step", seed="77"),
+    chains("D = +0.25 in all but the objects, three in a row.", LOSS,
+           "D=+0.25 in all but the objects", seed="77"),
     suite("AsynDM in the regions of the words, 10 steps, three objects in a row (the suite).", GAIN,
           "asyndm"),
     suite("AsynDM in the regions of the words, three in a row (the suite): share of pictures in "
