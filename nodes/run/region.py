@@ -58,7 +58,8 @@ class Region:
     def label(self) -> str:
         """In words."""
         what = ", ".join(self.columns) if self.mode == "words" else self.mode
-        what += f" grown by {self.grow}" if self.grow else ""
+        if self.grow:
+            what += f" {'grown' if self.grow > 0 else 'shrunk'} by {abs(self.grow)}"
         return f"all but {what}" if self.invert else what
 
 

@@ -162,3 +162,12 @@ def test_words_whose_shape_leaves_nothing_say_so(bench, pack, caplog, static, gi
     with caplog.at_level(logging.WARNING):
         _, trace = bench.ksampler("AsyncTimestepKSampler", region=region)
     assert piece in only_warning(trace, caplog)
+
+
+def test_a_run_says_how_its_region_was_shaped(bench):
+    for grow, invert, said in (
+        (0, False, "mask"), (2, False, "mask grown by 2"), (-1, True, "all but mask shrunk by 1"),
+    ):  # fmt: skip
+        region = bench.region("mask", mask=half_white(), grow=grow, invert=invert)
+        _, trace = bench.ksampler("AsynDMKSampler", region=region)
+        assert trace.runs[0].label == f"AsynDM euler, strength 0.5, {said}"
