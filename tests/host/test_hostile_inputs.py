@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 
 from async_timestep.harness import hostile_inputs
 from async_timestep.harness.hostile_inputs import Case
+from async_timestep.tpm.checkpoint import load_tpm, save_tpm
+
+ROOT = Path(__file__).resolve().parents[2]
 
 NOTABLE = [
     *[Case("patch", "tpm", "tpm_name", v) for v in ("null", "0", "an object", "a null in a text")],
@@ -57,6 +61,19 @@ def test_the_sentence_names_what_was_sent(server, case):
 @pytest.mark.parametrize("case", [c for c in NOTABLE if c[:3] in ANSWERED], ids=word)
 def test_an_optional_input_that_is_none_is_not_connected(server, case):
     server.run(hostile_inputs.prompt_of([case]))
+
+
+def test_a_tpm_whose_answer_is_not_finite_ends_the_run_with_its_name(server):
+    """Weights that are finite and so large that their sums are not: it was a black picture."""
+    module, meta = load_tpm(ROOT / "training" / "tiny" / "tpm" / "tiny.safetensors")
+    module.hidden.weight.fill_(3e38)
+    folder = server.base / "models" / "tpm"
+    folder.mkdir(parents=True, exist_ok=True)
+    save_tpm(folder / "huge.safetensors", module, meta)
+    graph = hostile_inputs.few_steps(hostile_inputs.GRAPHS["patch"]())
+    graph["tpm"]["inputs"]["tpm_name"] = "huge.safetensors"
+    with pytest.raises(RuntimeError, match="TPM huge.safetensors answered with numbers that are"):
+        server.run(graph)
 
 
 def test_a_fixed_draw(server):

@@ -347,6 +347,12 @@ def test_a_folder_that_cannot_be_used_is_one_sentence(load, folders, family, tmp
     assert "holds a " in message(path=str(other))
     (tmp_path / "model_index.json").write_text("{}")
     assert "holds a None" in message(path=str(tmp_path))
+    for text in (b"", b"[]", b"\xff", b"[" * 50_000):
+        (tmp_path / "model_index.json").write_bytes(text)
+        assert "model_index.json holds no parts" in message(path=str(tmp_path))
+    index = {"_class_name": PIPELINES[family].__name__, "tokenizer": 3}
+    (tmp_path / "model_index.json").write_text(json.dumps(index))
+    assert "a folder without" in message(path=str(tmp_path))
 
     def refused(*args, **kwargs):
         raise OSError("401 Client Error.\nCannot access gated repo")

@@ -347,6 +347,17 @@ def test_a_finished_run_goes_on_with_more_iterations(run, tmp_path, capsys):
     assert resume(run, capsys)[1].startswith("Nothing is left to do")  # config.yaml knows
 
 
+def test_the_printed_command_goes_on_whatever_the_folder_is_called(tmp_path, capsys):
+    """A shell reads it as it is printed; the hours count in all, so it takes the limit off."""
+    out = tmp_path / "br[ab] it's"
+    assert train_command.main([*SMALL, "--max_hours", "1e-9", "--out", str(out)]) == 0
+    printed = capsys.readouterr().err.strip().splitlines()[-1].partition("go on with: ")[2]
+    words = shlex.split(printed)
+    assert words[:2] == ["python", "training/train_tpm.py"] and words[-1] == str(out)
+    assert train_command.main(words[2:]) == 0
+    assert load_tpm(out / "tpm_last.safetensors")[1].iterations == 3
+
+
 def linear(out: Path, *more: str) -> int:
     small = [word for word in SMALL if "lr_schedule" not in word]
     return train_command.main([*small, "--grpo.lr_schedule=linear", "--out", str(out), *more])

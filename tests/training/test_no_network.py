@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import socket
+from pathlib import Path
 
 import huggingface_hub
 import pytest
@@ -15,10 +17,23 @@ from async_timestep.training.grpo import command as train_command
 from async_timestep.training.rewards import PAPER, own_reward
 from async_timestep.training.run.config import BackboneConfig, RewardsConfig
 
+ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
 PLACES = ("clip_model", "pick_path", "pick_processor", "image_reward_tokenizer", "hps_tokenizer")
 NOBODY = {name: "nobody/nothing" for name in PLACES}
 RUN = ["--preset=tiny", "--threads=1", "--backbone.path", small_model()]
+
+
+def test_every_loader_is_told_to_read_the_disk_alone():
+    """Whoever calls a loader of the hub in training/ says so at the call, or is `fetch`."""
+    fetches = ROOT / "training" / "data" / "fetch.py"
+    for path in sorted((ROOT / "training").rglob("*.py")):
+        calls = [n for n in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(n, ast.Call)]
+        for call in calls if path != fetches else ():
+            name = ast.unparse(call.func).rpartition(".")[2]
+            if name in ("from_pretrained", "hf_hub_download", "snapshot_download"):
+                given = {k.arg: ast.unparse(k.value) for k in call.keywords}
+                assert given.get("local_files_only") == "True", f"{path.name}:{call.lineno}"
 
 
 @pytest.fixture(autouse=True)

@@ -266,6 +266,7 @@ def test_only_the_trainer_s_own_temporary_files_are_cleared(tmp_path):
     mine = [tmp_path / ".notes.tmp", tmp_path / "samples" / ".a.tmp", tmp_path / "sub" / ".1.2.tmp"]
     mine += [tmp_path / ".notes.txt.7.tmp", tmp_path / "samples" / ".cover.png.7.tmp"]
     own = [tmp_path / ".config.yaml.77.tmp", tmp_path / "checkpoints" / ".000002.pt.1234.tmp"]
+    own += [tmp_path / ".metrics.jsonl.damaged_2.77.tmp", tmp_path / ".config.yaml.before_1.7.tmp"]
     (tmp_path / "sub").mkdir()
     for path in mine + own:
         path.write_text("x")

@@ -8,6 +8,7 @@ loop without deviation gives the pipeline's latents bit for bit.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import warnings
 from pathlib import Path
@@ -41,10 +42,14 @@ def load_pipeline(
         index = folder / "model_index.json"
         if not index.is_file():
             raise ValueError(f"{where}, a folder without model_index.json, {wanted}.")
-        parts = json.loads(index.read_text())
+        parts = None
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            parts = json.loads(index.read_text("utf-8"))
+        if not isinstance(parts, dict):
+            raise ValueError(f"{where}, a folder whose model_index.json holds no parts, {wanted}.")
         if (found := parts.get("_class_name")) != class_name:
             raise ValueError(f"{where}, a folder that holds a {found}, {wanted}.")
-        if missing := [name for name in needed if not any(parts.get(name) or ())]:
+        if missing := [name for name in needed if not is_part(parts.get(name))]:
             raise ValueError(
                 f"{where}, a folder without {', '.join(missing)}, expected all of "
                 f"{', '.join(needed)} to read prompts; use a complete copy of {hub_id}."
@@ -66,6 +71,11 @@ def load_pipeline(
             "licence on the hub, log in and fetch it with `python training/prepare.py --fetch`, or "
             "download it and set backbone.path to its folder."
         ) from error
+
+
+def is_part(made: object) -> bool:
+    """Whether an entry of model_index.json names a class: of a part that is left out none."""
+    return isinstance(made, list) and any(made)
 
 
 def shortened(text: str, most: int = 160) -> str:

@@ -150,7 +150,7 @@ def plain_json(data: bytes) -> bytes:
     """The values alone: no order, no white space, not the program that saved them."""
     try:
         value = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return data
     if isinstance(value, dict):
         value = {key: entry for key, entry in value.items() if key not in STAMPS}

@@ -111,7 +111,9 @@ def run(config: Config, rest: argparse.Namespace, out: Path, report: Report) -> 
             stack.enter_context(shown)
             reason = train(training, folder, rest.resume, shown.log)
         if world.main:
-            stopped = f"Stopped by {reason}; go on with: {go_on}"
+            # the hours of a run are counted in all: with the same limit it would end at once
+            own = command(out, "--resume --max_hours 0") if "max_hours" in reason else go_on
+            stopped = f"Stopped by {reason}; go on with: {own}"
             report.say(stopped if reason else announcement(out))
         return 0
     except Exception as error:

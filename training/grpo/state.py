@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..run.content import CONTENT
 from ..run.records import are_numbers, is_count, is_number
 from .setup import Training
 
@@ -39,11 +40,8 @@ def wrong_settings(settings: dict) -> str:
     """Those that `canonical` reads; which ones differ is said by their names."""
     weights = settings.get("rewards.weights")
     good = isinstance(weights, dict) and all(map(is_number, weights.values()))
-    return (
-        ""
-        if good and "steps" in settings and all(isinstance(k, str) for k in settings)
-        else ("has settings that are none")
-    )
+    good = good and "steps" in settings and all(isinstance(name, str) for name in settings)
+    return "" if good else "has settings that are none"
 
 
 def wrong_places(state: dict) -> str:
@@ -69,9 +67,10 @@ def wrong_module(state: dict, training: Training) -> str:
     moments = state["optimizer"].get("state")
     if not (same and isinstance(moments, dict)):
         return "has an optimizer of another kind"
-    if not moments:  # every mini-batch was left out, and the head is the 0 that it began as
+    if not moments:  # every mini-batch was left out: our own hash says so, or a head that is 0
         head = [v for name, v in state["module"].items() if name.startswith("raw.")]
-        return "" if untrained_head(head) else "has an optimizer without its state"
+        known = CONTENT in state or untrained_head(head)
+        return "" if known else "has an optimizer without its state"
     sizes = [value.shape for value in training.module.parameters()]
     for index, moment in moments.items():
         good = is_count(index) and index < len(sizes) and isinstance(moment, dict)

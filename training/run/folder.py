@@ -38,7 +38,7 @@ STARTED = {
 # what `whole_file` leaves beside a file of ours when the process is killed
 TEMPORARY = (
     r"\.(config\.yaml|prompts\.txt|(metrics|validation)\.jsonl|README\.md|latest|\d{6}\.(pt|png)"
-    r"|tpm(_last)?\.safetensors)\.\d+\.tmp"
+    r"|tpm(_last)?\.safetensors)(\.(damaged|before)_\d+)?\.\d+\.tmp"
 )
 RESUME = "the last checkpoint is whole: make room and go on with --resume."
 AGAIN = "make room and give the same command again."

@@ -40,7 +40,7 @@ def read_workflow(path: str) -> Graph:
             f"backbone.workflow is {path}, where no file can be read, expected a workflow; "
             f"{EXPORT}, and give its path."
         ) from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError(
             f"backbone.workflow is {path}, which is not JSON, expected a workflow; {EXPORT}."
         ) from None
