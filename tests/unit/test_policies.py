@@ -72,6 +72,16 @@ def test_a_limit_is_a_share_of_sigma(deviation, time):
     assert limited(Constant(deviation).decide(unknown), unknown, 0.05).deviation[0] == deviation
 
 
+def test_an_untuned_preset_is_limited_and_a_published_one_is_not():
+    steep = dict(sigma=0.1, previous=0.9)
+    found = Preset("auto").decide(state(family="sdxl", **steep)).deviation
+    assert found.tolist() == pytest.approx([0.1 * 0.1 / 0.8] * 2)
+    assert Preset("auto").decide(state(family="sdxl", sigma=0.8, previous=0.9)).deviation[0] == 0.25
+    for name, value in (("flux1_dev", 0.5), ("sd35_medium", 0.2)):
+        assert Preset(name).decide(state(**steep)).deviation[0] == pytest.approx(value)
+    assert Preset("auto", unit="percent").decide(state(family="sdxl", **steep)).cut[0] == 0.025
+
+
 @pytest.mark.parametrize(
     "name,family,value",
     [
