@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,11 +66,11 @@ METHODS: dict[str, Policy | None] = {
 }
 
 
-def workflow(args: argparse.Namespace, model: str, scheduler: str) -> Path:
+def workflow(folder: Path, guidance: float, model: str, scheduler: str) -> Path:
     """The graph of a model in a stock KSampler, as Export (API) would write it; its path."""
-    graph = graphs.stock(batch=1, scheduler=scheduler, cfg=args.guidance)
+    graph = graphs.stock(batch=1, scheduler=scheduler, cfg=guidance)
     graph["loader"]["inputs"]["model"] = MODELS[model]
-    path = args.out / "workflow_api.json"
+    path = folder / "workflow_api.json"
     path.write_text(json.dumps(graph, indent=1) + "\n")
     return path
 
@@ -90,8 +91,9 @@ def run(args: argparse.Namespace, rows: frame.Rows, report: Report) -> None:
         todo = [c for c in cases if (model, scheduler, *c) not in there]
         if not todo:
             continue
-        graph = workflow(args, model, scheduler)
-        laboratory = judged.load(args, METRICS, report, workflow=graph)
+        with tempfile.TemporaryDirectory() as folder:
+            graph = workflow(Path(folder), args.guidance, model, scheduler)
+            laboratory = judged.load(args, METRICS, report, workflow=graph)
         rough = torch.tensor([c == "rough" for c in laboratory.prompts["scenes"].categories])
         laboratory.begin("untuned", sum(steps for steps, _ in todo) * args.n)
         for steps in dict.fromkeys(steps for steps, _ in todo):

@@ -38,7 +38,7 @@ from .inputs import (
     scale_input,
     window_inputs,
 )
-from .run.checks import in_range, require_finite
+from .run.checks import in_range, require_finite, require_kind
 
 DEVIATION_TIP = "The detail at each step: connect it to an Async Timestep or a scale node."
 
@@ -195,6 +195,7 @@ class AsyncTimestepDeviationScale(io.ComfyNode):
     def execute(cls, deviation_scale, start_percent, end_percent, deviation=None) -> io.NodeOutput:
         require_window(start_percent, end_percent)
         require_finite(deviation_scale=deviation_scale)
+        require_kind("deviation", deviation, Policy, "a Deviation node or a TPM Loader")
         policy = Absent() if deviation is None else deviation
         return io.NodeOutput(Scaled(policy, deviation_scale, start_percent, end_percent))
 
@@ -236,6 +237,7 @@ class AsyncTimestepVelocityScale(io.ComfyNode):
     def execute(cls, mode, omega, start_percent, end_percent, deviation=None) -> io.NodeOutput:
         require_window(start_percent, end_percent)
         require_finite(omega=omega)
+        require_kind("deviation", deviation, Policy, "a Deviation node or a TPM Loader")
         return io.NodeOutput(VelocityScale(deviation, omega, mode, start_percent, end_percent))
 
 

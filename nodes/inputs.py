@@ -8,7 +8,7 @@ from ..tpm.families import PRESETS
 from ..tpm.policies import Constant, Policy, Preset
 from ..tpm.variance import NAME as VARIANCE_MATCH
 from ..tpm.variance import VarianceMatch
-from .run.checks import require_finite
+from .run.checks import require_finite, require_kind
 
 CATEGORY = "sampling/async timestep"
 NAMES = ["timestep conditioning", "async timestep", "deviation"]  # every node of the deviation wire
@@ -129,7 +129,8 @@ def latent_and_trace() -> list:
 
 def chosen_policy(preset: str, deviation: Policy | None, custom: float | None = CUSTOM) -> Policy:
     """The connected policy, else the preset's. custom: the number of the preset of that name.
-    Raises ValueError on a number that is not finite."""
+    Raises ValueError on a number that is not finite, and on what is no deviation."""
+    require_kind("deviation", deviation, Policy, "a Deviation node or a TPM Loader")
     if deviation is not None:
         return deviation
     if preset == "custom":

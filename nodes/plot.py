@@ -13,6 +13,7 @@ from ..report.plot import plot_trace, words_card
 from ..report.trace import Run, Trace
 from .host import schema
 from .inputs import CATEGORY, NAMES, TraceType
+from .run.checks import require_kind
 from .run.opening import is_of_this_prompt
 
 WITHOUT = (
@@ -66,6 +67,7 @@ class AsyncTimestepPlot(io.ComfyNode):
 
     @classmethod
     def execute(cls, after, trace: Trace | None = None, theme: str = "dark") -> io.NodeOutput:
+        require_kind("trace", trace, Trace, "an Async Timestep or AsynDM node")
         record, hidden = trace or Trace(), cls.hidden
         text = "" if is_of_this_prompt(record) else f"\n{EARLIER}"
         if trace and hidden and made_without(hidden.prompt or {}, hidden.unique_id):

@@ -11,7 +11,7 @@ from comfy_api.latest import io
 from ..tpm.metadata import shown
 from .host import schema
 from .inputs import CATEGORY, NAMES, RegionType
-from .run.checks import require_finite
+from .run.checks import require_finite, require_kind
 from .run.region import MODES, Region
 from .run.words import word_columns
 
@@ -79,6 +79,7 @@ def word_factors(words: str) -> dict[str, float]:
 
 def region_of(mask: torch.Tensor | None, region: Region | None) -> Region | None:
     """The one of both optional inputs that is connected."""
+    require_kind("region", region, Region, "an AsynDM Region Mask")
     if mask is not None and region is not None:
         raise ValueError(
             "Both a mask and a region are connected; connect one of them (a region in mode mask "

@@ -22,6 +22,7 @@ from .inputs import (
     latent_and_trace,
 )
 from .region_mask import region_of
+from .run.checks import require_finite
 from .run.hook import attach
 from .run.region import Region
 
@@ -57,6 +58,7 @@ def async_ksampler(
     region: where the deviation acts, None for everywhere. t* follows the schedule of all `steps`,
     also where start_step and last_step run a part of it.
     """
+    require_finite(denoise=stock.get("denoise", 1.0))
     whole = None
     if "start_step" in stock:
         whole = full_schedule(model, steps, sampler_name, scheduler)

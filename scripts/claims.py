@@ -97,7 +97,7 @@ def lab(method: str, group: str = "all", steps: int = 4) -> dict[str, str]:
 
 
 def step(method: str, steps: int = 10) -> dict[str, str]:
-    return {"method": method, "steps": str(steps)}
+    return {"method": method, "steps": str(steps), "kind": "all"}
 
 
 def chains(says: str, holds: str, method: str, effect: str = "", **other: str) -> Claim:

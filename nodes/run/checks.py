@@ -37,6 +37,15 @@ def short(value: object) -> str:
     return text if len(text) <= 40 else text[:37] + "..."
 
 
+def require_kind(name: str, value: object, kind: type, makers: str) -> None:
+    """Raises ValueError on what no wire of ours carries: a script may send anything in its place.
+    None is not connected. makers: the nodes that make such a thing."""
+    if value is not None and not isinstance(value, kind):
+        raise ValueError(
+            f"{name} is {short(value)}, expected what {makers} gives; connect one, or leave it out."
+        )
+
+
 def require_guidance(guider) -> None:
     """Raises ValueError on a guider whose scales are not finite: its picture would be black."""
     scales = {name: getattr(guider, name, 1.0) for name in ("cfg", "cfg1", "cfg2")}

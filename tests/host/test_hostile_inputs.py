@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from async_timestep.harness import hostile_inputs
+from async_timestep.harness import graphs, hostile_inputs
 from async_timestep.harness.hostile_inputs import Case
 from async_timestep.tpm.checkpoint import load_tpm, save_tpm
 
@@ -61,6 +61,19 @@ def test_the_sentence_names_what_was_sent(server, case):
 @pytest.mark.parametrize("case", [c for c in NOTABLE if c[:3] in ANSWERED], ids=word)
 def test_an_optional_input_that_is_none_is_not_connected(server, case):
     server.run(hostile_inputs.prompt_of([case]))
+
+
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [("patch", "deviation"), ("patch", "region"), ("plot", "trace"), ("scale", "deviation")],
+)
+def test_a_constant_in_the_place_of_a_wire_is_one_sentence(server, place, name):
+    graph = graphs.model_patch(batch=1)
+    if place == "scale":
+        graph = graphs.async_ksampler(batch=1)
+    graph[place]["inputs"][name] = 5
+    with pytest.raises(RuntimeError, match=f"{name} is 5, expected what an? "):
+        server.run(graph)
 
 
 def test_a_tpm_whose_answer_is_not_finite_ends_the_run_with_its_name(server):
