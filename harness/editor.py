@@ -26,23 +26,60 @@ FLAGS = [
 ]
 READY = """id => window.app?.extensionManager && !window.app.extensionManager.spinner
   && window.app.canvas && id in (window.LiteGraph?.registered_node_types ?? {})"""
-LOAD = "([workflow, name]) => window.app.loadGraphData(workflow, true, true, name)"
+# as a click in the template browser does it: fitted to the window
+LOAD = """([workflow, name]) => window.app.loadGraphData(workflow, true, true, name,
+  {openSource: 'template'})"""
 RUN = """([wf, name]) => new Promise(done => {
   for (const e of ['execution_success', 'execution_error', 'execution_interrupted'])
     window.app.api.addEventListener(e, ev => done([e, ev.detail]), {once: true})
-  window.app.loadGraphData(wf, true, true, name).then(() => window.app.queuePrompt(0, 1))
+  window.app.loadGraphData(wf, true, true, name, {openSource: 'template'})
+    .then(() => window.app.queuePrompt(0, 1))
     .then(ok => ok || done(['rejected', window.app.lastNodeErrors])) })"""
 SAVED = "() => window.app.graph.serialize()"
 QUEUED = "async () => (await window.app.graphToPrompt()).output"
+ZOOM = "() => window.app.canvas.ds.scale"
+# a wire as LiteGraph draws it, a spline that leaves and enters level, against every other node
+CROSSED = """() => {
+  const graph = window.app.graph, found = []
+  for (const link of graph.links.values()) {
+    const from = graph.getNodeById(link.origin_id), to = graph.getNodeById(link.target_id)
+    const [ax, ay] = from.getOutputPos(link.origin_slot)
+    const [bx, by] = to.getInputPos(link.target_slot)
+    const bow = Math.hypot(bx - ax, by - ay) / 4
+    for (const node of graph.nodes) {
+      if (node === from || node === to) continue
+      const [x, y, width, height] = node.boundingRect
+      for (let t = 0; t <= 1; t += 0.01) {
+        const u = 1 - t, p = u * u * u + 3 * u * u * t, q = 1 - p, pull = 3 * u * t * (u - t) * bow
+        const h = p * ax + q * bx + pull, v = p * ay + q * by
+        if (h > x + 2 && h < x + width - 2 && v > y + 2 && v < y + height - 2) {
+          found.push(`${from.title} to ${to.title} over ${node.title}`)
+          break
+        }
+      }
+    }
+  }
+  return found }"""
+COVERED = """() => window.app.graph.nodes.flatMap((a, i, nodes) => nodes.slice(0, i).filter(b => {
+  const [x, y, width, height] = a.boundingRect, [u, v, wide, high] = b.boundingRect
+  return x < u + wide && u < x + width && y < v + high && v < y + height
+}).map(b => `${a.title} and ${b.title}`))"""
+# the words that the classic editor draws in one frame, and the nodes of the other as they stand
+DRAWN = """nodes2 => {
+  if (nodes2) return [...document.querySelectorAll('[data-node-id]')].map(n => n.innerText)
+  const words = [], drawn = CanvasRenderingContext2D.prototype.fillText
+  CanvasRenderingContext2D.prototype.fillText = function (text, ...rest) {
+    words.push(String(text))
+    return drawn.call(this, text, ...rest)
+  }
+  window.app.canvas.draw(true, true)
+  CanvasRenderingContext2D.prototype.fillText = drawn
+  return words }"""
 
 
-def open_page(play, server, nodes2: bool = False, size=(2200, 1100)):
-    """A browser page with ComfyUI loaded and no first-run dialog on it."""
-    for key, value in {
-        "Comfy.TutorialCompleted": True,
-        "Comfy.VueNodes.Enabled": nodes2,
-        "LiteGraph.Canvas.MinFontSizeForLOD": 0,
-    }.items():
+def open_page(play, server, nodes2: bool = False, size=(1920, 1080)):
+    """A browser page with ComfyUI loaded, as a new user has it, but for the first-run dialog."""
+    for key, value in {"Comfy.TutorialCompleted": True, "Comfy.VueNodes.Enabled": nodes2}.items():
         server.post("/settings", {key: value})
     browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
     page = browser.new_page(viewport={"width": size[0], "height": size[1]})
@@ -50,9 +87,3 @@ def open_page(play, server, nodes2: bool = False, size=(2200, 1100)):
     page.goto(server.url, wait_until="domcontentloaded")
     page.wait_for_function(READY, arg="AsyncTimestepKSampler")
     return page
-
-
-def fit(page) -> None:
-    """The whole graph in view."""
-    page.evaluate("() => window.app.extensionManager.command.execute('Comfy.Canvas.FitView')")
-    page.wait_for_timeout(1500)

@@ -1,8 +1,7 @@
 """The bundled workflows, as the editor saved them: the files in workflows/ are their only source.
 
-    graph = load("demo_8_regional_detail")            in the server's own (API) format
-    change(graph, "Deviation", deviation=0.7)         a node by its title or its type
-    server.run(graph)[find(graph, "PreviewImage")]
+    graph = load("01 More detail, same steps")   in the server's own (API) format
+    server.run(graph)[find(graph, "on")]         what the node of that title (or type) shows
 
 To change one, open it in the editor (make serve), save it over the file, and let
 scripts/refresh_workflows.py make its picture anew.
@@ -11,7 +10,6 @@ scripts/refresh_workflows.py make its picture anew.
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parents[1] / "workflows"
@@ -20,13 +18,8 @@ SEEDS = ("seed", "noise_seed")  # the editor saves one value more behind each: "
 
 
 def names() -> list[str]:
-    """Of all, in the order of their numbers."""
-
-    def place(name: str) -> tuple:
-        letters, number = re.match(r"(\D*)(\d*)", name).groups()
-        return letters, int(number or 0), name
-
-    return sorted((path.stem for path in FOLDER.glob("*.json")), key=place)
+    """Of all, in the order in which to learn: each begins with its number, in two digits."""
+    return sorted(path.stem for path in FOLDER.glob("*.json"))
 
 
 def saved(name: str) -> dict:
@@ -41,7 +34,16 @@ def downloads(workflow: dict) -> list[dict]:
 
 def embedded() -> list[str]:
     """Those that run with what comes with the pack."""
-    return [name for name in names() if not downloads(saved(name))]
+    return [name for name in names() if loads(name, "AsyncTimestepDemoLoader")]
+
+
+def own() -> list[str]:
+    """Those for a model of the user's: their loaders name files that nobody has."""
+    return [name for name in names() if name not in (*embedded(), *large())]
+
+
+def loads(name: str, kind: str) -> bool:
+    return any(node["type"] == kind for node in saved(name)["nodes"])
 
 
 def large() -> list[str]:
@@ -88,12 +90,3 @@ def find(graph: dict, wanted: str) -> str:
     if len(found) != 1:
         raise KeyError(f"{len(found)} nodes are called {wanted!r}; there are {called}")
     return found[0]
-
-
-def change(graph: dict, wanted: str, **inputs) -> dict:
-    """The graph, with other values or wires at this node. Raises KeyError on an input it lacks."""
-    node = graph[find(graph, wanted)]
-    if not inputs.keys() <= node["inputs"].keys():
-        raise KeyError(f"{wanted} has {sorted(node['inputs'])}, not {sorted(inputs)}")
-    node["inputs"].update(inputs)
-    return graph

@@ -50,8 +50,13 @@ def inside_host(prompts: int) -> None:
         for name in tqdm(workflows.embedded(), desc="bundled workflows"):
             graph = workflows.load(name)
             outputs = server.run(graph)
-            preview = outputs[workflows.find(graph, "PreviewImage")]
-            save_grid([read_images(server, preview)], [name], [""], out / f"{name}.png")
+            shown = {
+                node["_meta"]["title"]: read_images(server, outputs[key])
+                for key, node in graph.items()
+                if node["class_type"] == "PreviewImage"
+            }
+            rows = [list(row) for row in zip(*shown.values(), strict=True)]
+            save_grid(rows, list(shown), [""], out / f"{name}.png")
             plots = [key for key in outputs if graph[key]["class_type"] == "AsyncTimestepPlot"]
             if len(plots) == 1:
                 read_images(server, outputs[plots[0]])[0].save(out / f"{name}_plot.png")
@@ -74,7 +79,7 @@ def inside_host(prompts: int) -> None:
     print(write_table(scores, DEVIATIONS, every, out / "scores.csv"))
     print(
         f"\nDone in {time.monotonic() - started:.0f} s. Look at demo/deviation_grid.png, "
-        "demo/demo_3_async_ksampler_plot.png and demo/scores.csv.\nTo open the graphs in a "
+        "demo/01 More detail, same steps.png and demo/scores.csv.\nTo open the graphs in a "
         "browser: "
         "make serve, then ComfyUI's logo > Templates > async-timestep."
     )

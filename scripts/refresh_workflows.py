@@ -3,8 +3,9 @@
     .host/venv/bin/python scripts/refresh_workflows.py [NAME ...] [--shots FOLDER]
 
 The files are the source: a person edits them in the editor (make serve). This gives them the form
-of this frontend's own save, runs them, and makes each thumbnail of what came out; a large model's
-files are tiny stand-ins here, so its thumbnail is the plot alone. Needs Chromium.
+of this frontend's own save, runs those on the embedded model, and makes each thumbnail of the
+first picture of each of their previews, beside each other under their titles. Nothing that a large
+model or a user's own would draw is known here: their thumbnails are words. Needs Chromium.
 """
 
 from __future__ import annotations
@@ -12,16 +13,17 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import math
 import tempfile
 from pathlib import Path
 
 from async_timestep.harness import workflows
 from async_timestep.harness.comfy_server import ComfyServer
-from async_timestep.harness.editor import LOAD, RUN, SAVED, fit, open_page
+from async_timestep.harness.editor import LOAD, RUN, SAVED, open_page
 from async_timestep.harness.host import TEST, ensure_host
-from async_timestep.harness.in_process import import_comfy
 from async_timestep.harness.venvs import say
+from async_timestep.report import sheets
+
+SIDE = 512  # pixels of a thumbnail
 
 
 def tidy(value):
@@ -35,34 +37,42 @@ def tidy(value):
     return [tidy(v) for v in value] if isinstance(value, list) else value
 
 
-def thumbnail(pictures: list, plots: list, compared: bool):
-    """A square: all pictures where they are compared or where there is no plot, else three of them
-    over the plot.
-    """
+def thumbnail(pictures: dict):
+    """A square of the pictures, each under its title: two are shown in their middle halves, one
+    over the other, since they are wider than high then."""
     from PIL import Image
 
-    sheet = Image.new("RGB", (512, 512), plots[0].getpixel((2, 2)) if plots else "black")
-    rows = 3 if plots and not compared else math.ceil(math.sqrt(len(pictures)))
-    edges = [round(k * 512 / rows) for k in range(rows + 1)]
-    shown = pictures[:3] if plots and not compared else pictures
-    for k, picture in enumerate(shown):
-        x, y = edges[k % rows : k % rows + 2], edges[k // rows : k // rows + 2]
-        sheet.paste(picture.resize((x[1] - x[0], y[1] - y[0]), Image.NEAREST), (x[0], y[0]))
-    if plots and not compared:
-        plot = plots[0]
-        plot.thumbnail((512, 341), Image.LANCZOS)
-        sheet.paste(plot, ((512 - plot.width) // 2, 171 if pictures else 85))
-    return sheet
+    halves = len(pictures) == 2
+    shown = [strip(picture) if halves else picture for picture in pictures.values()]
+    rows = [[picture] for picture in shown] if halves else [shown[:2], shown[2:]]
+    titles = list(pictures)
+    above = [[title] for title in titles] if halves else [titles[:2], titles[2:]]
+    whole = sheets.sheet(rows, above=above, size=26 if halves else 20)
+    square = Image.new("RGB", (SIDE, SIDE), "white")
+    whole.thumbnail((SIDE, SIDE), Image.LANCZOS)
+    square.paste(whole, ((SIDE - whole.width) // 2, (SIDE - whole.height) // 2))
+    return square
 
 
-def run_large(server, name: str, graph: dict) -> dict:
-    """The outputs of a large model's graph on its stand-ins."""
-    import_comfy()
-    from async_timestep.harness import stand_ins  # it imports ComfyUI at its top
+def strip(picture):
+    """The middle half of the picture's height, enlarged."""
+    quarter = picture.height // 4
+    return sheets.enlarged(picture.crop((0, quarter, picture.width, 3 * quarter)), 4)
 
-    write = stand_ins.write_flux if name.startswith("flux") else stand_ins.write_sd35
-    write(server.base / "models")
-    return server.run(stand_ins.without_t5(graph))
+
+def card(name: str):
+    """The square of a template whose pictures nobody has made."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    square = Image.new("RGB", (SIDE, SIDE), "white")
+    draw, top = ImageDraw.Draw(square), 90
+    for text, size in ((name[3:], 54), ("off | on, side by side, from the same seed", 30)):
+        font = ImageFont.load_default(size)
+        for line in sheets.wrapped(text, font, SIDE - 80):
+            draw.text((40, top), line, "black", font)
+            top += round(1.25 * size)
+        top += 40
+    return square
 
 
 def run_in_editor(page, server, name: str, graph: dict) -> dict:
@@ -73,35 +83,32 @@ def run_in_editor(page, server, name: str, graph: dict) -> dict:
     return server.run(graph)
 
 
-def shown(server, graph: dict, outputs: dict, kind: str) -> list:
-    """The pictures that nodes of this type show."""
+def shown(server, graph: dict, outputs: dict) -> dict:
+    """The first picture of each preview, by its title."""
     from PIL import Image
 
-    entries = [
-        entry
+    first = {
+        node["_meta"]["title"]: outputs[key]["images"][0]
         for key, node in graph.items()
-        if node["class_type"] == kind
-        for entry in outputs.get(key, {}).get("images", [])
-    ]
-    return [Image.open(io.BytesIO(server.fetch(entry))).convert("RGB") for entry in entries]
+        if node["class_type"] == "PreviewImage"
+    }
+    return {k: Image.open(io.BytesIO(server.fetch(v))).convert("RGB") for k, v in first.items()}
 
 
 def refresh(page, server, name: str, shots: Path | None) -> None:
     before = workflows.saved(name)
     page.evaluate(LOAD, [before, name])
     again = {**tidy(page.evaluate(SAVED)), "id": before["id"]}
+    again["extra"].pop("ds", None)  # every window fits it for itself
+    (workflows.FOLDER / f"{name}.json").write_text(json.dumps(again, indent=1) + "\n", "utf-8")
+    graph, picture = workflows.load(name), card(name)
+    if name in workflows.embedded():
+        picture = thumbnail(shown(server, graph, run_in_editor(page, server, name, graph)))
+    picture.save(workflows.FOLDER / f"{name}.jpg", quality=90)
     if shots:
         shots.mkdir(parents=True, exist_ok=True)
-        fit(page)
+        page.wait_for_timeout(2000)
         page.screenshot(path=shots / f"{name}.png")
-    (workflows.FOLDER / f"{name}.json").write_text(json.dumps(again, indent=1) + "\n", "utf-8")
-    graph, large = workflows.load(name), bool(workflows.downloads(again))
-    outputs = run_large(server, name, graph) if large else run_in_editor(page, server, name, graph)
-    pictures = shown(server, graph, outputs, "PreviewImage")
-    plots = shown(server, graph, outputs, "AsyncTimestepPlot")
-    together = any(node["class_type"].startswith("Batch") for node in graph.values())
-    sheet = thumbnail(pictures, plots, compared=together)
-    sheet.save(workflows.FOLDER / f"{name}.jpg", quality=90)
     say(f"{name}: {len(again['nodes'])} nodes")
 
 

@@ -5,12 +5,23 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from async_timestep.harness.comfy_server import PATIENCE, ComfyServer
-from async_timestep.harness.editor import CHROMIUM, LOAD, QUEUED, RUN, fit, open_page
-from async_timestep.harness.workflows import downloads, to_prompt
+from async_timestep.harness.editor import (
+    CHROMIUM,
+    COVERED,
+    CROSSED,
+    DRAWN,
+    LOAD,
+    QUEUED,
+    RUN,
+    ZOOM,
+    open_page,
+)
+from async_timestep.harness.workflows import downloads, embedded, to_prompt
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,6 +31,8 @@ if CHROMIUM is None:
 playwright = pytest.importorskip("playwright.sync_api")
 
 WORKFLOWS = sorted((ROOT / "workflows").glob("*.json"))
+FIRST, TRAINED = "01 More detail, same steps", "09 A trained policy, four at once"
+LOADERS = ("CheckpointLoaderSimple", "UNETLoader", "CLIPLoader", "DualCLIPLoader", "VAELoader")
 SHOTS = os.environ.get("ASYNC_TIMESTEP_SHOTS")  # a folder that keeps a picture of each
 UNKNOWN = """() => window.app.graph.nodes.filter(n => !n.constructor.nodeData
   && !['Note', 'MarkdownNote'].includes(n.type)).map(n => n.type)"""
@@ -54,36 +67,69 @@ def without_titles(graph: dict) -> dict:
 def keep_shot(page, name: str) -> None:
     if SHOTS:
         Path(SHOTS).mkdir(parents=True, exist_ok=True)
-        fit(page)
         page.screenshot(path=Path(SHOTS) / f"{name}_{page.mode}.png")
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
 def test_workflow_in_the_editor(page, path):
-    """Every node is known; on the embedded model it runs, and each picture and plot is there. A
-    large model's loaders, and nothing else, are marked for their missing files.
+    """Every node is known; on the embedded model it runs, and each picture and plot is there. The
+    loaders of another model, and nothing else, are marked for their missing files.
     """
     workflow = json.loads(path.read_text())
+    runs = path.stem in embedded()
+    missing = [] if runs else [n for n in workflow["nodes"] if n["type"] in LOADERS]
     offered = [n for n in workflow["nodes"] if n["properties"].get("models")]
-    if downloads(workflow):
-        page.evaluate(LOAD, [workflow, path.stem])
-        page.wait_for_function(f"() => ({MARKED})().length === {len(offered)}")
-    else:
+    assert offered == (missing if downloads(workflow) else [])
+    if runs:
         outcome, detail = page.evaluate(RUN, [workflow, path.stem])
         assert outcome == "execution_success", detail
         types = [node["type"] for node in workflow["nodes"]]
-        assert "PreviewImage" in types
-        assert ("AsyncTimestepPlot" in types) == ("stock" not in path.stem)
+        assert types.count("PreviewImage") >= 2
         kinds = ["PreviewImage", "AsyncTimestepPlot"]
         page.wait_for_function(SHOWN, arg=[kinds, page.mode == "nodes2"])
+    else:
+        page.evaluate(LOAD, [workflow, path.stem])
+        page.wait_for_function(f"() => ({MARKED})().length === {len(missing)}")
     loaded = page.evaluate("() => window.app.graph.nodes.map(n => n.type)")
     assert sorted(loaded) == sorted(node["type"] for node in workflow["nodes"])
     assert page.evaluate(UNKNOWN) == []
     assert without_titles(page.evaluate(QUEUED)) == without_titles(to_prompt(workflow))
-    assert sorted(page.evaluate(MARKED)) == sorted(str(node["id"]) for node in offered)
+    assert sorted(page.evaluate(MARKED)) == sorted(str(node["id"]) for node in missing)
+    must_be_legible(page, workflow)
     keep_shot(page, path.stem)
     assert len(page.screenshot()) > 20_000
     assert page.problems == []
+
+
+def must_be_legible(page, workflow: dict) -> None:
+    """In a new user's window, as the template browser opens it: large enough, its words drawn, no
+    node over another and no wire behind one.
+    """
+    assert page.evaluate(ZOOM) >= 0.75
+    assert page.evaluate(CROSSED) == []
+    assert page.evaluate(COVERED) == []
+    words = page.evaluate(DRAWN, page.mode == "nodes2")
+    for node in workflow["nodes"]:
+        if "title" in node:  # a folded one's is cut where it is longer
+            assert any(word.strip().startswith(node["title"][:15]) for word in words), node["title"]
+    if page.mode == "classic":
+        settings = {word for word in words if word in ("steps", "cfg", "seed", "preset")}
+        assert settings >= {"steps", "cfg", "seed"}
+
+
+def test_the_template_browser_lists_them_with_their_pictures(page):
+    """As titles, in any order; a click on one opens it."""
+    page.evaluate("() => window.app.extensionManager.command.execute('Comfy.BrowseTemplates')")
+    page.get_by_text("async-timestep", exact=True).first.click()
+    for path in WORKFLOWS:
+        playwright.expect(page.get_by_text(path.stem, exact=True).first).to_be_visible()
+    first = WORKFLOWS[0].stem
+    picture = page.locator(f'img[src*="{quote(first)}.jpg"], img[src*="{first}.jpg"]').first
+    playwright.expect(picture).to_have_js_property("naturalWidth", 512)
+    page.get_by_text(first, exact=True).first.click()
+    nodes = len(json.loads(WORKFLOWS[0].read_text())["nodes"])
+    page.wait_for_function(f"() => window.app.graph.nodes.length === {nodes}")
+    assert page.evaluate(ZOOM) >= 0.75
 
 
 def must_be_on_screen(page, sentence: str) -> None:
@@ -94,7 +140,7 @@ def must_be_on_screen(page, sentence: str) -> None:
 
 
 def test_a_mistake_shows_our_sentence(page):
-    workflow = json.loads((ROOT / "workflows" / "demo_1_stock_ksampler.json").read_text())
+    workflow = json.loads((ROOT / "workflows" / f"{FIRST}.json").read_text())
     prompt = next(n for n in workflow["nodes"] if n.get("title") == "Prompt")
     prompt["widgets_values"] = ["a red dog"]
     outcome, detail = page.evaluate(RUN, [workflow, "mistake"])
@@ -106,7 +152,7 @@ def test_a_mistake_shows_our_sentence(page):
 
 
 def test_a_tpm_that_is_not_there_shows_how_to_get_one(page):
-    workflow = json.loads((ROOT / "workflows" / "demo_9_tpm_scale_sweep.json").read_text())
+    workflow = json.loads((ROOT / "workflows" / f"{TRAINED}.json").read_text())
     loader = next(n for n in workflow["nodes"] if n["type"] == "AsyncTimestepTPMLoader")
     loader["widgets_values"] = ["flux1_dev.safetensors"]
     outcome, detail = page.evaluate(RUN, [workflow, "missing"])

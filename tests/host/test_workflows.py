@@ -11,12 +11,25 @@ import pytest
 from PIL import Image
 
 from async_timestep.harness import graphs, workflows
-from async_timestep.harness.workflows import change, downloads, find, load
+from async_timestep.harness.workflows import downloads, find, load
 
 ROOT = Path(__file__).parents[2]
 
-PICTURES = {"demo_9_tpm_scale_sweep": 9}  # the others show four
+PICTURES = 4  # in each preview, of one seed after the other
 TITLE = 30  # pixels of a node's title, above its own place
+WIDEST, HIGHEST = 1900, 1060  # of a graph that the editor opens at 0.75 in 1920 x 1080, see below
+# what the first plot says; the others have none, or words of their own
+REGION, USUAL = "mean over 4 pictures; ", "strength"
+PLOTS = {
+    "01 More detail, same steps": USUAL,
+    "03 Detail only where the words are": REGION,
+    "08 Softer or rougher": "omega 1.3",
+    "09 A trained policy, four at once": USUAL,
+    "10 Finish the background last": "pixels of 4 images 0",
+    "11 Finish one half last, by a mask": "pixels of 4 images 0",
+    "12 Which pixels should wait": "pixels of 4 images 0",
+}
+INPAINT, TRAINED = "04 Inpaint with more detail", "09 A trained policy, four at once"
 
 
 def images(server, output: dict) -> list[np.ndarray]:
@@ -30,47 +43,95 @@ def by_type(graph: dict, outputs: dict, kind: str) -> dict:
     return outputs[next(key for key, node in graph.items() if node["class_type"] == kind)]
 
 
-def preview(server, graph: dict) -> list[np.ndarray]:
-    return images(server, server.run(graph)[find(graph, "PreviewImage")])
+def previews(server, graph: dict) -> dict[str, np.ndarray]:
+    """The pictures of each PreviewImage, by its title."""
+    outputs = server.run(graph)
+    return {
+        node["_meta"]["title"]: np.stack(images(server, outputs[key]))
+        for key, node in graph.items()
+        if node["class_type"] == "PreviewImage"
+    }
+
+
+def without_effect(graph: dict) -> dict:
+    """The graph with everything of ours set to 0."""
+    zero = {"deviation_scale": 0.0, "strength": 0.0, "omega": 1.0}
+    for node in graph.values():
+        node["inputs"].update({key: zero[key] for key in zero.keys() & node["inputs"].keys()})
+    return graph
+
+
+def test_the_names_are_titles_in_order():
+    """Sorted as plain strings they come in the order in which to learn; those for a model that has
+    to be fetched are the last.
+    """
+    names = workflows.names()
+    assert [name[:3] for name in names] == [f"{k:02d} " for k in range(1, len(names) + 1)]
+    assert names == [*workflows.embedded(), *workflows.own(), *workflows.large()]
+    assert all(re.fullmatch(r"[\w ,.-]+", name) for name in names)
 
 
 @pytest.mark.parametrize("name", workflows.names())
 def test_a_note_stands_beside_nodes_that_do_not_overlap(name):
-    nodes = workflows.saved(name)["nodes"]
+    """It says what to look at, what to turn and what to replace; and the whole graph is as small as
+    the editor's fit wants it (which leaves a quarter of the window free).
+    """
+    saved = workflows.saved(name)
+    nodes = saved["nodes"]
     (note,) = [node["widgets_values"][0] for node in nodes if node["type"] == "MarkdownNote"]
-    assert note.startswith("## ")
+    assert note.startswith(f"## {name[3:]}\n\n")
+    starts = {line.split("**")[1] for line in note.splitlines() if line.startswith("**")}
+    assert {"Look at", "Turn"} <= starts
+    if name in workflows.embedded():
+        assert any(start.startswith("Your own model") for start in starts)
     assert all((ROOT / page).exists() for page in re.findall(r"docs/[\w/]+\.md", note))
-    for i, a in enumerate(nodes):
-        for b in nodes[:i]:
+    assert "ds" not in saved["extra"], "a saved view would be another window's"
+    open_ones = [node for node in nodes if not node["flags"].get("collapsed")]
+    for i, a in enumerate(open_ones):
+        for b in open_ones[:i]:
             (ax, ay), (aw, ah), (bx, by), (bw, bh) = a["pos"], a["size"], b["pos"], b["size"]
             beside = ax >= bx + bw or bx >= ax + aw
             assert beside or ay - TITLE >= by + bh or by - TITLE >= ay + ah, (a["type"], b["type"])
+    left, top = (min(node["pos"][k] for node in nodes) for k in (0, 1))
+    right, bottom = (max(node["pos"][k] + node["size"][k] for node in open_ones) for k in (0, 1))
+    assert right - left <= WIDEST and bottom - (top - TITLE) <= HIGHEST
 
 
 @pytest.mark.parametrize("name", workflows.embedded())
 def test_workflow_runs(server, name):
     graph = load(name)
     outputs, types = server.run(graph), [node["class_type"] for node in graph.values()]
-    pictures = images(server, by_type(graph, outputs, "PreviewImage"))
-    assert len(pictures) == PICTURES.get(name, 4)
-    assert all(p.shape == (128, 128, 3) and p.std() > 20 for p in pictures)
-    if "AsyncTimestepPlot" in types:
-        shown = by_type(graph, outputs, "AsyncTimestepPlot")
-        assert images(server, shown)[0].shape[1] >= 512
-        assert "evaluations" in shown["text"][0]
-        # what the first plot says: of the sweep it is the stock row
-        special = {"demo_9_tpm_scale_sweep": "off", "demo_10_velocity_scale": "omega 0.75"}
-        by_pixel = "asyndm" in name or "waiting" in name
-        usual = "steps behind" if by_pixel else "strength"
-        assert special.get(name, usual) in shown["text"][0]
+    shown = {k: n["_meta"]["title"] for k, n in graph.items() if n["class_type"] == "PreviewImage"}
+    assert "off" in shown.values() and len(shown) >= 2
+    for key in shown:
+        pictures = images(server, outputs[key])
+        assert len(pictures) == PICTURES
+        assert all(p.shape == (128, 128, 3) and p.std() > 20 for p in pictures)
+    assert ("AsyncTimestepPlot" in types) == (name in PLOTS)
+    if name in PLOTS:
+        plot = by_type(graph, outputs, "AsyncTimestepPlot")
+        assert images(server, plot)[0].shape[1] >= 512
+        assert "evaluations" in plot["text"][0] and PLOTS[name] in plot["text"][0]
     if "AsyncTimestepNoiseMeter" in types:
         assert images(server, by_type(graph, outputs, "AsyncTimestepNoiseMeter"))[0].std() > 20
-    if "AsynDMRegionMask" in types:
-        # some sample one picture three times over, the others four at once
-        alone = name in ("demo_7_asyndm_compared", "demo_12_waiting_pixels")
-        asyndm = "pixels 0" if alone else "pixels of 4 images 0"
-        wanted = asyndm if alone or "asyndm" in name else "mean over 4 pictures; "
-        assert wanted in shown["text"][0]
+
+
+@pytest.mark.parametrize("name", workflows.embedded())
+def test_off_is_beside_on_from_the_same_seed(server, name):
+    """Every picture differs from off, and is off's as soon as ours does nothing: what the template
+    shows is the node's doing. Two stages round differently.
+    """
+    graph = load(name)
+    seeds = {n["inputs"]["seed"] for n in graph.values() if "seed" in n["inputs"]}
+    shown, zero = previews(server, graph), previews(server, without_effect(load(name)))
+    off = shown.pop("off").astype(float)
+    before = shown.pop("before", None)
+    assert len(seeds) == (1 if before is None else 2)
+    assert np.array_equal(off, zero["off"])
+    for title, on in shown.items():
+        print(f"{title}: {np.abs(on - off).mean():.2f}")
+        assert np.abs(on - off).mean(axis=(1, 2, 3)).min() > 0.5, title
+        assert np.abs(zero[title] - off).max() <= (1 if "stages" in name else 0), title
 
 
 @pytest.mark.parametrize("name", workflows.names())
@@ -94,10 +155,10 @@ def test_a_saved_workflow_has_a_value_for_every_input(server, name):
         assert own <= known.get("required", {}).keys() | optional, number
 
 
-@pytest.mark.parametrize("name", workflows.large())
+@pytest.mark.parametrize("name", [*workflows.own(), *workflows.large()])
 def test_only_the_files_are_missing(server, name):
-    """The real server checks the whole graph of a large model: every complaint is a file that the
-    workflow offers to download.
+    """The real server checks the whole graph of another model: every complaint is a file, which the
+    workflow offers to download or leaves to the user.
     """
     answer = server.post("/prompt", {"prompt": load(name), "client_id": "check"})
     complaints = {
@@ -107,42 +168,66 @@ def test_only_the_files_are_missing(server, name):
         if error["type"] == "value_not_in_list" or pytest.fail(str(error))
     }
     offered = downloads(workflows.saved(name))
-    assert complaints == {model["name"] for model in offered}
+    if name in workflows.own():
+        assert not offered and all(file.startswith("your_") for file in complaints)
+        assert not any("Demo" in node["class_type"] for node in load(name).values())
+    else:
+        assert complaints == {model["name"] for model in offered}
     for model in offered:
         assert model["url"].startswith("https://huggingface.co/")
         assert model["url"].endswith("/" + model["name"])
         assert model["directory"] in server.get("/models")
 
 
+SD35 = "sd3.5_medium_incl_clips_t5xxlfp8scaled.safetensors"
+FLUX = {"unet_name": "flux1-dev.safetensors", "vae_name": "ae.safetensors"}
+
+
 @pytest.mark.parametrize(
-    ("name", "write", "remark"),
+    ("name", "write", "files", "remark"),
     [
-        ("flux1_dev_async_timestep", "write_flux", "flux1_dev D = +0.5, paper: 10 steps, 512 px"),
+        ("13 Your checkpoint", "write_sd35", {"ckpt_name": SD35}, None),
+        ("14 Your checkpoint, second pass", "write_sd35", {"ckpt_name": SD35}, None),
         (
-            "sd35_medium_async_timestep",
+            "15 Your diffusion model, text encoder and VAE",
+            "write_flux",
+            {**FLUX, "clip_name": "clip_l.safetensors", "type": "stable_diffusion"},
+            None,
+        ),
+        ("16 Flux.1-dev", "write_flux", {}, "flux1_dev D = +0.5, paper: 10 steps, 512 px"),
+        (
+            "17 Stable Diffusion 3.5 medium",
             "write_sd35",
+            {},
             "sd35_medium D = +0.2, paper: 15 steps, 512 px",
         ),
     ],
 )
-def test_a_large_models_graph_runs_on_stand_ins(server, name, write, remark):
+def test_another_models_graph_runs_on_stand_ins(server, name, write, files, remark):
     """Real loaders, tiny files: the family is found and takes the preset of the paper. A smaller
-    picture: the decoder is as large as the real one.
+    picture and fewer steps where the remark does not name them: the decoder is as large as the
+    real one.
     """
     from async_timestep.harness import stand_ins
 
-    files = getattr(stand_ins, write)(server.base / "models")
+    written = getattr(stand_ins, write)(server.base / "models")
+    small = {"width": 64, "height": 64, **({} if remark else {"steps": 3})}
     try:
         graph = load(name)
-        change(graph, "EmptySD3LatentImage", width=128, height=128)
+        for node in graph.values():
+            known = {**small, **files}
+            shift = node["class_type"] == "ModelSamplingFlux"
+            inputs = {k: known[k] for k in known.keys() & node["inputs"].keys()}
+            node["inputs"].update({} if shift else inputs)
         outputs = server.run(stand_ins.without_t5(graph))
     finally:
-        for file in files:
+        for file in written:
             file.unlink()
-    (picture,) = images(server, by_type(graph, outputs, "SaveImage"))
-    assert picture.shape == (128, 128, 3)
-    shown = by_type(graph, outputs, "AsyncTimestepPlot")
-    assert remark in shown["text"][0]
+    side = 96 if "second pass" in name else 64
+    off, on = (images(server, outputs[find(graph, title)])[0] for title in ("off", "on"))
+    assert off.shape == on.shape == (side, side, 3) and not np.array_equal(off, on)
+    if remark:
+        assert remark in by_type(graph, outputs, "AsyncTimestepPlot")["text"][0]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "web" / "docs").glob("*.md")), ids=lambda p: p.stem)
@@ -164,48 +249,30 @@ def test_scale_zero_is_the_stock_picture_and_half_is_not(server):
     assert not any(np.array_equal(a, b) for a, b in zip(stock, half, strict=True))
 
 
-def test_the_sweep_begins_with_the_stock_picture(server):
-    """Rows of three seeds: scale 0 is stock, 1 is the TPM, 2 goes further in the same direction."""
-    stock = images(server, server.run(graphs.stock(batch=3))["preview"])
-    shown = preview(server, load("demo_9_tpm_scale_sweep"))
-    off, once, twice = (np.stack(shown[k : k + 3]).astype(float) for k in (0, 3, 6))
-    assert np.array_equal(off, np.stack(stock))
+def test_the_trained_policy_goes_on_in_its_direction(server):
+    """Twice as much goes further in the same direction; off: the stock picture, see above."""
+    shown = previews(server, load(TRAINED))
+    off, once, twice = (shown[k].astype(float) for k in ("off", "on", "twice as much"))
     change, more = once - off, twice - off
     assert np.abs(change).mean() > 1
     assert (change * more).sum() > 0.5 * np.linalg.norm(change) * np.linalg.norm(more)
     assert np.abs(more).mean() > np.abs(change).mean()
 
 
-def test_the_velocity_scale_begins_with_the_stock_picture(server):
-    """Stock, omega below 1, above 1, and omega that follows the time."""
-    (stock,) = images(server, server.run(graphs.stock(batch=1))["preview"])
-    shown = preview(server, load("demo_10_velocity_scale"))
-    off, calmer, rougher, daemon = (picture.astype(float) for picture in shown)
-    assert np.array_equal(off, stock)
-    assert all(np.abs(row - off).mean() > 1 for row in (calmer, rougher, daemon))
-    assert ((calmer - off) * (rougher - off)).sum() < 0  # to opposite sides
-
-
-def test_waiting_pixels_begins_with_the_stock_picture(server):
-    """Stock, the words, the words grown, all but the words: four different pictures."""
-    graph = load("demo_12_waiting_pixels")
-    (prompt,) = [n for n in graph.values() if n["class_type"] == "PrimitiveStringMultiline"]
-    plain = graphs.stock(prompt["inputs"]["value"], seed=24, batch=1, steps=10)
-    shown = preview(server, graph)
-    assert np.array_equal(shown[0], images(server, server.run(plain)["preview"])[0])
-    pairs = [(a, b) for i, a in enumerate(shown) for b in shown[:i]]
-    assert len(pairs) == 6 and not any(np.array_equal(a, b) for a, b in pairs)
+def test_omega_goes_to_opposite_sides(server):
+    shown = previews(server, load("08 Softer or rougher"))
+    off, softer, rougher = (shown[k].astype(float) for k in ("off", "softer", "rougher"))
+    assert all(np.abs(row - off).mean() > 1 for row in (softer, rougher))
+    assert ((softer - off) * (rougher - off)).sum() < 0
 
 
 def test_inpaint_leaves_the_other_half_alone(server):
     """The patch acts under the mask; outside it the picture is the stock inpaint's, bit for bit."""
-    stock = change(load("demo_11_inpaint"), "AsyncTimestepModel", deviation_scale=0.0)
-    first, second, *after = preview(server, load("demo_11_inpaint"))
-    plain = preview(server, stock)[2:]
+    shown = previews(server, load(INPAINT))
     edge = 64 - 4  # the enlarged picture mixes two rows at the border
-    for before, painted, other in zip((first, second), after, plain, strict=True):
-        assert np.array_equal(painted[:edge], other[:edge])
-        assert not np.array_equal(painted[64:], other[64:])
+    assert np.array_equal(shown["on"][:, :edge], shown["off"][:, :edge])
+    for painted, plain, before in zip(shown["on"], shown["off"], shown["before"], strict=True):
+        assert not np.array_equal(painted[64:], plain[64:])
         moved = np.abs(painted.astype(float) - before)
         assert moved[:edge].mean() < 0.3 * moved[64:].mean()
 

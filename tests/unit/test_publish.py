@@ -45,7 +45,7 @@ NEEDED = (
     "training/tiny/weights/transformer.safetensors", "training/tiny/weights/text.safetensors",
     "training/tiny/weights/unet.safetensors", "training/tiny/weights/vae.safetensors",
     "training/tiny/tpm/tiny.safetensors",
-    "workflows/demo_3_async_ksampler.json", "workflows/demo_3_async_ksampler.jpg",
+    "workflows/01 More detail, same steps.json", "workflows/01 More detail, same steps.jpg",
 )  # fmt: skip
 ICONS = ("Icon", "Banner")
 LEFT_OUT = {"tests", "bench", "scripts", "harness", "docs", "asset", "runs", "demo", "Makefile"}
