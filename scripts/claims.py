@@ -67,9 +67,14 @@ CHAINS = File(
 SUITE = File("asyndm_suite/per_image.csv", "scene", "noise", page="asyndm_suite/asyndm_suite.md")
 KNOBS = File("knobs/rows.csv", "gain", page="knobs/knobs.md")
 SEARCH = File("search_peers/rows.csv", "gain", page="search_peers/search_peers.md")
-HALF, FOLLOW, FOLLOW_HALF = (
+HALF, FOLLOW, FOLLOW_HALF, OMEGA = (
     File(f"search_peers/{name}/rows.csv", "gain", page=f"search_peers/{name}/search_peers.md")
-    for name in ("deviation_640", "follow_time_1280", "follow_time_640")
+    for name in (
+        "deviation_640",
+        "follow_time_1280",
+        "follow_time_640",
+        "deviation_omega_2640",
+    )
 )
 CFG3, CFG3_MORE = (
     File(f"trainer/{name}.md", "scene - D=0", "noise - D=0") for name in ("cfg3_k4", "cfg3_k4_more")
@@ -207,6 +212,8 @@ CLAIMS = (
     *(Claim(f"A search for a schedule with omega = t*/t at CFG 5, {images} images, seed {seed}.",
             GAIN, file, {"seed": seed})
       for images, file in (("1,280", FOLLOW), ("640", FOLLOW_HALF)) for seed in ("0", "1", "2")),
+    Claim("A search over D and omega with 2,640 images at CFG 3, seed 2.", GAIN, OMEGA,
+          {"seed": "2"}),
     Claim("Optuna's TPE on as many images, seed 0.", GAIN, SEARCH,
           {"method": "Optuna, TPE", "seed": "0"}),
     Claim("Optuna's TPE, seed 3.", GAIN, SEARCH,
