@@ -4,7 +4,7 @@
 
 The files are the source: a person edits them in the editor (make serve). This gives them the form
 of this frontend's own save, runs those on the embedded model, and makes each thumbnail of the
-first picture of each of their previews, beside each other under their titles. Nothing that a large
+first picture of each of their previews, under its title. Nothing that a large
 model or a user's own would draw is known here: their thumbnails are words. Needs Chromium.
 """
 
@@ -37,27 +37,29 @@ def tidy(value):
     return [tidy(v) for v in value] if isinstance(value, list) else value
 
 
-def thumbnail(pictures: dict):
-    """A square of the pictures, each under its title: two are shown in their middle halves, one
-    over the other, since they are wider than high then."""
+def thumbnail(pictures: dict, upright: bool):
+    """A square of the pictures' middles, each under its title: upright strips beside each other
+    where the shapes stand above each other, else level ones in rows.
+    """
     from PIL import Image
 
-    halves = len(pictures) == 2
-    shown = [strip(picture) if halves else picture for picture in pictures.values()]
-    rows = [[picture] for picture in shown] if halves else [shown[:2], shown[2:]]
-    titles = list(pictures)
-    above = [[title] for title in titles] if halves else [titles[:2], titles[2:]]
-    whole = sheets.sheet(rows, above=above, size=26 if halves else 20)
+    share = 0.5 if len(pictures) == 2 else 0.42
+    shown, titles = [strip(p, share, upright) for p in pictures.values()], list(pictures)
+    rows, above = ([shown], [titles]) if upright else ([[p] for p in shown], [[t] for t in titles])
+    whole = sheets.sheet(rows, above=above, size=26)
     square = Image.new("RGB", (SIDE, SIDE), "white")
     whole.thumbnail((SIDE, SIDE), Image.LANCZOS)
     square.paste(whole, ((SIDE - whole.width) // 2, (SIDE - whole.height) // 2))
     return square
 
 
-def strip(picture):
-    """The middle half of the picture's height, enlarged."""
-    quarter = picture.height // 4
-    return sheets.enlarged(picture.crop((0, quarter, picture.width, 3 * quarter)), 4)
+def strip(picture, share: float, upright: bool):
+    """The middle of a picture, this share of its height or width, enlarged."""
+    cut = round((1 - share) / 2 * picture.height)
+    box = (cut, 0, picture.width - cut, picture.height)
+    if not upright:
+        box = (0, cut, picture.width, picture.height - cut)
+    return sheets.enlarged(picture.crop(box), 4)
 
 
 def card(name: str):
@@ -103,7 +105,10 @@ def refresh(page, server, name: str, shots: Path | None) -> None:
     (workflows.FOLDER / f"{name}.json").write_text(json.dumps(again, indent=1) + "\n", "utf-8")
     graph, picture = workflows.load(name), card(name)
     if name in workflows.embedded():
-        picture = thumbnail(shown(server, graph, run_in_editor(page, server, name, graph)))
+        outputs = run_in_editor(page, server, name, graph)
+        words = json.dumps(graph)
+        upright = " above a " in words or " below a " in words
+        picture = thumbnail(shown(server, graph, outputs), upright)
     picture.save(workflows.FOLDER / f"{name}.jpg", quality=90)
     if shots:
         shots.mkdir(parents=True, exist_ok=True)

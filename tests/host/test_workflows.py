@@ -189,7 +189,7 @@ FLUX = {"unet_name": "flux1-dev.safetensors", "vae_name": "ae.safetensors"}
         ("13 Your checkpoint", "write_sd35", {"ckpt_name": SD35}, None),
         ("14 Your checkpoint, second pass", "write_sd35", {"ckpt_name": SD35}, None),
         (
-            "15 Your diffusion model, text encoder and VAE",
+            "15 Your model, CLIP and VAE",
             "write_flux",
             {**FLUX, "clip_name": "clip_l.safetensors", "type": "stable_diffusion"},
             None,
