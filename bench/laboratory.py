@@ -1,6 +1,10 @@
 """What deviation, lying sigma and omega do on the embedded model, paired with D = 0.
 
     python bench/laboratory.py --n 512 --steps 3 4 6 10 15 --out docs/measurements/laboratory
+    python bench/laboratory.py --model unet --sampler dpmpp_2m --n 256 --steps 4 6 10 --out FOLDER
+
+With --model unet the second embedded model is sampled, by ComfyUI's own sampler under the nodes'
+own hook; the graph is written into --out too.
 
 Writes laboratory.csv (every mean, paired difference to D = 0 and its standard error), laboratory.md
 and laboratory.png into --out. Interrupted, it goes on where it stopped: rows in the csv are not
@@ -9,14 +13,18 @@ measured again, and refused where they are of another setting.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
+import json
 from functools import cache
 from pathlib import Path
 
 import torch
 
 from async_timestep.bench.parts import frame, judged
+from async_timestep.harness import graphs
 from async_timestep.report.tables import markdown
+from async_timestep.tpm.policies import Constant, Preset
 from async_timestep.training.evaluation.methods import BASELINE, Method, Options, methods, signed
 from async_timestep.training.run.console import Report
 from async_timestep.training.tiny.backbone import WEIGHTS
@@ -31,12 +39,20 @@ COMPARED = (
     Options(fixed=DEVIATIONS, lying=(0.25, 0.5)),
     Options(omegas=(0.75, 0.9, 1.1, 1.25), more_steps=(1, 2)),
 )
+UNIT = (-1.0, -0.5, 0.5, 1.0)  # in tenths of t: the unit percent
 NAMES = {"+1 step": "one more step", "+2 steps": "two more steps"}  # others: as evaluate.py's
 METHODS: dict[str, Method] = {
     NAMES.get(method.name, method.name): method
     for options in COMPARED
     for method in methods(options, [], None, {})
 }
+MORE = {  # not measured unless they are named
+    "auto": Preset("auto"),
+    "auto lying": Preset("auto", mode="follow_time"),
+    **{f"percent {d:+g}": Constant(d, unit="percent") for d in UNIT},
+}
+CHOICES = METHODS | {name: Method(name, "fixed", policy) for name, policy in MORE.items()}
+DEMOS = {"transformer": "transformer (flow)", "unet": "unet (eps)"}  # the words of the node
 
 
 def measure(laboratory: judged.Laboratory, rows: frame.Rows, todo: list[tuple[int, str]]) -> None:
@@ -45,12 +61,12 @@ def measure(laboratory: judged.Laboratory, rows: frame.Rows, todo: list[tuple[in
     groups = {g: torch.tensor([g in ("all", c) for c in prompts.categories]) for g in GROUPS}
     # runs at D = 0 are shared: as the base of a K, and as "more steps" of another
     plain = cache(lambda steps: laboratory.whole("scenes", steps, None))
-    shared = {n for k, name in todo for n in (k, k + METHODS[name].more)}
-    total = sum(shared) + sum(k for k, name in todo if not METHODS[name].synchronous)
+    shared = {n for k, name in todo for n in (k, k + CHOICES[name].more)}
+    total = sum(shared) + sum(k for k, name in todo if not CHOICES[name].synchronous)
     laboratory.begin("laboratory", total * len(prompts))
     for k, name in todo:
         laboratory.advance(0, f"K={k} {name}")
-        method, base = METHODS[name], plain(k)
+        method, base = CHOICES[name], plain(k)
         if method.synchronous:
             scores = plain(k + method.more)
         else:
@@ -64,7 +80,7 @@ def measure(laboratory: judged.Laboratory, rows: frame.Rows, todo: list[tuple[in
 def tables(cells: dict, steps: int) -> list[str]:
     """The change of the reward by texture, and the other measures over all prompts."""
     rewards, others = [], []
-    for name in (name for name in METHODS if (steps, name, "all") in cells):
+    for name in (name for name in CHOICES if (steps, name, "all") in cells):
         own = {group: cells[steps, name, group] for group in GROUPS}
         row = [judged.difference(c, "reward") for c in own.values()]
         if name == BASELINE:
@@ -110,24 +126,44 @@ def plot(cells: dict, counts: list[int], path: Path) -> None:
     frame.save(figure, path)
 
 
+def workflow(args: argparse.Namespace) -> Path:
+    """Writes the graph of the second model in a stock KSampler, as Export (API) would; its path."""
+    sampling = {"sampler_name": args.sampler, "cfg": args.guidance}
+    graph = graphs.stock(batch=1, **sampling)
+    graph["loader"]["inputs"]["model"] = DEMOS[args.model]
+    path = args.out / "workflow_api.json"
+    path.write_text(json.dumps(graph, indent=1) + "\n")
+    return path
+
+
 def main() -> None:
     parser = frame.parser(__doc__)
-    judged.add_options(parser, METHODS, [3, 4, 6, 10, 15], threads=0)
+    judged.add_options(parser, CHOICES, [3, 4, 6, 10, 15], threads=0)
+    parser.set_defaults(methods=[*METHODS])
+    parser.add_argument("--model", choices=DEMOS, default="transformer", help="which is sampled")
+    parser.add_argument("--sampler", default="euler", help="ComfyUI's name, of --model unet")
     frame.folder_option(parser, "laboratory.csv, .md and .png")
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder of the model")
     parser.add_argument("--scorer", type=Path, help="default: scorer.safetensors in --weights")
     args = parser.parse_args()
     args.scorer = args.scorer or args.weights / "scorer.safetensors"
-    files = {"transformer": args.weights / "transformer.safetensors", "scorer": args.scorer}
+    second = args.model == "unet"
+    if not second and args.sampler != "euler":
+        parser.error("--sampler is for --model unet; leave it out")
+    if second and (args.bf16 or args.weights != WEIGHTS):
+        parser.error("--model unet is the embedded one in float32; leave --bf16 and --weights out")
+    files = {args.model: args.weights / f"{args.model}.safetensors", "scorer": args.scorer}
     digests = {name: hashlib.sha256(f.read_bytes()).hexdigest() for name, f in files.items()}
     weights = [f"{name} sha256 {digest[:16]}" for name, digest in digests.items()]
-    setting = ", ".join([judged.setting(args), *weights])
+    sampler = [f"{args.sampler} simple in ComfyUI"] if second else []
+    setting = ", ".join([judged.setting(args), *sampler, *weights])
     args.out.mkdir(parents=True, exist_ok=True)
     rows = frame.Rows(args.out / "laboratory.csv", setting)
     wanted, done = {BASELINE, *args.methods}, rows.done()
-    todo = [(k, m) for k in args.steps for m in METHODS if m in wanted and (k, m) not in done]
+    todo = [(k, m) for k in args.steps for m in CHOICES if m in wanted and (k, m) not in done]
     with Report() as report:
-        measure(judged.load(args, METRICS, report, args.weights, args.scorer), rows, todo)
+        graph = workflow(args) if second else None
+        measure(judged.load(args, METRICS, report, args.weights, args.scorer, graph), rows, todo)
     cells = {(row["steps"], row["method"], row["group"]): row for row in rows}
     counts = rows.counts()
     legend = (

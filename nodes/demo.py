@@ -1,8 +1,9 @@
 """Demo Model Loader: the embedded tiny text-to-image model as MODEL, CLIP and VAE for stock nodes.
 
-The network is an SD3-type file that ComfyUI's own loader reads. Its text encoder (a word table) and
-autoencoder (a linear map) have no counterpart in ComfyUI, so they stand here behind the host's own
-CLIP and VAE classes. The files, and the script that trained them, are in training/tiny.
+The first network is an SD3-type file that ComfyUI's own loader reads; the second is in
+demo_unet.py. Their text encoder (a word table) and autoencoder (a linear map) have no counterpart
+in ComfyUI, so they stand here behind the host's own CLIP and VAE classes. The files, and the
+scripts that trained them, are in training/tiny.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from comfy.sd1_clip import escape_important, token_weights, unescape_important
 from comfy.taesd.taesd import TAESD
 from comfy_api.latest import io
 
+from .demo_unet import load_unet
 from .host import schema
 from .inputs import CATEGORY
 from .run.checks import require_picture
@@ -31,6 +33,7 @@ from .run.family import FAMILY_KEY
 WEIGHTS = Path(__file__).parents[1] / "training" / "tiny" / "weights"
 EMPTY, PAD = 0, 1  # rows of the word table
 CHANNELS, MOST_CELLS = 16, 32  # of its latents
+TRANSFORMER, UNET = "transformer (flow)", "unet (eps)"
 
 
 def read_vocabulary() -> dict[str, int]:
@@ -161,11 +164,13 @@ def load_demo_vae() -> comfy.sd.VAE:
     return vae
 
 
-def load_demo_model() -> ModelPatcher:
-    model = comfy.sd.load_diffusion_model(
-        str(WEIGHTS / "transformer.safetensors"), model_options={"dtype": torch.float32}
-    )
-    model.set_attachments(FAMILY_KEY, "tiny")
+def load_demo_model(name: str = TRANSFORMER) -> ModelPatcher:
+    if name == UNET:
+        model, family = load_unet(WEIGHTS / "unet.safetensors"), "tiny_unet"
+    else:
+        path, family = WEIGHTS / "transformer.safetensors", "tiny"
+        model = comfy.sd.load_diffusion_model(str(path), model_options={"dtype": torch.float32})
+    model.set_attachments(FAMILY_KEY, family)
     model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "demo_latent", checked_latent)
     return model
 
@@ -195,14 +200,24 @@ class AsyncTimestepDemoLoader(io.ComfyNode):
             description="A tiny trained text-to-image model that comes with the pack and samples "
             "in seconds on a CPU. Prompt it like: two red circles above a blue star on a dark "
             "rough background. Use a 128 x 128 SD3 latent, cfg 3 and the scheduler simple.",
-            inputs=[],
+            inputs=[
+                io.Combo.Input(
+                    "model",
+                    options=[TRANSFORMER, UNET],
+                    default=TRANSFORMER,
+                    optional=True,  # graphs from before it had a choice
+                    tooltip="Which of two networks draws the picture; both read the same words. "
+                    "The transformer is of SD3's type, the unet of SD1.5's, for trying what a "
+                    "setting does on each kind.",
+                )
+            ],
             outputs=[
-                io.Model.Output(tooltip="The demo network (SD3 type)."),
+                io.Model.Output(tooltip="The demo network."),
                 io.Clip.Output(tooltip="Its word table: colours, shapes, relations, backgrounds."),
                 io.Vae.Output(tooltip="Its linear autoencoder."),
             ],
         )
 
     @classmethod
-    def execute(cls) -> io.NodeOutput:
-        return io.NodeOutput(load_demo_model(), load_demo_clip(), load_demo_vae())
+    def execute(cls, model: str = TRANSFORMER) -> io.NodeOutput:
+        return io.NodeOutput(load_demo_model(model), load_demo_clip(), load_demo_vae())

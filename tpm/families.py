@@ -70,7 +70,10 @@ TINY = Family(
     terms="It was trained on the demo model that comes with the Async Timestep node pack, "
     "Apache-2.0 as all of it.",
 )
-FAMILIES = {family.name: family for family in (FLUX1_DEV, SD35_MEDIUM, TINY)}
+TINY_UNET = Family(
+    name="tiny_unet", grid="scheduler simple", license=TINY.license, terms=TINY.terms
+)
+FAMILIES = {family.name: family for family in (FLUX1_DEV, SD35_MEDIUM, TINY, TINY_UNET)}
 PRESETS = [name for name, family in FAMILIES.items() if family.preset is not None]
 UNTUNED = 0.25  # the preset of every other family; with the last active step synchronous
 

@@ -2,6 +2,7 @@
 
     python training/make_tiny.py backbone --out training/tiny/weights --minutes 90
     python training/make_tiny.py backbone --out smoke --steps 300      # not by the clock
+    python training/make_tiny.py unet --out training/tiny/weights --minutes 90
     python training/make_tiny.py scorer --out training/tiny/weights --minutes 8
     python training/make_tiny.py accuracy --n 512 --steps 15 --guidance 3 --out accuracy.png
 
@@ -18,6 +19,7 @@ from async_timestep.training.run.stopping import stop
 
 PARTS = {
     "backbone": "tiny.train_backbone",
+    "unet": "tiny.train_unet",
     "scorer": "tiny.train_scorer",
     "accuracy": "evaluation.accuracy",
 }

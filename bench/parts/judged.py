@@ -75,14 +75,18 @@ def load(
     report: Report,
     weights: Path = WEIGHTS,
     scorer: Path | None = None,
+    workflow: Path | None = None,
 ) -> Laboratory:
-    """The model, the judges of these columns and the prompts, which are the split "scenes"."""
+    """The model, the judges of these columns and the prompts, which are the split "scenes".
+    workflow: the file of one that ComfyUI samples in the model's place."""
     names = [metric(column) for column in columns]
     judge = SceneReward(tuple(name for name in names if name.startswith("scene")))
     judges = [judge, ScorerReward(scorer or weights / "scorer.safetensors"), NoiseReward()]
     model = BackboneConfig(
         path=str(weights), precision="bf16" if args.bf16 else "fp32", guidance=args.guidance
     )
+    if workflow:  # its guidance and its precision are its own
+        model = BackboneConfig(name="workflow", workflow=str(workflow), batch=args.batch)
     config = Config(model, data=DataConfig(seed=args.seed), device="cpu", threads=args.threads)
     config, device = set_up(config, World())
     rewards = RewardSet(judges, dict.fromkeys(names, 1.0), args.batch)

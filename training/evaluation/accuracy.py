@@ -2,11 +2,13 @@
 of it.
 
     python training/make_tiny.py accuracy --n 512 --steps 15 --guidance 3 --out /tmp/accuracy.png
+    python training/make_tiny.py accuracy --model unet --n 512 --steps 15 --out /tmp/unet.png
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -17,9 +19,11 @@ from ...report.sheets import enlarged, picture_of, sheet
 from ...tpm.policies import Constant
 from ..backbones.tiny import TinyFlow
 from ..run.config import BackboneConfig
-from ..tiny.backbone import WEIGHTS
+from ..run.stopping import stop
+from ..tiny.backbone import WEIGHTS, noises
 from ..tiny.scenes import KINDS, TEXTURES, Scene, held_out_scenes
 from ..tiny.score import score_images
+from ..tiny.unet import TinyUNet, simple_sigmas
 
 COLUMNS = ("strict", "iou", "relation", "count", "attributes", "background", "reward")
 
@@ -54,15 +58,48 @@ def table(scores: dict[str, torch.Tensor], scenes: list[Scene]) -> str:
     return "\n".join(lines)
 
 
+def transformer(args: argparse.Namespace) -> Callable[[list[str], list[int]], torch.Tensor]:
+    """(captions, seeds of their noises) -> images, by the flow transformer."""
+    settings = BackboneConfig(path=str(args.weights), precision="fp32", guidance=args.guidance)
+    backbone = TinyFlow(settings, torch.device("cpu"))
+    sigmas, policy = backbone.sigmas(args.steps), Constant(args.deviation)
+
+    def draw(captions: list[str], seeds: list[int]) -> torch.Tensor:
+        noise = backbone.model.noise(seeds)
+        return backbone.decode(backbone.sample(backbone.encode(captions), noise, sigmas, policy))
+
+    return draw
+
+
+def unet(args: argparse.Namespace) -> Callable[[list[str], list[int]], torch.Tensor]:
+    """The same by the UNet."""
+    if args.deviation:
+        stop("accuracy", "--deviation is for the transformer; leave it out with --model unet.")
+    model, sigmas = TinyUNet(args.weights), simple_sigmas(args.steps)
+
+    def draw(captions: list[str], seeds: list[int]) -> torch.Tensor:
+        return model.vae.decode(model.sample(captions, noises(seeds), sigmas, args.guidance))
+
+    return draw
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder of the model")
+    parser.add_argument(
+        "--model",
+        choices=["transformer", "unet"],
+        default="transformer",
+        help="which of the embedded models",
+    )
     parser.add_argument("--n", type=int, default=512, help="held-out captions")
     parser.add_argument("--steps", type=int, default=15, help="Euler steps")
     parser.add_argument("--guidance", type=float, default=3.0, help="classifier-free guidance")
-    parser.add_argument("--deviation", type=float, default=0.0, help="constant deviation D")
+    parser.add_argument(
+        "--deviation", type=float, default=0.0, help="constant D, of the transformer"
+    )
     parser.add_argument("--seed", type=int, default=1234, help="seed of captions and noises")
     parser.add_argument("--batch", type=int, default=64, help="images at a time")
     parser.add_argument("--all", action="store_true", help="single objects and counts too")
@@ -73,15 +110,11 @@ def main() -> None:
         torch.set_num_threads(args.threads)
     scenes = held_out_scenes(args.n, args.seed, compositions_only=not args.all)
     captions = [scene.caption for scene in scenes]
-    settings = BackboneConfig(path=str(args.weights), precision="fp32", guidance=args.guidance)
-    backbone = TinyFlow(settings, torch.device("cpu"))
-    sigmas, policy, parts = backbone.sigmas(args.steps), Constant(args.deviation), []
-    with tqdm(total=args.n, unit="image") as bar:
+    draw, parts = (transformer if args.model == "transformer" else unet)(args), []
+    with torch.no_grad(), tqdm(total=args.n, unit="image") as bar:
         for start in range(0, args.n, args.batch):
             part = range(start, min(start + args.batch, args.n))
-            noise = backbone.model.noise([args.seed * 100_000 + i for i in part])
-            conditioning = backbone.encode([captions[i] for i in part])
-            parts.append(backbone.decode(backbone.sample(conditioning, noise, sigmas, policy)))
+            parts.append(draw([captions[i] for i in part], [args.seed * 100_000 + i for i in part]))
             bar.update(len(part))
     images = torch.cat(parts)
     print(table(score_images(images, captions), scenes))

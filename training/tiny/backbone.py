@@ -67,6 +67,19 @@ def simple_sigmas(steps: int) -> torch.Tensor:
     return torch.tensor([*nodes, 0.0])
 
 
+def noises(seeds: list[int], size: int = 64) -> torch.Tensor:
+    """Initial latents (B, 16, size/4, size/4), one generator per seed: the batch does not change
+    an image.
+    """
+    cells = size // PATCH
+    return torch.stack(
+        [
+            torch.randn(CHANNELS, cells, cells, generator=torch.Generator().manual_seed(seed))
+            for seed in seeds
+        ]
+    )
+
+
 class TinyBackbone:
     """Frozen network, text table and autoencoder. float32 on one device."""
 
@@ -81,17 +94,5 @@ class TinyBackbone:
         )
 
     def noise(self, seeds: list[int], size: int = 64) -> torch.Tensor:
-        """Initial latents (B, 16, size/4, size/4), one generator per seed: the batch does not
-        change an image.
-        """
-        return torch.stack(
-            [
-                torch.randn(
-                    CHANNELS,
-                    size // PATCH,
-                    size // PATCH,
-                    generator=torch.Generator().manual_seed(s),
-                )
-                for s in seeds
-            ]
-        )
+        """`noises` of these seeds."""
+        return noises(seeds, size)

@@ -1,0 +1,88 @@
+"""The second embedded model: the same network in ComfyUI and in diffusers, and under every node."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import comfy.sample
+from async_timestep.training.tiny.scenes import held_out_scenes
+from async_timestep.training.tiny.score import score_images
+from async_timestep.training.tiny.unet import SIGMAS, TinyUNet, nearest_time, simple_sigmas
+
+CAPTION = "two red circles above a blue star on a dark rough background"
+
+
+@pytest.fixture(scope="module")
+def demo(pack):
+    node = pack("nodes.demo")
+    return node.AsyncTimestepDemoLoader.execute(node.UNET).args
+
+
+@pytest.fixture(scope="module")
+def own(pack):
+    return TinyUNet()
+
+
+def conditioning(clip, text: str):
+    return clip.encode_from_tokens_scheduled(clip.tokenize(text))
+
+
+def sampled(demo, model, noise, steps: int, sampler: str = "euler"):
+    """Latents in the network's own scale."""
+    conds = (conditioning(demo[1], text) for text in (CAPTION, ""))
+    out = comfy.sample.sample(
+        model, noise, steps, 3.0, sampler, "simple", *conds, torch.zeros_like(noise),
+        disable_pbar=True, seed=4,
+    )  # fmt: skip
+    return demo[0].model.process_latent_in(out)
+
+
+def test_it_is_of_sd15s_type(demo):
+    sampling = demo[0].get_model_object("model_sampling")
+    assert type(demo[0].model).__name__ == "BaseModel"
+    assert torch.allclose(sampling.sigmas, SIGMAS, rtol=1e-4)
+    assert demo[0].model.concat_keys == ()  # not taken for an inpainting model
+    assert float(sampling.sigma_max) == pytest.approx(float(SIGMAS[-1]), rel=1e-4)
+
+
+@pytest.mark.parametrize("index", [0, 250, 600, 999])
+def test_denoised_is_that_of_diffusers(demo, own, index):
+    sigma = SIGMAS[index].reshape(1)
+    rng = torch.Generator().manual_seed(index)
+    x = torch.randn(1, 16, 16, 16, generator=rng) * (1 + sigma**2).sqrt()
+    assert int(nearest_time(sigma)) == index
+    context = conditioning(demo[1], CAPTION)[0][0]
+    found = demo[0].model.apply_model(x, sigma, c_crossattn=context)
+    expected = own.denoised(x, float(sigma), [CAPTION])
+    assert float((found - expected).abs().max()) <= 2e-4 * float(expected.abs().max())
+
+
+def test_a_whole_run_is_that_of_diffusers(demo, own):
+    noise = comfy.sample.prepare_noise(torch.zeros(1, 16, 16, 16), 4)
+    found = sampled(demo, demo[0], noise, 6)
+    expected = own.sample([CAPTION], noise, simple_sigmas(6), 3.0)
+    assert float((found - expected).abs().max()) <= 2e-3 * float(expected.abs().max())
+
+
+def test_deviation_zero_is_the_stock_sampler_and_another_is_not(pack, demo):
+    attach, constant = pack("nodes.run.hook").attach, pack("tpm.policies").Constant
+    noise = comfy.sample.prepare_noise(torch.zeros(1, 16, 16, 16), 4)
+    stock = sampled(demo, demo[0], noise, 6)
+    same, trace = attach(demo[0], constant(0.0))
+    assert torch.equal(sampled(demo, same, noise, 6), stock)
+    moved, trace = attach(demo[0], constant(0.25))
+    assert not torch.equal(sampled(demo, moved, noise, 6), stock)
+    assert trace.runs[-1].family == "tiny_unet"
+
+
+def test_it_is_really_trained(own):
+    scenes = held_out_scenes(32, seed=77, compositions_only=True)
+    noise = torch.stack(
+        [torch.randn(16, 16, 16, generator=torch.Generator().manual_seed(i)) for i in range(32)]
+    )
+    captions = [scene.caption for scene in scenes]
+    latents = own.sample(captions, noise, simple_sigmas(15), 3.0)
+    scores = score_images(own.vae.decode(latents), captions)
+    assert float(scores["strict"].mean()) >= 0.5
+    assert float(scores["relation"].mean()) >= 0.85

@@ -1,0 +1,99 @@
+"""The second embedded model: a small UNet with cross-attention on the plan of Stable Diffusion 1.5,
+which predicts eps. Scenes, captions, word table and autoencoder are those of the first
+(backbone.py).
+
+x = (x0 + sigma noise) / sqrt(1 + sigma^2), sigma one of SIGMAS; the network gets x and the index of
+sigma, and predicts the noise.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+from safetensors.torch import load_file
+
+from .backbone import WEIGHTS
+from .text import WIDTH, TextTable
+from .vae import CHANNELS, LinearVAE
+
+BLOCKS, HEAD = (64, 128), 32  # channels of the two levels; of an attention head
+TIMES = 1000  # of Stable Diffusion's table
+
+
+def sd_sigmas() -> torch.Tensor:
+    """(1000,) sqrt((1 - a) / a) of Stable Diffusion's scaled-linear betas, .029 to 14.6."""
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, TIMES, dtype=torch.float64) ** 2
+    kept = torch.cumprod(1 - betas, 0)
+    return ((1 - kept) / kept).sqrt().float()
+
+
+SIGMAS = sd_sigmas()
+
+
+def new_unet() -> UNet2DConditionModel:
+    """The untrained network, in diffusers layout (3.9 M parameters). Attention and text only on
+    the lower of two levels, 8 x 8 cells: the upper one would cost most of the time."""
+    network = UNet2DConditionModel(
+        sample_size=16,
+        in_channels=CHANNELS,
+        out_channels=CHANNELS,
+        layers_per_block=1,
+        block_out_channels=BLOCKS,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=WIDTH,
+        attention_head_dim=tuple(width // HEAD for width in BLOCKS),  # the number of heads
+        use_linear_projection=False,
+    )
+    # a CPU's fused attention is slow backward at 64 cells and 12 words
+    network.set_attn_processor(AttnProcessor())
+    return network
+
+
+def nearest_time(sigma: torch.Tensor) -> torch.Tensor:
+    """Index (n,) of the sigma of the table that is nearest in its logarithm."""
+    logs = SIGMAS.log()
+    return torch.bucketize(sigma.log(), (logs[1:] + logs[:-1]) / 2)
+
+
+def simple_sigmas(steps: int) -> torch.Tensor:
+    """The grid of ComfyUI's `simple` scheduler: (steps + 1,) from 14.6 to 0."""
+    nodes = [float(SIGMAS[-(1 + int(i * TIMES / steps))]) for i in range(steps)]
+    return torch.tensor([*nodes, 0.0])
+
+
+class TinyUNet:
+    """Frozen network, word table and autoencoder. float32 on the CPU. The file is that of the
+    folder `weights`; word table and autoencoder are always the embedded ones."""
+
+    def __init__(self, weights: Path = WEIGHTS):
+        state = load_file(weights / "unet.safetensors")
+        self.network = new_unet()
+        self.network.load_state_dict({name: value.float() for name, value in state.items()})
+        self.network.requires_grad_(False).train(False)
+        self.text = TextTable(WEIGHTS / "text.safetensors")
+        self.vae = LinearVAE(WEIGHTS / "vae.safetensors")
+
+    def denoised(self, x: torch.Tensor, sigma: float, captions: list[str]) -> torch.Tensor:
+        """What the network takes for the image in x = x0 + sigma noise, (B, 16, h, w)."""
+        index = nearest_time(torch.full((len(x),), sigma))
+        tokens = self.text(captions)[0]
+        eps = self.network(
+            x / (1 + sigma**2) ** 0.5, index, encoder_hidden_states=tokens, return_dict=False
+        )[0]
+        return x - sigma * eps
+
+    def sample(
+        self, captions: list[str], noise: torch.Tensor, sigmas: torch.Tensor, guidance: float
+    ) -> torch.Tensor:
+        """Euler (DDIM without noise) from `noise`, with classifier-free guidance."""
+        x, nodes = noise * (1 + float(sigmas[0]) ** 2) ** 0.5, sigmas.tolist()
+        for sigma, following in zip(nodes[:-1], nodes[1:], strict=True):
+            both = self.denoised(torch.cat([x, x]), sigma, [*captions, *[""] * len(x)])
+            cond, empty = both.chunk(2)
+            clean = empty + guidance * (cond - empty)
+            x = clean + following / sigma * (x - clean)
+        return x
