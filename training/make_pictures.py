@@ -3,7 +3,7 @@
     python training/make_pictures.py autoencoder --out runs/pictures --minutes 15
     python training/make_pictures.py backbone --out runs/pictures --minutes 150
 
-A CPU is enough. `python training/make_pictures.py backbone --help` lists the options of one of them.
+A CPU is enough. `python training/make_pictures.py backbone --help` lists the options of one.
 """
 
 from __future__ import annotations

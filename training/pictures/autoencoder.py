@@ -18,7 +18,7 @@ from torch import nn
 
 PATCH, CHANNELS = 8, 16
 HALF = 4  # pixels of a cell of the finer of the two grids
-FINE, COARSE, DEEP = 48, 96, 128  # channels at 4 pixels, and at 8 in the encoder and the decoder
+FINE, COARSE, DEEP = 48, 96, 96  # channels at 4 pixels, and at 8 in the encoder and the decoder
 FORMAT = "async-timestep-pictures-vae"
 
 
@@ -37,8 +37,8 @@ class Block(nn.Module):
 
 
 class AutoencoderNetwork(nn.Module):
-    """`encode` and `decode` of images in [-1, 1] and of latents that are not normalised; `shift` and
-    `scale` normalise them."""
+    """`encode` and `decode` of images in [-1, 1] and of latents that are not normalised; `shift`
+    and `scale` normalise them."""
 
     def __init__(self):
         super().__init__()
@@ -88,7 +88,9 @@ class AutoencoderNetwork(nn.Module):
 def start_from_pca(network: AutoencoderNetwork, images: torch.Tensor) -> float:
     """Fits the linear part to images (n, 3, H, W) in [0, 1]; channels are scaled by the square root
     of their standard deviation. Returns the share of variance that it explains."""
-    patches = F.unfold(images * 2 - 1, PATCH, stride=PATCH).transpose(1, 2).reshape(-1, 3 * PATCH**2)
+    patches = (
+        F.unfold(images * 2 - 1, PATCH, stride=PATCH).transpose(1, 2).reshape(-1, 3 * PATCH**2)
+    )
     mean, covariance = patches.mean(0), torch.cov(patches.T.double())
     values, vectors = torch.linalg.eigh(covariance)
     values, basis = values.flip(0)[:CHANNELS], vectors.flip(1)[:, :CHANNELS].float()

@@ -87,7 +87,9 @@ def sand(rng: np.random.Generator) -> np.ndarray:
     y, x = np.mgrid[:TILE, :TILE]
     ripple = np.sin(2 * np.pi * (y * 20 + x * 4) / TILE + 1.3 * field(rng, 22))
     light = 0.028 * ripple + 0.045 * field(rng, 1.2)
-    return np.clip(np.array([0.87, 0.77, 0.56])[:, None, None] + light * [[[1.0]], [[1.0]], [[0.9]]], 0, 1)
+    return np.clip(
+        np.array([0.87, 0.77, 0.56])[:, None, None] + light * [[[1.0]], [[1.0]], [[0.9]]], 0, 1
+    )
 
 
 def water(rng: np.random.Generator) -> np.ndarray:

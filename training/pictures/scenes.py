@@ -1,8 +1,8 @@
 """Captioned pictures: objects with a name, in relations and counts, on a ground of random texture.
 
 "a cat left of an apple on grass", "two owls above a car on water", "three crowns on cloth": a
-caption says all that is in a picture but the jitter of the layout and the ground's texture. The true
-mask of every object is known.
+caption says all that is in a picture but the jitter of the layout and the ground's texture. The
+true mask of every object is known.
 """
 
 from __future__ import annotations
