@@ -197,8 +197,8 @@ class AsyncTimestepDemoLoader(io.ComfyNode):
             display_name="Demo Model Loader",
             category=CATEGORY,
             search_aliases=["tiny model", "test model", "demo", "async timestep"],
-            description="A tiny trained text-to-image model that comes with the pack and samples "
-            "in seconds on a CPU. Prompt it like: two red circles above a blue star on a dark "
+            description="Tiny trained text-to-image models that come with the pack and sample "
+            "in seconds on a CPU. Prompt them like: two red circles above a blue star on a dark "
             "rough background. Use a 128 x 128 SD3 latent, cfg 3 and the scheduler simple.",
             inputs=[
                 io.Combo.Input(
@@ -212,7 +212,7 @@ class AsyncTimestepDemoLoader(io.ComfyNode):
                 )
             ],
             outputs=[
-                io.Model.Output(tooltip="The demo network."),
+                io.Model.Output(tooltip="The demo network that was chosen."),
                 io.Clip.Output(tooltip="Its word table: colours, shapes, relations, backgrounds."),
                 io.Vae.Output(tooltip="Its linear autoencoder."),
             ],

@@ -21,6 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 TRAINING = "async_timestep.training."
 IMPORTED = ("grpo.command", "grpo.dry_run", "grpo.trainer", "grpo.train_log", "tiny.train_backbone")
+IMPORTED += ("tiny.train_unet",)
 
 
 class Warm:

@@ -158,6 +158,21 @@ def test_laboratory_goes_on_from_its_rows(run, tmp_path, monkeypatch):
         run("laboratory", [*arguments, "--guidance", "2"])
 
 
+def test_laboratory_of_the_second_model(run, tmp_path, capsys):
+    """ComfyUI samples it; a sampler or a precision that would do nothing is refused."""
+    arguments = [*SMALLEST["laboratory"][0], "--model", "unet", "--sampler", "dpmpp_2m"]
+    assert run("laboratory", [*arguments, "--methods", "auto", "percent +1"]) == 0
+    page = (tmp_path / "laboratory.md").read_text()
+    assert "dpmpp_2m simple in ComfyUI, unet sha256" in page
+    for name in ("auto", r"percent \+1"):
+        changes = re.findall(rf"^\| {name} \| .*", page, re.MULTILINE)[0]
+        assert any(float(value) for value in re.findall(r"[+-]0\.\d+", changes))
+    for wrong in (["--bf16"], ["--model", "transformer"]):
+        with pytest.raises(SystemExit):
+            run("laboratory", [*arguments, *wrong])
+        assert "leave" in capsys.readouterr().err
+
+
 def test_a_page_names_its_command_without_the_folders_of_this_machine(monkeypatch):
     args = SimpleNamespace(detail_daemon=Path("/somewhere"), packs=None, rounds=3)
     shown = frame.chosen(args, detail_daemon="CHECKOUT", packs="FOLDER", rounds="")

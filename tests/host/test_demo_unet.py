@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import io
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import comfy.sample
+from async_timestep.harness import graphs, graphs_regions
 from async_timestep.training.tiny.scenes import held_out_scenes
 from async_timestep.training.tiny.score import score_images
 from async_timestep.training.tiny.unet import SIGMAS, TinyUNet, nearest_time, simple_sigmas
 
+GRAPHS = {
+    "model patch": graphs.model_patch,
+    "sampler": graphs.async_ksampler,
+    "two stages": graphs.split_sigmas,
+    "AsynDM, words": graphs_regions.asyndm_words,
+    "AsynDM, a mask": graphs_regions.asyndm_mask,
+    "deviation in a region": graphs_regions.regional_detail,
+}
 CAPTION = "two red circles above a blue star on a dark rough background"
 
 
@@ -86,3 +99,31 @@ def test_it_is_really_trained(own):
     scores = score_images(own.vae.decode(latents), captions)
     assert float(scores["strict"].mean()) >= 0.5
     assert float(scores["relation"].mean()) >= 0.85
+
+
+def picture(server, graph: dict) -> np.ndarray:
+    """The first picture of the graph's preview."""
+    shown = server.run(graph)["preview"]["images"][0]
+    return np.asarray(Image.open(io.BytesIO(server.fetch(shown))).convert("RGB")).astype(float)
+
+
+@pytest.fixture(scope="module")
+def stock(server):
+    graph = graphs.stock(batch=1, steps=10)
+    return picture(server, with_unet(graph))
+
+
+def with_unet(graph: dict) -> dict:
+    graph["loader"]["inputs"]["model"] = "unet (eps)"
+    for node in graph.values():
+        if "steps" in node["inputs"]:
+            node["inputs"]["steps"] = 10
+    return graph
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_every_node_runs_on_it(server, stock, name):
+    """The picture stays the scene, and is not the stock one."""
+    found = picture(server, with_unet(GRAPHS[name](batch=1)))
+    assert found.shape == (128, 128, 3) == stock.shape
+    assert 0 < np.abs(found - stock).mean() < 40

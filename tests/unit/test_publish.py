@@ -43,7 +43,8 @@ NEEDED = (
     "training/train_tpm.py", "training/reward_worker.py", "training/presets/tiny.yaml",
     "training/data/files.yaml",
     "training/tiny/weights/transformer.safetensors", "training/tiny/weights/text.safetensors",
-    "training/tiny/weights/vae.safetensors", "training/tiny/tpm/tiny.safetensors",
+    "training/tiny/weights/unet.safetensors", "training/tiny/weights/vae.safetensors",
+    "training/tiny/tpm/tiny.safetensors",
     "workflows/demo_3_async_ksampler.json", "workflows/demo_3_async_ksampler.jpg",
 )  # fmt: skip
 LEFT_OUT = {"tests", "bench", "scripts", "harness", "docs", "asset", "runs", "demo", "Makefile"}
@@ -131,14 +132,14 @@ def test_the_archive_is_small(shipped, tmp_path):
         for name in shipped:
             packed.write(ROOT / name, name)
     print(f"{len(shipped)} files, {archive.stat().st_size / 1e6:.2f} MB")
-    assert archive.stat().st_size <= 12e6
+    assert archive.stat().st_size <= 20e6
 
 
 def test_the_laboratory_is_small():
     total = sum(
         path.stat().st_size for path in (ROOT / "training" / "tiny").rglob("*") if path.is_file()
     )
-    assert total <= 12e6, f"{total / 1e6:.1f} MB"
+    assert total <= 20e6, f"{total / 1e6:.1f} MB"
 
 
 def test_the_metadata_is_what_the_registry_wants():

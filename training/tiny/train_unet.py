@@ -64,9 +64,9 @@ def split_parameters(network: torch.nn.Module) -> tuple[list, list, list]:
 def identity_start(network: torch.nn.Module) -> None:
     """Sets the network to pass its input on, which is almost the noise where the noise is high.
 
-    The first 32 channels carry +x and -x side by side, in the pairs that a GroupNorm of 64 channels
-    has: their mean is 0, so it keeps x, and silu(z) - silu(-z) = z. Each residual branch ends in
-    zeros, as in ADM. Without this the weighted loss starts at 50 and not at 1.
+    The first 32 channels carry +x and -x side by side: their mean is 0, so a GroupNorm keeps x, and
+    silu(z) - silu(-z) = z. Each residual branch ends in zeros, as in ADM. Without this the weighted
+    loss starts at 33 and not at 1.5.
     """
     for name, layer in network.named_modules():
         if name.endswith(("conv2", "proj_out", "conv_out", "conv_in")):
