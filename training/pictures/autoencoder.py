@@ -105,26 +105,28 @@ def start_from_pca(network: AutoencoderNetwork, images: torch.Tensor) -> float:
 
 
 class Autoencoder:
-    """A trained one, frozen, float32 unless `dtype` says otherwise; latents have mean 0 a channel
-    and unit variance over all. Raises ValueError on another file."""
+    """A trained one, frozen, float32; latents have mean 0 a channel and unit variance over all.
+    Raises ValueError on another file."""
 
-    def __init__(self, path: Path, dtype: torch.dtype = torch.float32):
+    def __init__(self, path: Path):
         with safe_open(path, framework="pt") as file:
             found = (file.metadata() or {}).get("format")
         if found != FORMAT:
             raise ValueError(f"{path} has the format {found!r}, expected {FORMAT!r}.")
         self.network = AutoencoderNetwork()
         self.network.load_state_dict(load_file(path))
-        self.network.to(dtype).to(memory_format=torch.channels_last)
+        self.network.to(memory_format=torch.channels_last)
         self.network.requires_grad_(False).train(False)
-        self.dtype = dtype
-        self.shift = self.network.shift.float()[:, None, None]
-        self.scale = self.network.scale.float()
+        self.shift, self.scale = self.network.shift[:, None, None], self.network.scale
 
-    def encode(self, images: torch.Tensor) -> torch.Tensor:
-        x = (images * 2 - 1).to(self.dtype, memory_format=torch.channels_last)
-        return (self.network.encode(x).float() - self.shift) / self.scale
+    def encode(self, images: torch.Tensor, bf16: bool = False) -> torch.Tensor:
+        """bf16: at less than half the time, .004 from float32 where the latents' deviation is 1."""
+        x = (images * 2 - 1).contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            z = self.network.encode(x)
+        return ((z.float() - self.shift) / self.scale).contiguous()
 
     def decode(self, latents: torch.Tensor) -> torch.Tensor:
-        z = (latents * self.scale + self.shift).to(self.dtype, memory_format=torch.channels_last)
-        return ((self.network.decode(z).float() + 1) / 2).clamp(0, 1)
+        z = latents * self.scale + self.shift
+        x = self.network.decode(z.contiguous(memory_format=torch.channels_last))
+        return ((x + 1) / 2).clamp(0, 1).contiguous()

@@ -35,11 +35,11 @@ WATCH_STEPS, WATCHED, SHOWN, COLUMNS = 500, 60, 24, 6  # prompts drawn, and thos
 TOLD = ("strict", "attributes", "iou", "relation", "count", "background", "foreign", "reward")
 
 
-def batch_of(size: int, rng: torch.Generator, text: TextTable, vae: Autoencoder):
+def batch_of(size: int, rng: torch.Generator, text: TextTable, vae: Autoencoder, bf16: bool):
     """One training batch: latents, token vectors, pooled vectors; a tenth of the captions are empty
     (for CFG)."""
     scenes = [sample_scene(rng, held_out=False, weights=KIND_WEIGHTS) for _ in range(size)]
-    latents = vae.encode(render(scenes, rng, with_masks=False)[0])
+    latents = vae.encode(render(scenes, rng, with_masks=False)[0], bf16)
     empty = (torch.rand(size, generator=rng) < 0.1).tolist()
     tokens, pooled = text(
         ["" if drop else scene.caption for scene, drop in zip(scenes, empty, strict=True)]
@@ -78,7 +78,7 @@ def train(out: Path, plan: loop.Plan, layers: int = LAYERS) -> float:
 
     def loss_of(forward, progress, rng):
         t = loop.sample_times(plan.share, rng, progress)
-        batch = batch_of(plan.share, rng, text, vae)
+        batch = batch_of(plan.share, rng, text, vae, plan.bf16)
         return flow_loss(forward, *batch, t, rng, plan.bf16)
 
     def look(average, step):
