@@ -2,6 +2,7 @@
 
     python training/make_pictures.py autoencoder --out runs/pictures --minutes 15
     python training/make_pictures.py backbone --out runs/pictures --minutes 150
+    python training/make_pictures.py measure --weights runs/pictures --n 512
 
 A CPU is enough. `python training/make_pictures.py backbone --help` lists the options of one.
 """
@@ -17,6 +18,7 @@ from async_timestep.training.run.stopping import stop
 PARTS = {
     "autoencoder": "pictures.train_autoencoder",
     "backbone": "pictures.train_backbone",
+    "measure": "pictures.measure",
 }
 
 
