@@ -30,7 +30,6 @@ from .text import LENGTH, vocabulary
 
 ABOUT = {"format": "async-timestep-pictures-transformer"}
 KIND_WEIGHTS = (0.15, 0.40, 0.15, 0.30)  # single, pair, count, group
-LAYERS = 3
 WATCH_STEPS, WATCHED, SHOWN, COLUMNS = 500, 60, 24, 6  # prompts drawn, and those on the picture
 TOLD = ("strict", "attributes", "iou", "relation", "count", "background", "foreign", "reward")
 
@@ -63,7 +62,7 @@ def watch(model: Pictures, out: Path, step: int, n: int = WATCHED) -> dict[str, 
     return {name: round(float(scores[name].mean()), 3) for name in TOLD}
 
 
-def train(out: Path, plan: loop.Plan, layers: int = LAYERS) -> float:
+def train(out: Path, plan: loop.Plan) -> float:
     """Trains by `plan`, into `out`. Returns the last mean loss."""
     if not (out / "vae.safetensors").exists():
         stop("backbone", f"{out} has no vae.safetensors; train the autoencoder into it first.")
@@ -73,7 +72,7 @@ def train(out: Path, plan: loop.Plan, layers: int = LAYERS) -> float:
     if plan.processes > 1:
         dist.barrier()  # the table is there
     text, vae = TextTable(out / "text.safetensors"), Autoencoder(out / "vae.safetensors")
-    network = zero_gates(new_transformer(layers))
+    network = zero_gates(new_transformer(plan.layers))
     optimizers = optimizers_of(network, plan)
 
     def loss_of(forward, progress, rng):
@@ -89,4 +88,4 @@ def train(out: Path, plan: loop.Plan, layers: int = LAYERS) -> float:
 
 
 def main() -> None:
-    loop.command(__doc__, train, batch=128, lr=3e-3, rates="both optimizers", sharing=True)
+    loop.command(__doc__, train, batch=128, lr=3e-3, rates="both optimizers", larger=True)

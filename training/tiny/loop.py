@@ -47,6 +47,7 @@ class Plan:
     log_steps: int = 25
     ns_steps: int = 5
     processes: int = 1
+    layers: int = 3  # of a transformer
 
     @property
     def share(self) -> int:
@@ -239,10 +240,11 @@ def command(
     batch: int,
     lr: float,
     rates: str,
-    sharing: bool = False,
+    larger: bool = False,
 ) -> None:
-    """The command line of a training script: parses, trains, says how it ended. sharing: whether
-    `train` takes no more than its plan's share of a batch, so that there may be several processes.
+    """The command line of a training script: parses, trains, says how it ended. larger: whether
+    `train` takes no more than its plan's share of a batch, so that there may be several processes,
+    and as many layers as its plan has.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -272,8 +274,9 @@ def command(
         "Newton-Schulz steps of Muon: bfloat16, slow on a CPU without it",
     )
     add("--threads", int, 0, "CPU threads of a process; 0 = all")
-    if sharing:
+    if larger:
         add("--processes", int, 1, "that share each batch")
+        add("--layers", int, Plan.layers, "layers and heads of the transformer, 64 channels a head")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     plan = Plan(
@@ -287,7 +290,7 @@ def command(
         args.save_seconds,
         args.log_steps,
         args.ns_steps,
-        args.processes if sharing else 1,
+        **({"processes": args.processes, "layers": args.layers} if larger else {}),
     )
     with tempfile.TemporaryDirectory() as folder:
         rest = (str(Path(folder) / "store"), train, args.out, plan, args.threads)
