@@ -132,10 +132,12 @@ def run(
     checkpoint: str,
     watch: Callable[[torch.nn.Module, int], dict] | None = None,
     watch_steps: int = 0,
+    keep: float = 0.998,
 ) -> float:
     """Trains and writes the average of the weights to `path`, with `log` and `checkpoint` beside
-    it. loss_of: (network, progress in [0, 1], rng) -> scalar. watch: (average, step) -> a line of
-    the log, every `watch_steps` steps and at the end. Returns the last mean loss.
+    it. loss_of: (network, progress in [0, 1], rng) -> scalar; keep: of the average, a step. watch:
+    (average, step) -> a line of the log, every `watch_steps` steps and at the end. Returns the last
+    mean loss.
     """
     average = copy.deepcopy(network).requires_grad_(False)
     peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
@@ -180,7 +182,7 @@ def run(
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         network.zero_grad(set_to_none=True)
-        decay = min(0.998, (step + 1) / (step + 10))
+        decay = min(keep, (step + 1) / (step + 10))
         torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - decay)
         losses.append(float(loss.detach()))
         step += 1

@@ -26,6 +26,7 @@ from .vae import CHANNELS, LinearVAE
 
 LAST = float(SIGMAS[-1] / (1 + SIGMAS[-1]))  # flow time of the table's largest sigma
 KERNELS = 0.3  # of the learning rate: their matrices are long, and Muon's update grows with that
+KEEP = 0.99  # of the average of the weights, a step: there are few steps
 ABOUT = {
     "format": "async-timestep-tiny-unet",
     "layout": "diffusers UNet2DConditionModel",
@@ -117,7 +118,7 @@ def train(out: Path, plan: loop.Plan) -> float:
 
     rng = torch.Generator().manual_seed(plan.seed)
     path, files = out / "unet.safetensors", ("unet_log.jsonl", "unet_checkpoint.pt")
-    return loop.run(network, optimizers, loss_of, plan, rng, path, ABOUT, *files)
+    return loop.run(network, optimizers, loss_of, plan, rng, path, ABOUT, *files, keep=KEEP)
 
 
 def main() -> None:
