@@ -22,6 +22,7 @@ MAY = {  # a room is a folder: its files may import its own, and these
     "nodes": "nodes/run tpm report",
     "training/run": "tpm",
     "training/tiny": "training/run report",
+    "training/pictures": "training/run training/tiny report",
     "training/data": "training/run training/tiny tpm",
     "training/backbones": "training/run training/tiny tpm report",
     "training/rewards": "training/run training/tiny report",
@@ -49,6 +50,7 @@ COMMANDS = {
         "evaluate",
         "prepare",
         "make_tiny",
+        "make_pictures",
     )
 }
 ALONE = {"paper_runs.py", "reward_worker.py", "async_timestep.py"}

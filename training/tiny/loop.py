@@ -1,6 +1,7 @@
 """What training the embedded models has in common: batches of captioned scenes, the times, the
 learning rate, a moving average of the weights, a log, and checkpoints that a killed run goes on
-from.
+from. Several processes may share each batch: every one takes its part of it with random numbers of
+its own, and all take the mean of the gradients.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import copy
 import hashlib
 import json
 import math
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from pathlib import Path
 from statistics import mean
 
 import torch
+import torch.distributed as dist
 from safetensors.torch import save_file
 
 from ..run.atomic import whole_file
@@ -43,6 +46,13 @@ class Plan:
     save_seconds: float = 120
     log_steps: int = 25
     ns_steps: int = 5
+    processes: int = 1
+    layers: int = 3  # of a transformer
+
+    @property
+    def share(self) -> int:
+        """Images of a step that each process takes."""
+        return self.batch // self.processes
 
 
 def learning_rate(progress: float, step: int) -> float:
@@ -83,6 +93,33 @@ def export(network: torch.nn.Module, path: Path, metadata: dict[str, str]) -> No
     (path.parent / "SHA256SUMS").write_text("\n".join(lines) + "\n")
 
 
+def rank() -> int:
+    """Which of the processes this is; the first, 0, is the one that writes."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def together(value: float) -> float:
+    """The first process' value in all of them."""
+    if not dist.is_initialized():
+        return value
+    shared = torch.tensor([value], dtype=torch.float64)
+    dist.broadcast(shared, 0)
+    return float(shared)
+
+
+def mean_gradients(network: torch.nn.Module) -> None:
+    """Gives every process the mean of all their gradients, in one exchange."""
+    if dist.is_initialized():
+        gradients = [p.grad for p in network.parameters() if p.grad is not None]
+        flat = torch.cat([g.flatten() for g in gradients])
+        dist.all_reduce(flat)
+        flat /= dist.get_world_size()
+        parts = flat.split([g.numel() for g in gradients])
+        torch._foreach_copy_(
+            gradients, [part.view_as(g) for part, g in zip(parts, gradients, strict=True)]
+        )
+
+
 def run(
     network: torch.nn.Module,
     optimizers: list[torch.optim.Optimizer],
@@ -93,11 +130,14 @@ def run(
     about: dict[str, str],
     log: str,
     checkpoint: str,
+    watch: Callable[[torch.nn.Module, int], dict] | None = None,
+    watch_steps: int = 0,
     keep: float = 0.998,
 ) -> float:
     """Trains and writes the average of the weights to `path`, with `log` and `checkpoint` beside
-    it. loss_of: (network, progress in [0, 1], rng) -> scalar; keep: of the average, a step. Returns
-    the last mean loss.
+    it. loss_of: (network, progress in [0, 1], rng) -> scalar; keep: of the average, a step. watch:
+    (average, step) -> a line of the log, every `watch_steps` steps and at the end. Returns the last
+    mean loss.
     """
     average = copy.deepcopy(network).requires_grad_(False)
     peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
@@ -110,10 +150,23 @@ def run(
             optimizer.load_state_dict(kept)
         rng.set_state(state["rng"])
         step, spent = state["step"], state["spent"]
+    if rank():
+        rng.manual_seed(plan.seed + 1_000_003 * rank() + step)
+
+    def tell(line: dict) -> None:
+        if not rank():
+            print(json.dumps(line), flush=True)
+            with open(path.parent / log, "a") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def look() -> None:
+        if watch and not rank():
+            tell({"step": step, "minutes": round(spent / 60, 2), **watch(average, step)})
+
     forward = torch.compile(network) if plan.compiled else network
     start, last, losses = time.monotonic() - spent, time.monotonic(), []
     while True:
-        spent = time.monotonic() - start
+        spent = together(time.monotonic() - start)
         progress = step / plan.steps if plan.steps else spent / (plan.minutes * 60)
         if progress >= 1:
             break
@@ -123,6 +176,7 @@ def run(
                 group["lr"] = peak * factor
         loss = loss_of(forward, progress, rng)
         loss.backward()
+        mean_gradients(network)
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
@@ -140,10 +194,11 @@ def run(
                 "lr": plan.lr * factor,
                 "loss": round(mean(losses[-plan.log_steps :]), 5),
             }
-            print(json.dumps(line), flush=True)
-            with open(path.parent / log, "a") as file:
-                file.write(json.dumps(line) + "\n")
-        if step % plan.log_steps == 0 and time.monotonic() - last > plan.save_seconds:
+            tell(line)
+        if watch_steps and step % watch_steps == 0:
+            look()
+        due = step % plan.log_steps == 0 and time.monotonic() - last > plan.save_seconds
+        if due and not rank():
             last = time.monotonic()
             state = {
                 "network": network.state_dict(),
@@ -157,15 +212,42 @@ def run(
                 torch.save(state, temporary)
             export(average, path, {**about, "steps": str(step), "seed": str(plan.seed)})
     end = {"steps": str(step), "images": str(step * plan.batch), "minutes": f"{spent / 60:.3g}"}
-    export(average, path, {**about, **end, "seed": str(plan.seed)})
-    saved.unlink(missing_ok=True)
+    if not rank():
+        export(average, path, {**about, **end, "seed": str(plan.seed)})
+        saved.unlink(missing_ok=True)
+    look()
     return mean(losses[-plan.log_steps :]) if losses else math.nan
 
 
-def command(
-    description: str, train: Callable[[Path, Plan], float], batch: int, lr: float, rates: str
+def _member(
+    rank: int, store: str, train: Callable[[Path, Plan], float], out: Path, plan: Plan, threads: int
 ) -> None:
-    """The command line of a training script: parses, trains, says how it ended."""
+    """One process of a training; the first says how it ended."""
+    if threads:
+        torch.set_num_threads(threads)
+    if plan.processes > 1:
+        dist.init_process_group("gloo", f"file://{store}", rank=rank, world_size=plan.processes)
+    torch.manual_seed(plan.seed)  # the same first weights in all
+    loss = train(out, plan)
+    if not rank:
+        print(f"Done: last loss {loss:.4f}; weights in {out}.")
+    if plan.processes > 1:
+        dist.barrier()
+        dist.destroy_process_group()
+
+
+def command(
+    description: str,
+    train: Callable[[Path, Plan], float],
+    batch: int,
+    lr: float,
+    rates: str,
+    larger: bool = False,
+) -> None:
+    """The command line of a training script: parses, trains, says how it ended. larger: whether
+    `train` takes no more than its plan's share of a batch, so that there may be several processes,
+    and as many layers as its plan has.
+    """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -193,12 +275,12 @@ def command(
         5,
         "Newton-Schulz steps of Muon: bfloat16, slow on a CPU without it",
     )
-    add("--threads", int, 0, "CPU threads; 0 = all")
+    add("--threads", int, 0, "CPU threads of a process; 0 = all")
+    if larger:
+        add("--processes", int, 1, "that share each batch")
+        add("--layers", int, Plan.layers, "layers and heads of the transformer, 64 channels a head")
     args = parser.parse_args()
-    if args.threads:
-        torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(args.seed)
     plan = Plan(
         args.minutes,
         args.steps,
@@ -210,6 +292,11 @@ def command(
         args.save_seconds,
         args.log_steps,
         args.ns_steps,
+        **({"processes": args.processes, "layers": args.layers} if larger else {}),
     )
-    loss = train(args.out, plan)
-    print(f"Done: last loss {loss:.4f}; weights in {args.out}.")
+    with tempfile.TemporaryDirectory() as folder:
+        rest = (str(Path(folder) / "store"), train, args.out, plan, args.threads)
+        if plan.processes > 1:
+            torch.multiprocessing.spawn(_member, rest, plan.processes)
+        else:
+            _member(0, *rest)

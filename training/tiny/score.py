@@ -45,7 +45,7 @@ def _match(colours: list[int], ious: list[list[float]], scene: Scene) -> list[in
     return [j if row[j] > 0 else -1 for row, j in zip(table, best, strict=True)]
 
 
-def _relation(scene: Scene, chosen: list[int], centres: list[list[float]]) -> float:
+def relation_share(scene: Scene, chosen: list[int], centres: list[list[float]]) -> float:
     """Share of the object pairs of neighbouring groups that lie as the caption says; a missing one
     is wrong.
 
@@ -85,7 +85,9 @@ def _judge(objects: Objects, scenes: list[Scene]) -> tuple[dict[str, torch.Tenso
             right.append(j >= 0 and fits[-1] >= IOU_RIGHT and shape[large[j]] == s)
         count = len(mine) == len(right)
         relation = (
-            _relation(scene, chosen, [centre[r] for r in large]) if scene.relation else float(count)
+            relation_share(scene, chosen, [centre[r] for r in large])
+            if scene.relation
+            else float(count)
         )
         for name, value in (
             ("iou", sum(fits) / len(fits)),

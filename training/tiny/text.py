@@ -45,26 +45,28 @@ def vocabulary() -> dict[str, int]:
     return rows
 
 
-def make_table(path: Path, rng: torch.Generator) -> None:
+def make_table(
+    path: Path, rng: torch.Generator, words: dict[str, int] | None = None, length: int = LENGTH
+) -> None:
     """Writes a new frozen text table: token vectors N(0, 1), position vectors N(0, 1/4), a
-    random pooled projection.
+    random pooled projection. words: the rows of another vocabulary; length: tokens.
     """
-    rows = max(vocabulary().values()) + 1
+    words = words or vocabulary()
     tensors = {
-        "token": torch.randn(rows, WIDTH, generator=rng),
-        "position": 0.5 * torch.randn(LENGTH, WIDTH, generator=rng),
-        "pool": torch.randn(LENGTH * WIDTH, POOLED, generator=rng) / (LENGTH * WIDTH) ** 0.5,
+        "token": torch.randn(max(words.values()) + 1, WIDTH, generator=rng),
+        "position": 0.5 * torch.randn(length, WIDTH, generator=rng),
+        "pool": torch.randn(length * WIDTH, POOLED, generator=rng) / (length * WIDTH) ** 0.5,
     }
     save_file(
         tensors,
         path,
-        metadata={"format": "async-timestep-tiny-text", "vocabulary": json.dumps(vocabulary())},
+        metadata={"format": "async-timestep-tiny-text", "vocabulary": json.dumps(words)},
     )
 
 
 class TextTable:
     """Frozen text encoder. `TextTable(path)(captions)` gives tokens (B, 12, 64) and pooled (B,
-    128), float32.
+    128), float32; a table of another length gives as many tokens.
     """
 
     def __init__(self, path: Path):
@@ -75,8 +77,8 @@ class TextTable:
             )
 
     def ids(self, caption: str) -> list[int]:
-        """Table rows of a caption, padded to LENGTH. Raises ValueError on an unknown word or a
-        long caption.
+        """Table rows of a caption, padded to the table's length. Raises ValueError on an unknown
+        word or a long caption.
         """
         words = caption.lower().replace(",", " ").split()
         for word in words:
@@ -86,12 +88,13 @@ class TextTable:
                     f"it knows: {', '.join(self.rows)}."
                 )
         ids = [self.rows[word] for word in words if self.rows[word] >= 0] or [0]
-        if len(ids) > LENGTH:
+        length = len(self.position)
+        if len(ids) > length:
             raise ValueError(
                 f"The prompt has {len(ids)} meaningful words, the embedded demo model reads at "
-                f"most {LENGTH}."
+                f"most {length}."
             )
-        return ids + [1] * (LENGTH - len(ids))
+        return ids + [1] * (length - len(ids))
 
     def __call__(self, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         tokens = self.token[torch.tensor([self.ids(c) for c in captions])] + self.position

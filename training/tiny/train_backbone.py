@@ -50,6 +50,27 @@ def split_parameters(network: torch.nn.Module) -> tuple[list, list]:
     return matrices, rest
 
 
+def zero_gates(network: torch.nn.Module) -> torch.nn.Module:
+    """The same network with modulations and output of zero: its blocks do nothing at first."""
+    for block in [*network.transformer_blocks, network]:
+        for name in ("norm1.linear", "norm1_context.linear", "norm_out.linear", "proj_out"):
+            layer = dict(block.named_modules()).get(name)
+            if layer is not None:
+                torch.nn.init.zeros_(layer.weight)
+                torch.nn.init.zeros_(layer.bias)
+    return network
+
+
+def optimizers_of(network: torch.nn.Module, plan: loop.Plan) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the blocks, AdamW for the rest."""
+    matrices, rest = split_parameters(network)
+    muon = {"weight_decay": 0.0, "adjust_lr_fn": "match_rms_adamw", "ns_steps": plan.ns_steps}
+    return [
+        torch.optim.Muon(matrices, lr=plan.lr, **muon),
+        torch.optim.AdamW(rest, lr=plan.lr, betas=(0.9, 0.99), weight_decay=0.0),
+    ]
+
+
 def flow_loss(
     network, latents, tokens, pooled, t, rng: torch.Generator, bf16: bool
 ) -> torch.Tensor:
@@ -76,19 +97,8 @@ def train(out: Path, plan: loop.Plan) -> float:
         make_table(out / "text.safetensors", rng)
         fit_vae(render([sample_scene(rng) for _ in range(2000)], rng)[0], out / "vae.safetensors")
     text, vae = TextTable(out / "text.safetensors"), LinearVAE(out / "vae.safetensors")
-    network = new_transformer()
-    for block in [*network.transformer_blocks, network]:
-        for name in ("norm1.linear", "norm1_context.linear", "norm_out.linear", "proj_out"):
-            layer = dict(block.named_modules()).get(name)
-            if layer is not None:
-                torch.nn.init.zeros_(layer.weight)
-                torch.nn.init.zeros_(layer.bias)
-    matrices, rest = split_parameters(network)
-    muon = {"weight_decay": 0.0, "adjust_lr_fn": "match_rms_adamw", "ns_steps": plan.ns_steps}
-    optimizers = [
-        torch.optim.Muon(matrices, lr=plan.lr, **muon),
-        torch.optim.AdamW(rest, lr=plan.lr, betas=(0.9, 0.99), weight_decay=0.0),
-    ]
+    network = zero_gates(new_transformer())
+    optimizers = optimizers_of(network, plan)
 
     def loss_of(forward, progress, rng):
         t = loop.sample_times(plan.batch, rng, progress)
