@@ -120,7 +120,8 @@ def small_training(out, plan):
 def test_two_processes_share_a_batch_and_stay_one_model(tmp_path):
     rest = (str(tmp_path / "store"), small_training, tmp_path, plan(processes=2, batch=8), 1)
     torch.multiprocessing.start_processes(loop._member, rest, 2, start_method="fork")
-    (first, mine), (second, others) = (torch.load(tmp_path / f"rank_{k}.pt") for k in range(2))
+    kept = [torch.load(tmp_path / f"rank_{k}.pt", weights_only=True) for k in range(2)]
+    (first, mine), (second, others) = kept
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert mine.shape == others.shape == (STEPS * 4, 3) and not torch.equal(mine, others)
     log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
