@@ -66,7 +66,8 @@ COVERED = """() => window.app.graph.nodes.flatMap((a, i, nodes) => nodes.slice(0
 }).map(b => `${a.title} and ${b.title}`))"""
 # the words that the classic editor draws in one frame, and the nodes of the other as they stand
 DRAWN = """nodes2 => {
-  if (nodes2) return [...document.querySelectorAll('[data-node-id]')].map(n => n.innerText)
+  const shown = nodes2 ? [...document.querySelectorAll('[data-node-id]')] : []
+  if (nodes2) return shown.flatMap(node => node.innerText.split('\\n'))
   const words = [], drawn = CanvasRenderingContext2D.prototype.fillText
   CanvasRenderingContext2D.prototype.fillText = function (text, ...rest) {
     words.push(String(text))
