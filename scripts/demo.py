@@ -50,13 +50,13 @@ def inside_host(prompts: int) -> None:
         for name in tqdm(workflows.embedded(), desc="bundled workflows"):
             graph = workflows.load(name)
             outputs = server.run(graph)
-            shown = {
+            pictures = {
                 node["_meta"]["title"]: read_images(server, outputs[key])
                 for key, node in graph.items()
                 if node["class_type"] == "PreviewImage"
             }
-            rows = [list(row) for row in zip(*shown.values(), strict=True)]
-            save_grid(rows, list(shown), [""], out / f"{name}.png")
+            rows = [list(row) for row in zip(*pictures.values(), strict=True)]
+            save_grid(rows, list(pictures), [""], out / f"{name}.png")
             plots = [key for key in outputs if graph[key]["class_type"] == "AsyncTimestepPlot"]
             if len(plots) == 1:
                 read_images(server, outputs[plots[0]])[0].save(out / f"{name}_plot.png")

@@ -29,6 +29,7 @@ PLOTS = {
     "11 Finish one half last, by a mask": "pixels of 4 images 0",
     "12 Which pixels should wait": "pixels of 4 images 0",
 }
+SEEDS = {"seed", "noise_seed"}
 INPAINT, TRAINED = "04 Inpaint with more detail", "09 A trained policy, four at once"
 
 
@@ -43,9 +44,9 @@ def by_type(graph: dict, outputs: dict, kind: str) -> dict:
     return outputs[next(key for key, node in graph.items() if node["class_type"] == kind)]
 
 
-def previews(server, graph: dict) -> dict[str, np.ndarray]:
-    """The pictures of each PreviewImage, by its title."""
-    outputs = server.run(graph)
+def previews(server, graph: dict, outputs: dict | None = None) -> dict[str, np.ndarray]:
+    """The pictures of each PreviewImage, by its title. outputs: of a run, which is done without."""
+    outputs = outputs or server.run(graph)
     return {
         node["_meta"]["title"]: np.stack(images(server, outputs[key]))
         for key, node in graph.items()
@@ -99,14 +100,11 @@ def test_a_note_stands_beside_nodes_that_do_not_overlap(name):
 
 @pytest.mark.parametrize("name", workflows.embedded())
 def test_workflow_runs(server, name):
+    """It shows off beside on from one seed: every picture differs from off, and is off's as soon as
+    ours does nothing, so what is seen is the node's doing. Two stages round differently.
+    """
     graph = load(name)
     outputs, types = server.run(graph), [node["class_type"] for node in graph.values()]
-    shown = {k: n["_meta"]["title"] for k, n in graph.items() if n["class_type"] == "PreviewImage"}
-    assert "off" in shown.values() and len(shown) >= 2
-    for key in shown:
-        pictures = images(server, outputs[key])
-        assert len(pictures) == PICTURES
-        assert all(p.shape == (128, 128, 3) and p.std() > 20 for p in pictures)
     assert ("AsyncTimestepPlot" in types) == (name in PLOTS)
     if name in PLOTS:
         plot = by_type(graph, outputs, "AsyncTimestepPlot")
@@ -115,21 +113,15 @@ def test_workflow_runs(server, name):
     if "AsyncTimestepNoiseMeter" in types:
         assert images(server, by_type(graph, outputs, "AsyncTimestepNoiseMeter"))[0].std() > 20
 
-
-@pytest.mark.parametrize("name", workflows.embedded())
-def test_off_is_beside_on_from_the_same_seed(server, name):
-    """Every picture differs from off, and is off's as soon as ours does nothing: what the template
-    shows is the node's doing. Two stages round differently.
-    """
-    graph = load(name)
-    seeds = {n["inputs"]["seed"] for n in graph.values() if "seed" in n["inputs"]}
-    shown, zero = previews(server, graph), previews(server, without_effect(load(name)))
-    off = shown.pop("off").astype(float)
-    before = shown.pop("before", None)
-    assert len(seeds) == (1 if before is None else 2)
+    shown = previews(server, graph, outputs)
+    assert all(on.shape == (PICTURES, 128, 128, 3) for on in shown.values())
+    assert all(picture.std() > 20 for on in shown.values() for picture in on)
+    seeds = {node["inputs"][k] for node in graph.values() for k in SEEDS & node["inputs"].keys()}
+    off, before = shown.pop("off").astype(float), shown.pop("before", None)
+    assert shown and len(seeds) == (1 if before is None else 2)
+    zero = previews(server, without_effect(graph))
     assert np.array_equal(off, zero["off"])
     for title, on in shown.items():
-        print(f"{title}: {np.abs(on - off).mean():.2f}")
         assert np.abs(on - off).mean(axis=(1, 2, 3)).min() > 0.5, title
         assert np.abs(zero[title] - off).max() <= (1 if "stages" in name else 0), title
 
@@ -179,55 +171,60 @@ def test_only_the_files_are_missing(server, name):
         assert model["directory"] in server.get("/models")
 
 
-SD35 = "sd3.5_medium_incl_clips_t5xxlfp8scaled.safetensors"
+SD35 = {"ckpt_name": "sd3.5_medium_incl_clips_t5xxlfp8scaled.safetensors"}
 FLUX = {"unet_name": "flux1-dev.safetensors", "vae_name": "ae.safetensors"}
+CLIP = {"clip_name": "clip_l.safetensors", "type": "stable_diffusion"}
+PAPER = {
+    "16 Flux.1-dev": "flux1_dev D = +0.5, paper: 10 steps, 512 px",
+    "17 Stable Diffusion 3.5 medium": "sd35_medium D = +0.2, paper: 15 steps, 512 px",
+}
 
 
 @pytest.mark.parametrize(
-    ("name", "write", "files", "remark"),
+    ("write", "files", "names"),
     [
-        ("13 Your checkpoint", "write_sd35", {"ckpt_name": SD35}, None),
-        ("14 Your checkpoint, second pass", "write_sd35", {"ckpt_name": SD35}, None),
+        ("write_flux", {**FLUX, **CLIP}, ["15 Your model, CLIP and VAE", "16 Flux.1-dev"]),
         (
-            "15 Your model, CLIP and VAE",
-            "write_flux",
-            {**FLUX, "clip_name": "clip_l.safetensors", "type": "stable_diffusion"},
-            None,
-        ),
-        ("16 Flux.1-dev", "write_flux", {}, "flux1_dev D = +0.5, paper: 10 steps, 512 px"),
-        (
-            "17 Stable Diffusion 3.5 medium",
             "write_sd35",
-            {},
-            "sd35_medium D = +0.2, paper: 15 steps, 512 px",
+            SD35,
+            [
+                "13 Your checkpoint",
+                "14 Your checkpoint, second pass",
+                "17 Stable Diffusion 3.5 medium",
+            ],
         ),
     ],
 )
-def test_another_models_graph_runs_on_stand_ins(server, name, write, files, remark):
-    """Real loaders, tiny files: the family is found and takes the preset of the paper. A smaller
-    picture and fewer steps where the remark does not name them: the decoder is as large as the
-    real one.
+def test_another_models_graph_runs_on_stand_ins(server, write, files, names):
+    """Real loaders, tiny files: the family is found and takes the preset of the paper. Smaller
+    pictures and fewer steps: the decoder is as large as the real one.
     """
     from async_timestep.harness import stand_ins
 
+    known = {"width": 64, "height": 64, "steps": 3, **files}
     written = getattr(stand_ins, write)(server.base / "models")
-    small = {"width": 64, "height": 64, **({} if remark else {"steps": 3})}
     try:
-        graph = load(name)
-        for node in graph.values():
-            known = {**small, **files}
-            shift = node["class_type"] == "ModelSamplingFlux"
-            inputs = {k: known[k] for k in known.keys() & node["inputs"].keys()}
-            node["inputs"].update({} if shift else inputs)
-        outputs = server.run(stand_ins.without_t5(graph))
+        for name in names:
+            graph = stand_ins.without_t5(load(name))
+            for node in graph.values():
+                if node["class_type"] != "ModelSamplingFlux":
+                    node["inputs"].update({k: known[k] for k in known.keys() & node["inputs"]})
+            outputs = server.run(graph)
+            side = 96 if "second pass" in name else 64
+            off, on = (images(server, outputs[find(graph, title)])[0] for title in ("off", "on"))
+            assert off.shape == on.shape == (side, side, 3) and not np.array_equal(off, on)
+            if name in PAPER:
+                assert PAPER[name] in by_type(graph, outputs, "AsyncTimestepPlot")["text"][0]
     finally:
         for file in written:
             file.unlink()
-    side = 96 if "second pass" in name else 64
-    off, on = (images(server, outputs[find(graph, title)])[0] for title in ("off", "on"))
-    assert off.shape == on.shape == (side, side, 3) and not np.array_equal(off, on)
-    if remark:
-        assert remark in by_type(graph, outputs, "AsyncTimestepPlot")["text"][0]
+
+
+def test_every_graph_of_another_model_runs_on_stand_ins():
+    marks = test_another_models_graph_runs_on_stand_ins.pytestmark
+    (rows,) = [mark.args[1] for mark in marks if mark.name == "parametrize"]
+    named = [name for row in rows for name in row[2]]
+    assert sorted(named) == [*workflows.own(), *workflows.large()]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "web" / "docs").glob("*.md")), ids=lambda p: p.stem)
