@@ -142,7 +142,7 @@ def test_the_embedded_model_s_parts_are_found_by_their_first_word(warm, tmp_path
     for words, code in ((["--help"], 0), ([], 2), (["encoder"], 2)):
         told = warm.start("make_tiny", words, cwd=tmp_path)
         assert told.wait() == code
-        assert ("backbone or scorer or accuracy" in told.text()) == (code == 2), told.text()
+        assert ("backbone or unet or scorer or accuracy" in told.text()) == (code == 2), told.text()
 
 
 # --- no preset
