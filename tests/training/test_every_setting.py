@@ -389,7 +389,7 @@ def test_a_price_that_is_none(price, tmp_path, capsys):
         ("", "no settings by name"),
         ("# nothing\n", "no settings by name"),
         ("grpo:\n", "line 1: grpo is empty"),
-        ("grpo: 5\n", "line 1: grpo is 5"),
+        ("grpo: 5\n", "line 1: grpo is '5'"),
         ("grpo: [1]\n", "line 1: grpo is a list"),
         ("iterations: ten\n", "iterations is ten, expected a whole number from 1"),
         ("backbone: {path: }\n", "backbone.path is"),
