@@ -157,7 +157,8 @@ class AsyncTimestepDeviation(io.ComfyNode):
                     options=list(MODES),
                     default="conditioning",
                     tooltip="Which look: conditioning is the paper's, follow_time Detail Daemon's "
-                    "(on flow models the same image).",
+                    "(on flow models the same image; on eps models such as SD1.5 and SDXL it "
+                    "leaves noise in the picture).",
                 ),
                 *curve,
             ],
@@ -218,7 +219,7 @@ class AsyncTimestepVelocityScale(io.ComfyNode):
                     default="constant",
                     tooltip="Which look: constant uses the number below and leaves the last step "
                     "alone; follow_time takes the connected deviation's, which is Detail Daemon's "
-                    "look on flow models.",
+                    "look on flow models and leaves noise on eps models such as SD1.5 and SDXL.",
                 ),
                 io.Float.Input(
                     "omega",

@@ -58,6 +58,17 @@ LABORATORY = File("laboratory/laboratory.csv", "reward", "noise", page="laborato
 ASYNDM = File(
     "asyndm_laboratory/rows.csv", "reward", "noise", page="asyndm_laboratory/asyndm_laboratory.md"
 )
+EPS = File(
+    "laboratory_unet/laboratory.csv",
+    "reward",
+    "noise",
+    model="embedded UNet (eps)",
+    page="unet.md",
+)
+UNTUNED, UNTUNED_UNET = (
+    File(f"untuned/{name}/rows.csv", "reward", "noise", model, f"untuned/{name}/untuned.md")
+    for name, model in (("transformer", TINY), ("unet", "embedded UNet (eps)"))
+)
 CHAINS = File(
     "asyndm_laboratory/chains/rows.csv",
     "reward",
@@ -222,6 +233,22 @@ CLAIMS = (
     Claim("A schedule that was found at 4 steps, used at 3.", LOSS, TRANSFER, {"K": "3"}),
     Claim("A schedule that was found at 10 steps, used at 4.", LOSS, TRANSFER, {"K": "4"},
           "found at K = 10"),
+    # the second model, and what an untuned deviation should be
+    Claim("D = +0.25 at 4 steps on the UNet.", LOSS, EPS, lab("D=+0.25", "all")),
+    Claim("D = +0.25 at 10 steps on the UNet.", GAIN, EPS, lab("D=+0.25", "all", 10)),
+    Claim("D = +0.25 at 20 steps on the UNet.", GAIN, EPS, lab("D=+0.25", "all", 20)),
+    Claim("One more step (11) on the UNet.", NONE, EPS, lab("one more step", "all", 10)),
+    Claim("Lying sigma, D = +0.25, at 10 steps on the UNet.", LOSS, EPS,
+          lab("lying D=+0.25", "all", 10)),
+    *(Claim(f"A quarter of the interval at {steps} steps, schedule {scheduler}{more}.", holds,
+            UNTUNED, {"steps": steps, "scheduler": scheduler, "method": "interval 0.25"}, effect)
+      for steps, scheduler, more, holds, effect in (
+          ("4", "simple", "", GAIN, ""), ("8", "simple", "", GAIN, ""),
+          ("20", "simple", "", LOSS, ""), ("20", "karras", "", LOSS, ""),
+          ("4", "karras", ", on rough backgrounds", LOSS, "rough_reward"))),
+    Claim("A quarter of the interval, at most 10 % of sigma, at 8 steps on the UNet.", GAIN,
+          UNTUNED_UNET,
+          {"steps": "8", "scheduler": "simple", "method": "interval, at most 10 %"}),
     # AsynDM
     Claim("AsynDM in the regions of the words, 10 steps, all kinds of scenes.", NONE, ASYNDM,
           step("words")),
