@@ -30,6 +30,7 @@ from .opening import add_run
 from .region import Region
 from .regional import per_sample_or_map
 from .times import ModelTime, require_descending
+from .told import tell
 from .tracker import RegionTracker
 from .warnings import warn
 
@@ -120,13 +121,23 @@ def eta_of(settings: AsynDM) -> float:
 def sample(settings: AsynDM, trace: Trace, model, x, sigmas, extra_args, callback, disable):
     """The sampler function: x (B, C, ...) at sigmas[0] to x at sigmas[-1]; sigmas (N+1,)."""
     require_picture(x)
-    args = {"extra_args": extra_args, "callback": callback, "disable": disable}
     guider = model.inner_model
     require_guidance(guider)
-    last = meeting_node(sigmas)
-    family = model_family(guider.model_patcher)
-    record = Run(settings.label(), family, sigmas.tolist(), kind=ASYNDM)
+    record = Run(settings.label(), model_family(guider.model_patcher), sigmas.tolist(), kind=ASYNDM)
     add_run(trace, record)
+    args = {"extra_args": extra_args, "callback": callback, "disable": disable}
+    done = sampled(settings, record, model, x, sigmas, **args)
+    tell(record)
+    return done
+
+
+def sampled(settings: AsynDM, record: Run, model, x, sigmas, extra_args, **shown):
+    """The sampling itself, or the stock one where nothing would fall behind."""
+    args, guider, last = (
+        {"extra_args": extra_args, **shown},
+        model.inner_model,
+        meeting_node(sigmas),
+    )
     if settings.strength == 0:
         record.source = "strength 0 is the stock sampler"
         return stock(settings, model, x, sigmas, **args)

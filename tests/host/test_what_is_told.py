@@ -181,3 +181,15 @@ def test_a_message_is_short_however_long_the_input(server, words):
     with pytest.raises(RuntimeError) as caught:
         server.run(graph)
     assert "AsynDM Region Mask found" in str(caught.value) and len(str(caught.value)) <= 400
+
+
+@pytest.mark.parametrize("strength", [0.5, 0.0])
+def test_an_asyndm_sampler_has_its_line_too(server, strength):
+    graph = graphs.stock(seed=71, batch=1, steps=6)
+    graph["region"] = graphs.node(
+        "AsynDMRegionMask", mode="words", clip=["loader", 1], text=graphs.PROMPT, words="blue star"
+    )
+    inputs = {**graph["sampler"]["inputs"], "region": ["region", 0], "strength": strength}
+    graph["sampler"] = graphs.node("AsynDMKSampler", **inputs, eta=0.0)
+    wanted = "pixels 0." if strength else "off: the stock sampler ran"
+    assert node_texts(server, graph)["sampler"].startswith(wanted)
