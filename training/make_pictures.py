@@ -9,11 +9,8 @@ A CPU is enough. `python training/make_pictures.py backbone --help` lists the op
 
 from __future__ import annotations
 
-import sys
-from importlib import import_module
-
 from async_timestep.training.run.installed import require
-from async_timestep.training.run.stopping import stop
+from async_timestep.training.run.parts import run_part
 
 PARTS = {
     "autoencoder": "pictures.train_autoencoder",
@@ -23,13 +20,7 @@ PARTS = {
 
 
 def main() -> None:
-    part = sys.argv.pop(1) if len(sys.argv) > 1 else ""
-    if part in ("-h", "--help"):
-        print(__doc__)
-        return
-    if part not in PARTS:
-        stop("make_pictures.py", f"the first word is {part!r}, expected {' or '.join(PARTS)}.")
-    import_module(f"async_timestep.training.{PARTS[part]}").main()
+    run_part("make_pictures.py", PARTS, __doc__)
 
 
 if __name__ == "__main__":

@@ -120,7 +120,8 @@ def test_an_old_python_is_one_sentence(capsys):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_an_old_python_can_read_up_to_that_sentence(command):
     """Its syntax, and that only Python's own and what is meant for it is imported before."""
-    for name in (command, "async_timestep.py", "run/installed.py", "run/stopping.py"):
+    before = ("async_timestep.py", "run/installed.py", "run/stopping.py", "run/parts.py")
+    for name in (command, *before):
         text = (ROOT / "training" / name).read_text("utf-8")
         body = ast.parse(text, feature_version=(3, 8)).body
         for node in body:
@@ -128,7 +129,7 @@ def test_an_old_python_can_read_up_to_that_sentence(command):
                 assert ast.unparse(node.body[0]) == f"require('{command}')"
                 break
             if isinstance(node, ast.ImportFrom):
-                ours = node.module.rpartition(".")[2] in ("installed", "stopping")
+                ours = node.module.rpartition(".")[2] in ("installed", "stopping", "parts")
                 assert ours or node.module.split(".")[0] in sys.stdlib_module_names
             if isinstance(node, ast.Import):
                 assert {a.name.split(".")[0] for a in node.names} <= sys.stdlib_module_names

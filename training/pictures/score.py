@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 
 from ...report.noise import noise_residual
-from ..tiny.score import closeness, relation_share
+from ..tiny.score import closeness, relation_share, reward_of
 from .find import SIZES, Found, find_objects, masks_of, names_of, windows
 from .ground_statistics import features, likeness, natural, nearest_ground, strangeness
 from .grounds import GROUNDS
@@ -18,8 +18,6 @@ from .scenes import SIZE, Scene, parse_caption
 from .sprites import sprites
 
 # reward = iou + the weighted parts - the weighted share of what is foreign; at most 3
-RELATION_WEIGHT, BACKGROUND_WEIGHT, CLEAN_WEIGHT, COUNT_WEIGHT = 0.5, 0.5, 0.5, 0.5
-FOREIGN_WEIGHT = 2.0
 IOU_RIGHT = 0.70  # an object is right from this IoU on
 FOREIGN_MOST = 0.03  # share of the pixels of a strictly right picture that belong to nothing
 MATCH_REACH = 0.30  # RGB distance at which a pixel is a drawing's by e^-1
@@ -115,14 +113,7 @@ def _score(images: torch.Tensor, scenes: list[Scene]) -> dict[str, torch.Tensor]
     parts["fine_std"] = bands[:, 0] / real[:, 0]
     parts["clean"] = clean
     parts["noise"] = noise_residual(images.movedim(1, -1))[0].float()
-    parts["reward"] = (
-        parts["iou"]
-        + RELATION_WEIGHT * parts["relation"]
-        + BACKGROUND_WEIGHT * parts["background"]
-        + CLEAN_WEIGHT * parts["clean"]
-        + COUNT_WEIGHT * parts["count"]
-        - FOREIGN_WEIGHT * parts["foreign"]
-    )
+    parts["reward"] = reward_of(parts)
     return parts
 
 

@@ -174,7 +174,13 @@ def _score(images: torch.Tensor, scenes: list[Scene]) -> dict[str, torch.Tensor]
     )
     parts["clean"] = closeness(_mean((truth - images).square().mean(1), known))
     parts["noise"] = noise_residual(images.movedim(1, -1))[0].float()
-    parts["reward"] = (
+    parts["reward"] = reward_of(parts)
+    return parts
+
+
+def reward_of(parts: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The weighted sum of a judge's parts (B,), at most 3."""
+    return (
         parts["iou"]
         + RELATION_WEIGHT * parts["relation"]
         + BACKGROUND_WEIGHT * parts["background"]
@@ -182,7 +188,6 @@ def _score(images: torch.Tensor, scenes: list[Scene]) -> dict[str, torch.Tensor]
         + COUNT_WEIGHT * parts["count"]
         - FOREIGN_WEIGHT * parts["foreign"]
     )
-    return parts
 
 
 def score_images(
