@@ -66,7 +66,10 @@ def main() -> None:
     todo = [(k, seed, m) for k in args.steps for seed in args.seeds or [args.seed] for m in chosen]
     todo = [(k, s, m) for k, s, m in todo if (k, m, args.guidance, s, args.n) not in done]
     with Report() as report:
-        report.begin("laboratory", sum(k for k, *_ in todo) * args.n)
+        bases = {(k, seed) for k, seed, _ in todo}
+        runs = [k for k, _ in bases]
+        runs += [k + METHODS[m].more for k, _, m in todo if m != PLAIN]
+        report.begin("laboratory", sum(runs) * args.n)
 
         @cache
         def laboratory(seed: int) -> Laboratory:
