@@ -93,7 +93,7 @@ def test_comfy_equals_the_trainers_own_loop(pack, demo, painter, deviation):
 
 
 def test_it_is_really_trained(painter):
-    """10 steps on held-out combinations; the figure for n = 512 is in training/pictures/README.md."""
+    """10 steps on held-out combinations; the figures are in training/pictures/README.md."""
     captions = [s.caption for s in held_out_scenes(16, seed=77, compositions_only=True)]
     scores = score_images(painter.sample(captions, noises(list(range(16)))), captions)
     assert float(scores["relation"].mean()) >= 0.9
