@@ -80,23 +80,24 @@ class AsyncTimestepDemoLoader(io.ComfyNode):
             category=CATEGORY,
             search_aliases=["tiny model", "test model", "demo", "async timestep"],
             description="Tiny trained text-to-image models that come with the pack and sample "
-            "in seconds on a CPU. Prompt them like: two red circles above a blue star on a dark "
-            "rough background. Use a 128 x 128 SD3 latent, cfg 3 and the scheduler simple.",
+            "in seconds on a CPU. Prompt the pictures like: two cats left of an apple on grass; "
+            "the others like: two red circles above a blue star on a dark rough background. Use "
+            "a 128 x 128 SD3 latent, cfg 3 and the scheduler simple.",
             inputs=[
                 io.Combo.Input(
                     "model",
-                    options=[TRANSFORMER, UNET],
+                    options=[TRANSFORMER, UNET, PAINTER],
                     default=TRANSFORMER,
                     optional=True,  # graphs from before it had a choice
-                    tooltip="Which of two networks draws the picture; both read the same words. "
-                    "The transformer is of SD3's type, the unet of SD1.5's, for trying what a "
-                    "setting does on each kind.",
+                    tooltip="Which of three networks draws the picture. The pictures know 32 "
+                    "things on six grounds; the other two draw coloured shapes, to try what a "
+                    "setting does on models of SD3's type (transformer) and of SD1.5's (unet).",
                 )
             ],
             outputs=[
                 io.Model.Output(tooltip="The demo network that was chosen."),
-                io.Clip.Output(tooltip="Its word table: colours, shapes, relations, backgrounds."),
-                io.Vae.Output(tooltip="Its linear autoencoder."),
+                io.Clip.Output(tooltip="Its word table: things, relations, backgrounds."),
+                io.Vae.Output(tooltip="Its own autoencoder."),
             ],
         )
 
