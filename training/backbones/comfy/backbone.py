@@ -249,7 +249,8 @@ class Workflow:
             guider.model_patcher, trace = attach(self.model, policy)
             guider.model_options = guider.model_patcher.model_options
             latent = self.latent.repeat(len(noise), *[1] * (noise.ndim - 1))
-            out = guider.sample(noise, latent, self.sampler, sigmas, disable_pbar=True, seed=seed)
+            grid = sigmas.clone()  # uni_pc writes into its own
+            out = guider.sample(noise, latent, self.sampler, grid, disable_pbar=True, seed=seed)
             out = out.to(comfy.model_management.intermediate_device())
         return out.clone(), trace.runs[-1]  # a plain tensor again, of which gradients may be asked
 
