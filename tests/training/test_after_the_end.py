@@ -56,9 +56,11 @@ def test_a_finished_run_goes_on_with_more_iterations(run, tmp_path, capsys):
     assert resume(run, capsys)[1].startswith("Nothing is left to do")  # config.yaml knows
 
 
-def test_the_printed_command_goes_on_whatever_the_folder_is_called(tmp_path, capsys):
-    """A shell reads it as it is printed; the hours count in all, so it takes the limit off."""
-    out = tmp_path / "br[ab] it's"
+@pytest.mark.parametrize("name", ["br[ab] it's", "x[/x]"])
+def test_the_printed_command_goes_on_whatever_the_folder_is_called(tmp_path, capsys, name):
+    """A shell reads it as it is printed, and no part of it is markup; the hours count in all, so it
+    takes the limit off."""
+    out = tmp_path / name
     assert train_command.main([*SMALL, "--max_hours", "1e-9", "--out", str(out)]) == 0
     printed = capsys.readouterr().err.strip().splitlines()[-1].partition("go on with: ")[2]
     words = shlex.split(printed)
