@@ -194,3 +194,11 @@ def test_an_asyndm_sampler_has_its_line_too(server, strength):
     graph["sampler"] = graphs.node("AsynDMKSampler", **inputs, eta=0.0)
     wanted = "pixels 0." if strength else "off: the stock sampler ran"
     assert node_texts(server, graph)["sampler"].startswith(wanted)
+
+
+def test_a_tpm_on_other_steps_says_so_on_the_node_that_samples(server):
+    graph = graphs.async_ksampler(seed=72, batch=1, steps=9)
+    graph["tpm"] = graphs.node("AsyncTimestepTPMLoader", tpm_name="tiny.safetensors")
+    graph["scale"]["inputs"]["deviation"] = ["tpm", 0]
+    del graph["deviation"]
+    assert "runs here on 9" in node_texts(server, graph)["sampler"]
