@@ -90,7 +90,7 @@ def commands(rows: Sequence[dict], setting: str) -> list[str]:
         options = ["--bf16"] * (precision == "bf16") + ["--kinds", *scenes.split()]
         options += [part for name in models for part in ("--model", name)]
         options += ["--n", str(prompts), "--steps", str(steps), "--guidance", f"{guidance:g}"]
-        options += ["--seeds", *those, "--methods", *own, "--out", "FOLDER"]
+        options += ["--seeds", *those, "--methods", *(own or [PLAIN]), "--out", "FOLDER"]
         found.append(frame.command("asyndm_laboratory", options))
     return found
 
