@@ -299,6 +299,10 @@ CLAIMS = (
     suite("CFG++ at guidance 0.6, three in a row (the suite).", NONE, "cfgpp"),
     suite("CFG++ at guidance 0.6, three in a row (the suite): share of pictures in which "
           "everything is right.", LOSS, "cfgpp", "scene_strict", measure="strict"),
+    chains("AsynDM in the regions of the words, CFG 5, three in a row.", GAIN, "words",
+           guidance="5.0"),
+    chains("AsynDM everywhere, CFG 5, three in a row: a part of that gain is the bent schedule.",
+           GAIN, "all (concave)", guidance="5.0"),
     unet("AsynDM in the regions of the words on the UNet, 6 steps, CFG 7.5, three in a row.", GAIN,
          "words"),
     unet("AsynDM everywhere on the UNet, 6 steps, CFG 7.5: it is the bent schedule that gains.",
