@@ -219,6 +219,7 @@ CLAIMS = (
     Claim("Searched step times, 6 steps, CFG 3.", GAIN, KNOBS, knob("step times", 3.0, 6)),
     Claim("Searched step times, 10 steps, CFG 3.", GAIN, KNOBS, knob("step times", 3.0, 10)),
     Claim("A searched schedule of D, 6 steps, CFG 3.", GAIN, KNOBS, knob("deviation", 3.0, 6)),
+    Claim("A searched schedule of D, 10 steps, CFG 3.", GAIN, KNOBS, knob("deviation", 3.0, 10)),
     Claim("A searched schedule of D and omega, 6 steps, CFG 3.", LOSS, KNOBS,
           knob("deviation_omega", 3.0, 6)),
     Claim("A search for a schedule (search_schedule.py) with seed 0.", GAIN, SEARCH,
