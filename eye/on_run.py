@@ -1,7 +1,7 @@
 """The schedules of a sheet, each on the flow times of the run that it is used in.
 
     sheet = Watched(family="tiny")
-    policies = [OnRun(numbers, "conditioning", sheet, column) for column, numbers in enumerate(shown)]
+    policies = [OnRun(partial(schedule, own), sheet, place) for place, own in enumerate(shown)]
 
 A sampler's grid is known only when it runs. So the first run of a sheet gives the flow times, and
 from then on every schedule of the sheet stands on them: what is looked at is, to the bit, what a
@@ -24,8 +24,8 @@ class Watched:
     """What the runs of one sheet were.
 
     family: of the model that the session is of; "" takes the first run's. times: (K+1,) flow times
-    of the schedules, () until the first run. ran: (K+1,) those of the first run of a schedule. steps: of the
-    first run of each column, by its place. channels: of the latents.
+    of the schedules, () until the first run. ran: (K+1,) those of the first run of a schedule.
+    steps: of the first run of each column, by its place. channels: of the latents.
     """
 
     family: str = ""

@@ -16,6 +16,7 @@ from ..eye.session import COMPARE, FOUND, Made, Round
 from . import eye_store as store
 from .eye_made import made_by
 from .eye_sheet import LETTERS, cells_of, kept_files, labelled, scores_of
+from .eye_status import best_schedule, line, saved_once, status
 from .host import schema
 from .inputs import CATEGORY, NAMES, Deviation
 from .run.checks import require_kind
@@ -106,14 +107,14 @@ class AsyncTimestepTry(io.ComfyNode):
                     default=0,
                     min=0,
                     max=100000,
-                    tooltip="The sheet that choice answers: its number stands over it. A graph that "
-                    "is queued again is so never counted twice.",
+                    tooltip="The sheet that choice answers: its number stands over it. So a graph "
+                    "that is queued again is never counted twice.",
                 ),
                 io.Boolean.Input(
                     "compare",
                     default=False,
-                    tooltip="Shows the last sheets: what the search has found beside off and beside "
-                    "one more step, on new seeds, and then says whether you could tell.",
+                    tooltip="Shows the last sheets: what the search has found beside off and "
+                    "beside one more step, on new seeds, and then says whether you could tell.",
                 ),
                 io.Model.Input(
                     "model",
@@ -260,7 +261,7 @@ class AsyncTimestepChoose(io.ComfyNode):
         now = store.remembered(now, tuning.watched, Made(**made))
         if score is not None:
             now = store.judged(now, tuning.round, scores_of(score, len(images), sheet.columns))
-        said = store.saved_once(now, file_name[0])
+        said = saved_once(now, file_name[0])
         letters = list(LETTERS[: sheet.columns])
         shown = {
             "session": now.name,
@@ -269,9 +270,9 @@ class AsyncTimestepChoose(io.ComfyNode):
             "letters": letters,
             "prompts": [p for p in sheet.prompts for _ in range(len(cells) // sheet.rows)],
             "pictures": kept_files(cells),
-            "status": store.status(now, tuning.round, said),
+            "status": status(now, tuning.round, said),
         }
-        text = store.line(now)
-        policy = store.best_schedule(now)
+        text = line(now)
+        policy = best_schedule(now)
         found = {"tune_by_eye": [shown], "text": [text]}
         return io.NodeOutput(labelled(cells, letters), text, policy, ui=found)

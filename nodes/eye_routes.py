@@ -1,6 +1,6 @@
-"""What the editor asks of the server for Tune by Eye: the state of a session, and a person's answer.
+"""What the editor asks of the server for Tune by Eye: how a session stands, and to change it.
 
-Every answer is JSON: what `eye_store.status` gives, or {"error": a sentence} with the status 400.
+Every answer is JSON: what `eye_status.status` gives, or {"error": a sentence} with the status 400.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from aiohttp import web
 from ..eye import session as sessions
 from ..eye.plot import plot
 from . import eye_store as store
+from .eye_status import save as save_file
+from .eye_status import status as status_of
 from .run.checks import short
 
 ROOT = "/async_timestep/eye/"
@@ -43,7 +45,7 @@ def compare(asked: dict) -> dict:
 
 def save(asked: dict) -> dict:
     session = sessions.load(store.path_of(asked.get("session")))
-    path = store.save(session, asked.get("name"))
+    path = save_file(session, asked.get("name"))
     said = f"Saved as {path.name} in models/tpm: press R, then choose it in a TPM Loader."
     return status(asked, session, said)
 
@@ -59,7 +61,7 @@ def start_over(asked: dict) -> dict:
 
 
 def status(asked: dict, session: sessions.Session, said: str = "") -> dict:
-    return store.status(session, number_of(asked.get("round"), "round"), said)
+    return status_of(session, number_of(asked.get("round"), "round"), said)
 
 
 POSTS: dict[str, Callable[[dict], dict]] = {

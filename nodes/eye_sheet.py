@@ -1,4 +1,4 @@
-"""The pictures of a round: from the lists that the graph's wires carry to the sheet that is seen."""
+"""The pictures of a round: from the lists on the graph's wires to the sheet that is seen."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-import folder_paths
 from comfy_api.latest import io, ui
 
 from ..report.sheets import picture_of, sheet
@@ -22,8 +21,8 @@ LETTERS = "ABCD"
 
 def cells_of(images: Sequence[object], rows: int, columns: int) -> list[list[torch.Tensor]]:
     """Rows of pictures (H, W, 3), of one entry a picture in the order row by row: (B, H, W, C)
-    each. A batch of B gives B rows a prompt, up to ROWS_MOST of all of them. Raises ValueError where
-    they are not those of the round."""
+    each. A batch of B gives B rows a prompt, up to ROWS_MOST in all. Raises ValueError where they
+    are not those of the round."""
     if len(images) != rows * columns:
         raise ValueError(
             f"Tune by Eye: Choose got {len(images)} pictures, expected {rows * columns} ({columns} "
@@ -31,8 +30,14 @@ def cells_of(images: Sequence[object], rows: int, columns: int) -> list[list[tor
             "and its decoded images to Choose, with no node between that joins lists."
         )
     batches = [rgb(image) for image in images]
-    if len({tuple(batch.shape) for batch in batches}) > 1:
-        batches = [batch[:1] for batch in batches] if one_size(batches) else different(batches)
+    sizes = sorted({f"{batch.shape[2]} x {batch.shape[1]}" for batch in batches})
+    if len(sizes) > 1:
+        raise ValueError(
+            f"Tune by Eye: Choose got pictures of the sizes {' and '.join(sizes[:3])}, expected "
+            "one; give all of them the same latent."
+        )
+    least = min(map(len, batches))
+    batches = [batch[:least] for batch in batches]
     grid = [batches[row * columns : (row + 1) * columns] for row in range(rows)]
     return [[batch[i] for batch in row] for row in grid for i in places(len(row[0]), rows)]
 
@@ -54,18 +59,6 @@ def rgb(image: object) -> torch.Tensor:
     return wide.detach().float().cpu()
 
 
-def one_size(batches: Sequence[torch.Tensor]) -> bool:
-    return len({tuple(batch.shape[1:]) for batch in batches}) == 1
-
-
-def different(batches: Sequence[torch.Tensor]):
-    sizes = sorted({f"{batch.shape[2]} x {batch.shape[1]}" for batch in batches})
-    raise ValueError(
-        f"Tune by Eye: Choose got pictures of the sizes {' and '.join(sizes[:3])}, expected one; "
-        "give all of them the same latent."
-    )
-
-
 def scores_of(score: Sequence[object], entries: int, columns: int) -> list[float]:
     """The mean of each column, of one number an entry, or as many for each. Raises ValueError on
     numbers that are missing or not finite."""
@@ -74,8 +67,8 @@ def scores_of(score: Sequence[object], entries: int, columns: int) -> list[float
     if wrong or len(flat) % entries or not flat:
         found = f"{short(wrong[0])} among them" if wrong else f"{len(flat)} of them"
         raise ValueError(
-            f"Tune by Eye: Choose got scores with {found}, expected {entries} finite numbers, one a "
-            "picture; connect a node that scores each image."
+            f"Tune by Eye: Choose got scores with {found}, expected {entries} finite numbers, "
+            "one a picture; connect a node that scores each image."
         )
     values = np.array(flat, dtype=np.float64).reshape(-1, columns, len(flat) // entries)
     return values.mean(axis=(0, 2)).tolist()
