@@ -24,8 +24,8 @@ def plot(session: Session) -> Image.Image:
     box: Box = (40 * u, 26 * u, width - 12 * u, height - 26 * u)
     steps = len(session.times) - 1 if session.times else session.steps
     best, low, high = curves(session, steps)
-    reach = max(0.2, *np.abs(low), *np.abs(high), *np.abs(best)) * 1.1
-    axis = Axis(box, -reach if min(*low, *best, 0.0) < -0.05 else -0.15 * reach, reach, steps - 1)
+    bottom, top = min(-0.05, *low, *best) * 1.1, max(0.2, *high, *best) * 1.1
+    axis = Axis(box, bottom, top, steps - 1)
     panel(canvas, axis, [tick for tick in (-0.5, 0.0, 0.5, 1.0) if axis.low <= tick <= axis.high])
     colors, half = canvas.colors, 0.3 * (box[2] - box[0]) / axis.count
     for k in range(axis.count):

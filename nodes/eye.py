@@ -86,7 +86,7 @@ class AsyncTimestepTry(io.ComfyNode):
                     "is too few to judge by; four have found more in the same number of choices.",
                 ),
                 io.Int.Input(
-                    "seed",
+                    "first_seed",  # the editor would change one that is called seed at every run
                     default=0,
                     min=0,
                     max=0xFFFFFFFFFFFF,
@@ -153,7 +153,8 @@ class AsyncTimestepTry(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(
-        cls, session, prompts="", steps=4, mode="", pictures=4, seed=0, choice=0, round=0,
+        cls, session, prompts="", steps=4, mode="", pictures=4, first_seed=0, choice=0,
+        round=0,
         compare=False, model=None,
     ):  # fmt: skip
         """The same as long as the same sheet is shown: it depends on the answers alone, and the one
@@ -162,16 +163,16 @@ class AsyncTimestepTry(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, session, prompts, steps, mode, pictures, seed, choice=0, round=0, compare=False,
-        model=None,
+        cls, session, prompts, steps, mode, pictures, first_seed, choice=0, round=0,
+        compare=False, model=None,
     ) -> io.NodeOutput:  # fmt: skip
         family = weights = ""
         if model is not None:
             require_kind("model", model, ModelPatcher, "a model loader")
             family, weights = model_family(model), weights_sha256(model)
         now = store.next_sheet(
-            session, store.lines_of(prompts), steps, mode, pictures, seed, choice, round, compare,
-            family, weights,
+            session, store.lines_of(prompts), steps, mode, pictures, first_seed, choice, round,
+            compare, family, weights,
         )  # fmt: skip
         sheet, number = now.rounds[-1], len(now.rounds)
         watched = Watched(now.model_family, now.times)

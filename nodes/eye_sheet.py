@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 
 import numpy as np
@@ -90,10 +91,10 @@ def fitted(cell: torch.Tensor) -> Image.Image:
 
 def kept_files(cells: Sequence[Sequence[torch.Tensor]]) -> list[list[dict]]:
     """Every picture in full size in ComfyUI's temporary folder, as the editor asks for it."""
-    files = []
+    files, name = [], f"tune_by_eye_{secrets.token_hex(4)}"  # a browser keeps what it knows by name
     for row in cells:
         saved = ui.ImageSaveHelper.save_images(
-            torch.stack(list(row)), "tune_by_eye", io.FolderType.temp, cls=None, compress_level=1
+            torch.stack(list(row)), name, io.FolderType.temp, cls=None, compress_level=1
         )
         files.append([dict(file) for file in saved])
     return files

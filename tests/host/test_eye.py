@@ -17,7 +17,7 @@ SETTINGS = {
     "steps": 4,
     "mode": "conditioning",
     "pictures": 2,
-    "seed": 7,
+    "first_seed": 7,
 }
 OFF = (0.0, 0.0, 0.0)
 
