@@ -84,6 +84,13 @@ def order(values: Any) -> tuple[int, ...]:
     return own
 
 
+def times(values: Any) -> tuple[float, ...]:
+    own = some(lambda value: in_range(value, 0.0, 1.0), 0, STEPS_MOST + 1)(values)
+    if any(a <= b for a, b in zip(own, own[1:], strict=False)):
+        raise ValueError(values)
+    return own
+
+
 STEPS, SEED = whole(shapes.LEAST_STEPS, STEPS_MOST), whole(0, SEED_MOST)
 SESSION: dict[str, Check] = {
     "name": (name, "a name of at most 200 characters that can be printed"),
@@ -92,7 +99,17 @@ SESSION: dict[str, Check] = {
     "steps": STEPS,
     "mode": one_of(*MODES),
     "seed": SEED,
+    "times": (times, "falling numbers from 1 to 0"),
+    "made": (dict, "a list of settings"),
     "rounds": (some(lambda value: value, 0, ROUNDS_MOST), "a list"),
+}
+MADE: dict[str, Check] = {
+    "sampler": (name, "a name, or nothing"),
+    "scheduler": (name, "a name, or nothing"),
+    "guidance": (lambda value: in_range(value, 0.0, 1000.0), "a number from 0 to 1,000"),
+    "resolution": whole(0, 100_000),
+    "base_model": (name, "a name, or nothing"),
+    "latent_channels": whole(0, 100_000),
 }
 ROUND: dict[str, Check] = {
     "kind": one_of(*KINDS),
@@ -121,6 +138,13 @@ def checked(where: str, data: Any) -> dict[str, Any]:
         )
     own = {key: value for key, value in data.items() if key not in ("format", "version")}
     values = each(where, SESSION, own, "")
+    values["made"] = each(where, MADE, values["made"], " of made")
+    steps = len(values["times"]) - 1
+    fitting = steps >= shapes.LEAST_STEPS and shapes.count(steps) == shapes.count(values["steps"])
+    if values["times"] and not fitting:
+        raise SessionError(
+            f"{where} has {steps + 1} times, expected {values['steps'] + 1} for its steps; {CURE}."
+        )
     values["rounds"] = tuple(
         one_round(where, value, number, values) for number, value in enumerate(values["rounds"], 1)
     )

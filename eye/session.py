@@ -83,9 +83,24 @@ class Round:
 
 
 @dataclass(frozen=True)
+class Made:
+    """How the pictures of the first finished sheet were made, for the file that is saved; "" and 0
+    where it is not known. resolution: pixels of the longer side."""
+
+    sampler: str = ""
+    scheduler: str = ""
+    guidance: float = 1.0
+    resolution: int = 0
+    base_model: str = ""
+    latent_channels: int = 0
+
+
+@dataclass(frozen=True)
 class Session:
     """model_family, weights_sha256: of the model, "" where none was connected. steps: K. mode: of
-    the deviation. seed: of everything that is drawn."""
+    the deviation. seed: of everything that is drawn. times: (K'+1,) falling flow times of the
+    schedules, which the first finished sheet's run had, () before; K' is K but where the scheduler
+    makes more of it."""
 
     name: str
     steps: int
@@ -93,6 +108,8 @@ class Session:
     seed: int = 0
     model_family: str = ""
     weights_sha256: str = ""
+    times: tuple[float, ...] = ()
+    made: Made = Made()
     rounds: tuple[Round, ...] = ()
 
     @property
@@ -155,7 +172,6 @@ def rows_of(
     session: Session, prompts: Sequence[str], pictures: int, before: Sequence[Round]
 ) -> tuple[tuple[int, ...], tuple[str, ...]]:
     """Seeds and prompts of the rows after these rounds: the prompts in turn, every seed new."""
-    prompts = [prompt for prompt in prompts if prompt.strip()]
     if not prompts:
         raise SessionError(
             "prompts is empty, expected one prompt a line; write what you want pictures of."
@@ -215,8 +231,8 @@ def compare_round(session: Session, prompts: Sequence[str], pictures: int = 4) -
 
 def answered(session: Session, number: int, choice: int) -> Session:
     """The session with the answer to its round `number` (from 1; 0 is the last). The same answer
-    again changes nothing. Raises SessionError where that round is not there, or was answered
-    otherwise."""
+    again changes nothing, and another one takes its place until there is a next sheet. Raises
+    SessionError where that round is not there, or was answered otherwise before the next one."""
     number = number or len(session.rounds)
     if not 1 <= number <= len(session.rounds):
         raise SessionError(
@@ -229,7 +245,7 @@ def answered(session: Session, number: int, choice: int) -> Session:
             f"choice is {choice!r}, expected 1 to {now.columns} for a column, {NONE_BETTER} for "
             f"none better or {ALL_ALIKE} for all alike."
         )
-    if now.answer not in (0, choice):
+    if now.answer != choice and number < len(session.rounds):
         raise SessionError(
             f"The sheet of round {number} has its answer already ({said(now.answer)}, not "
             f"{said(choice)}), perhaps from another tab; choose on the sheet of round "
@@ -264,7 +280,8 @@ def load(path: str | Path) -> Session:
             f"{path.name} is damaged (no JSON), expected what this pack wrote; {CURE}."
         ) from None
     values = checked(path.name, data)
-    return Session(**values | {"rounds": tuple(Round(**own) for own in values["rounds"])})
+    values |= {"rounds": tuple(Round(**own) for own in values["rounds"])}
+    return Session(**values | {"made": Made(**values["made"])})
 
 
 def store(path: str | Path, session: Session) -> None:

@@ -86,14 +86,17 @@ def run_in_editor(page, server, name: str, graph: dict) -> dict:
 
 
 def shown(server, graph: dict, outputs: dict) -> dict:
-    """The first picture of each preview, by its title."""
+    """The first picture of each preview, by its title; of a sheet to choose from, the first row by
+    its letters."""
     from PIL import Image
 
-    first = {
-        node["_meta"]["title"]: outputs[key]["images"][0]
-        for key, node in graph.items()
-        if node["class_type"] == "PreviewImage"
-    }
+    first = {}
+    for key, node in graph.items():
+        if node["class_type"] == "PreviewImage":
+            first[node["_meta"]["title"]] = outputs[key]["images"][0]
+        if node["class_type"] == "AsyncTimestepChoose":
+            (sheet,) = outputs[key]["tune_by_eye"]
+            first |= dict(zip(sheet["letters"], sheet["pictures"][0], strict=True))
     return {k: Image.open(io.BytesIO(server.fetch(v))).convert("RGB") for k, v in first.items()}
 
 
@@ -104,7 +107,7 @@ def refresh(page, server, name: str, shots: Path | None) -> None:
     again["extra"].pop("ds", None)  # every window fits it for itself
     (workflows.FOLDER / f"{name}.json").write_text(json.dumps(again, indent=1) + "\n", "utf-8")
     graph, picture = workflows.load(name), card(name)
-    if name in workflows.embedded():
+    if name in (*workflows.embedded(), *workflows.by_eye()):
         outputs = run_in_editor(page, server, name, graph)
         words = json.dumps(graph)
         upright = " above a " in words or " below a " in words
