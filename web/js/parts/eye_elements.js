@@ -22,7 +22,9 @@ const STYLE = `
 .eye-sheet button:disabled { opacity: .4; cursor: default; }
 .eye-sheet button[data-chosen=true] { border-color: #4cc2ff; background: #24506a; }
 .eye-line { font-variant-numeric: tabular-nums; }
-.eye-plot { width: 100%; max-height: 150px; object-fit: contain; object-position: left; }
+.eye-bottom { display: flex; gap: 8px; align-items: flex-start; flex: 0 0 auto; }
+.eye-words { display: flex; flex-direction: column; gap: 6px; flex: 1 1 0; min-width: 0; }
+.eye-plot { width: 42%; max-width: 340px; }
 .eye-said[data-wrong=true] { color: var(--error-text, #ff7a59); }
 .eye-question { display: flex; flex-wrap: wrap; gap: 6px; align-items: center; }
 .eye-question:empty { display: none; }

@@ -37,8 +37,9 @@ export class Sheet {
     this.question = make('div', 'question')
     this.answers = make('div', 'row', '', [this.noneBetter, this.allAlike, label])
     const below = make('div', 'row', '', [this.save, this.over, this.compare])
-    const parts = [this.title, this.pictures, this.answers, this.line, this.plot, this.said]
-    this.element = make('div', 'sheet', '', [...parts, this.question, below])
+    const words = make('div', 'words', '', [this.answers, this.line, below, this.question, this.said])
+    const bottom = make('div', 'bottom', '', [this.plot, words])
+    this.element = make('div', 'sheet', '', [this.title, this.pictures, bottom])
     // what is typed and clicked here is not for the canvas
     for (const name of ['keydown', 'keyup', 'pointerdown', 'wheel', 'contextmenu']) {
       this.element.addEventListener(name, (event) => event.stopPropagation())
