@@ -15,6 +15,7 @@ from aiohttp import web
 from ..eye import session as sessions
 from ..eye.plot import plot
 from . import eye_store as store
+from .eye_status import is_better
 from .eye_status import save as save_file
 from .eye_status import status as status_of
 from .run.checks import short
@@ -30,7 +31,7 @@ def number_of(value: object, what: str) -> int:
 
 
 def see(asked: dict) -> dict:
-    return status(asked, sessions.load(store.path_of(asked.get("session"))))
+    return status(asked, store.load(asked.get("session")))
 
 
 def answer(asked: dict) -> dict:
@@ -44,9 +45,11 @@ def compare(asked: dict) -> dict:
 
 
 def save(asked: dict) -> dict:
-    session = sessions.load(store.path_of(asked.get("session")))
+    session = store.load(asked.get("session"))
     path = save_file(session, asked.get("name"))
     said = f"Saved as {path.name} in models/tpm: press R, then choose it in a TPM Loader."
+    if not is_better(session):
+        said += " So far the choices do not tell it from off."
     return status(asked, session, said)
 
 
@@ -90,7 +93,7 @@ async def get_status(request: web.Request) -> web.Response:
 
 async def get_plot(request: web.Request) -> web.Response:
     try:
-        session = sessions.load(store.path_of(request.query.get("session")))
+        session = store.load(request.query.get("session"))
     except ValueError as wrong:
         return web.json_response({"error": str(wrong)}, status=400)
     file = io.BytesIO()

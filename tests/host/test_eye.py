@@ -135,6 +135,19 @@ def test_nothing_answered_is_the_same_sheet_and_the_same_mark(eye):
     assert first[1:4] == again[1:4] and deviations(first[0]) == deviations(again[0])
 
 
+def test_a_name_over_a_wire_is_never_taken_from_the_cache(eye):
+    assert mark(eye, session=None) != mark(eye, session=None)
+
+
+def test_a_sheet_of_a_session_that_was_started_over_is_refused(eye, routes):
+    through(eye, routes, 2)
+    old = try_out(eye)
+    routes.start_over({"session": "mine", "round": 3})
+    try_out(eye)
+    with pytest.raises(ValueError, match="it was started over; run the graph again"):
+        choose(eye, old)
+
+
 def test_an_answer_is_the_next_sheet(eye, routes):
     first, before = try_out(eye), mark(eye)
     answer(routes, 1, 2)

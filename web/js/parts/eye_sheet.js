@@ -127,8 +127,11 @@ export class Sheet {
     }
     this.pictures.dataset.open = Boolean(status?.changeable)
     this.line.textContent = status?.line ?? ''
-    if (status?.plot) this.plot.src = this.host.url(status.plot)
-    this.plot.hidden = !status?.plot
+    this.plot.hidden = !status
+    if (status) {
+      const query = new URLSearchParams({ session: status.session, version: status.plot })
+      this.plot.src = this.host.url(`/async_timestep/eye/plot?${query}`)
+    }
     this.next.checked = this.host.queuesNext()
     for (const part of [this.save, this.over]) part.disabled = !status?.count
     this.compare.disabled = !status?.can_compare
