@@ -12,39 +12,9 @@ from PIL import Image
 
 from async_timestep.harness import graphs
 from async_timestep.harness.comfy_server import error_message
+from async_timestep.harness.graphs_eye import by_eye, small
 
-PROMPTS = ["a red circle on a dark rough background", "a blue star on a light rough background"]
 OFF = [0.0, 0.0]  # the numbers of three steps
-SMALL = {"steps": 3, "cfg": 1.0}
-
-
-def plain(batch: int = 1, **sampling) -> dict:
-    """The stock graph of small pictures that take no time."""
-    graph = graphs.stock(batch=batch, **SMALL, **sampling)
-    graph["latent"]["inputs"].update(width=64, height=64)
-    return graph
-
-
-def by_eye(session: str, sampler: str = "ksampler", batch: int = 1, **changed) -> dict:
-    """Try and Choose around it. sampler: ours, or the stock one behind the patch."""
-    graph = plain(batch)
-    settings = {
-        "session": session, "prompts": "\n".join(PROMPTS), "steps": 3, "mode": "conditioning",
-        "pictures": 2, "first_seed": 5, "choice": 0, "round": 0, "compare": False,
-    }  # fmt: skip
-    graph["try"] = graphs.node("AsyncTimestepTry", model=["loader", 0], **settings | changed)
-    graph["positive"]["inputs"]["text"] = ["try", 1]
-    wired = {"seed": ["try", 2], "steps": ["try", 3]}
-    own = {"preset": "auto", "deviation_scale": 1.0, "deviation": ["try", 0]}
-    if sampler == "patch":
-        graph["patch"] = graphs.node("AsyncTimestepModel", model=["loader", 0], **own)
-        graph["sampler"]["inputs"] |= {**wired, "model": ["patch", 0]}
-    else:
-        inputs = {**graph["sampler"]["inputs"], **wired, **own}
-        graph["sampler"] = graphs.node("AsyncTimestepKSampler", **inputs)
-    graph["choose"] = graphs.node("AsyncTimestepChoose", tuning=["try", 4], images=["decode", 0])
-    del graph["preview"]
-    return graph
 
 
 def shown(server, graph: dict) -> dict:
@@ -66,7 +36,7 @@ def ask(server, what: str, **body) -> dict:
 
 
 def stock_pictures(server, prompt: str, seed: int, batch: int = 1) -> list[bytes]:
-    graph = plain(batch, prompt=prompt, seed=seed)
+    graph = small(batch, prompt=prompt, seed=seed)
     return [pixels(server, entry) for entry in server.run(graph)["preview"]["images"]]
 
 

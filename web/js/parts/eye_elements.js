@@ -24,7 +24,7 @@ const STYLE = `
 .eye-line { font-variant-numeric: tabular-nums; }
 .eye-bottom { display: flex; gap: 8px; align-items: flex-start; flex: 0 0 auto; }
 .eye-words { display: flex; flex-direction: column; gap: 6px; flex: 1 1 0; min-width: 0; }
-.eye-plot { width: 42%; max-width: 340px; }
+.eye-plot { width: 46%; max-width: 400px; }
 .eye-said[data-wrong=true] { color: var(--error-text, #ff7a59); }
 .eye-question { display: flex; flex-wrap: wrap; gap: 6px; align-items: center; }
 .eye-question:empty { display: none; }
