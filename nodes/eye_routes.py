@@ -1,10 +1,12 @@
 """What the editor asks of the server for Tune by Eye: how a session stands, and to change it.
 
-Every answer is JSON: what `eye_status.status` gives, or {"error": a sentence} with the status 400.
+All of it runs beside the server's loop, for what is believed takes some tenths of a second. Every
+answer is JSON: what `eye_status.status` gives, or {"error": a sentence} with the status 400.
 """
 
 from __future__ import annotations
 
+import asyncio
 import io
 import logging
 import sys
@@ -88,17 +90,21 @@ def replied(question: Callable[[dict], dict], asked: object) -> web.Response:
 
 
 async def get_status(request: web.Request) -> web.Response:
-    return replied(see, dict(request.query))
+    return await asyncio.to_thread(replied, see, dict(request.query))
 
 
-async def get_plot(request: web.Request) -> web.Response:
+def drawn(name: object) -> web.Response:
     try:
-        session = store.load(request.query.get("session"))
+        session = store.load(name)
     except ValueError as wrong:
         return web.json_response({"error": str(wrong)}, status=400)
     file = io.BytesIO()
     plot(session).save(file, "PNG")
     return web.Response(body=file.getvalue(), content_type="image/png")
+
+
+async def get_plot(request: web.Request) -> web.Response:
+    return await asyncio.to_thread(drawn, request.query.get("session"))
 
 
 def post(question: Callable[[dict], dict]):
@@ -107,7 +113,7 @@ def post(question: Callable[[dict], dict]):
             asked = await request.json()
         except ValueError:
             asked = {}
-        return replied(question, asked)
+        return await asyncio.to_thread(replied, question, asked)
 
     return handler
 
@@ -116,7 +122,7 @@ def register() -> None:
     """Once, where there is a server: not where ComfyUI runs in another program."""
     server = getattr(sys.modules.get("server"), "PromptServer", None)
     routes = getattr(getattr(server, "instance", None), "routes", None)
-    if routes is None:
+    if routes is None or any(getattr(route, "path", "").startswith(ROOT) for route in routes):
         return
     routes.get(f"{ROOT}status")(get_status)
     routes.get(f"{ROOT}plot")(get_plot)

@@ -37,7 +37,7 @@ const STYLE = `
   image-rendering: auto; }
 `
 
-export function make(tag, kind = '', text = '', children = []) {
+export function make(tag, kind = "", text = "", children = []) {
   addStyle()
   const element = document.createElement(tag)
   if (kind) element.className = `eye-${kind}`
@@ -47,9 +47,9 @@ export function make(tag, kind = '', text = '', children = []) {
 }
 
 function addStyle() {
-  if (document.getElementById('async-timestep-eye')) return
-  const style = document.createElement('style')
-  style.id = 'async-timestep-eye'
+  if (document.getElementById("async-timestep-eye")) return
+  const style = document.createElement("style")
+  style.id = "async-timestep-eye"
   style.textContent = STYLE
   document.head.append(style)
 }
