@@ -11,7 +11,7 @@ from ..report.sheets import picture_of
 from . import shapes, taste
 from .session import Session
 
-SIZE = (560, 176)
+SIZE = (400, 176)
 DRAWS, EDGES = 200, (0.1, 0.9)  # of the belief; between which shares of them the band goes
 BARS_MOST = 12  # deviations that are bars; more are a line
 
@@ -21,7 +21,7 @@ def plot(session: Session) -> Image.Image:
     would pick if it were sure."""
     canvas = Canvas(SIZE, DARK)
     u, (width, height) = canvas.unit, canvas.size
-    box: Box = (40 * u, 26 * u, width - 12 * u, height - 26 * u)
+    box: Box = (44 * u, 30 * u, width - 12 * u, height - 30 * u)
     steps = len(session.times) - 1 if session.times else session.steps
     best, low, high = curves(session, steps)
     bottom, top = min(-0.05, *low, *best) * 1.1, max(0.2, *high, *best) * 1.1

@@ -20,6 +20,7 @@ from .eye_routes import register as register_eye_routes
 from .model_patch import AsyncTimestepModel
 from .plot import AsyncTimestepNoiseMeter, AsyncTimestepPlot
 from .region_mask import AsynDMRegionMask
+from .routes import register_routes
 from .sampler import AsyncTimestepKSampler, AsyncTimestepKSamplerAdvanced
 
 NODES: list[type[io.ComfyNode]] = [
@@ -44,6 +45,7 @@ NODES: list[type[io.ComfyNode]] = [
 class AsyncTimestepExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         register_tpm_folder()  # not in on_load: ComfyUI 0.3.75 never calls it
+        register_routes()
         register_eye_routes()
         return NODES
 

@@ -158,8 +158,10 @@ class AsyncTimestepTry(io.ComfyNode):
         compare=False, model=None,
     ):  # fmt: skip
         """The same as long as the same sheet is shown: it depends on the answers alone, and the one
-        in this graph counts as given."""
-        return store.sheet_mark(session, choice, round, compare)
+        in this graph counts as given. A name that comes over a wire is not known here."""
+        return (
+            float("nan") if session is None else store.sheet_mark(session, choice, round, compare)
+        )
 
     @classmethod
     def execute(
@@ -250,8 +252,7 @@ class AsyncTimestepChoose(io.ComfyNode):
     def execute(cls, tuning, images, score=None, file_name=("",)) -> io.NodeOutput:
         tuning = tuning[0]
         require_kind("tuning", tuning, Tuning, "Tune by Eye: Try")
-        now = store.load(tuning.session)
-        sheet = now.rounds[tuning.round - 1]
+        now, sheet = store.sheet_of(tuning.session, tuning.round)
         cells = cells_of(images, sheet.rows, sheet.columns)
         store.require_watched(now, sheet, tuning.watched)
         hidden = cls.hidden
@@ -276,4 +277,4 @@ class AsyncTimestepChoose(io.ComfyNode):
         text = line(now)
         policy = best_schedule(now)
         found = {"tune_by_eye": [shown], "text": [text]}
-        return io.NodeOutput(labelled(cells, letters), text, policy, ui=found)
+        return io.NodeOutput(labelled(cells, letters, tuning.round), text, policy, ui=found)

@@ -1,10 +1,12 @@
 """What the editor asks of the server for Tune by Eye: how a session stands, and to change it.
 
-Every answer is JSON: what `eye_status.status` gives, or {"error": a sentence} with the status 400.
+All of it runs beside the server's loop, for what is believed takes some tenths of a second. Every
+answer is JSON: what `eye_status.status` gives, or {"error": a sentence} with the status 400.
 """
 
 from __future__ import annotations
 
+import asyncio
 import io
 import logging
 import sys
@@ -15,6 +17,7 @@ from aiohttp import web
 from ..eye import session as sessions
 from ..eye.plot import plot
 from . import eye_store as store
+from .eye_status import is_better
 from .eye_status import save as save_file
 from .eye_status import status as status_of
 from .run.checks import short
@@ -30,7 +33,7 @@ def number_of(value: object, what: str) -> int:
 
 
 def see(asked: dict) -> dict:
-    return status(asked, sessions.load(store.path_of(asked.get("session"))))
+    return status(asked, store.load(asked.get("session")))
 
 
 def answer(asked: dict) -> dict:
@@ -44,9 +47,11 @@ def compare(asked: dict) -> dict:
 
 
 def save(asked: dict) -> dict:
-    session = sessions.load(store.path_of(asked.get("session")))
+    session = store.load(asked.get("session"))
     path = save_file(session, asked.get("name"))
     said = f"Saved as {path.name} in models/tpm: press R, then choose it in a TPM Loader."
+    if not is_better(session):
+        said += " So far the choices do not tell it from off."
     return status(asked, session, said)
 
 
@@ -85,17 +90,21 @@ def replied(question: Callable[[dict], dict], asked: object) -> web.Response:
 
 
 async def get_status(request: web.Request) -> web.Response:
-    return replied(see, dict(request.query))
+    return await asyncio.to_thread(replied, see, dict(request.query))
 
 
-async def get_plot(request: web.Request) -> web.Response:
+def drawn(name: object) -> web.Response:
     try:
-        session = sessions.load(store.path_of(request.query.get("session")))
+        session = store.load(name)
     except ValueError as wrong:
         return web.json_response({"error": str(wrong)}, status=400)
     file = io.BytesIO()
     plot(session).save(file, "PNG")
     return web.Response(body=file.getvalue(), content_type="image/png")
+
+
+async def get_plot(request: web.Request) -> web.Response:
+    return await asyncio.to_thread(drawn, request.query.get("session"))
 
 
 def post(question: Callable[[dict], dict]):
@@ -104,7 +113,7 @@ def post(question: Callable[[dict], dict]):
             asked = await request.json()
         except ValueError:
             asked = {}
-        return replied(question, asked)
+        return await asyncio.to_thread(replied, question, asked)
 
     return handler
 
@@ -113,7 +122,7 @@ def register() -> None:
     """Once, where there is a server: not where ComfyUI runs in another program."""
     server = getattr(sys.modules.get("server"), "PromptServer", None)
     routes = getattr(getattr(server, "instance", None), "routes", None)
-    if routes is None:
+    if routes is None or any(getattr(route, "path", "").startswith(ROOT) for route in routes):
         return
     routes.get(f"{ROOT}status")(get_status)
     routes.get(f"{ROOT}plot")(get_plot)

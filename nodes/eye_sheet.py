@@ -75,10 +75,14 @@ def scores_of(score: Sequence[object], entries: int, columns: int) -> list[float
     return values.mean(axis=(0, 2)).tolist()
 
 
-def labelled(cells: Sequence[Sequence[torch.Tensor]], heads: Sequence[str]) -> torch.Tensor:
-    """The sheet as an image (1, H, W, 3) in [0, 1], its columns under their letters."""
+def labelled(
+    cells: Sequence[Sequence[torch.Tensor]], letters: Sequence[str], number: int
+) -> torch.Tensor:
+    """The sheet as an image (1, H, W, 3) in [0, 1], its columns under their letters, its number
+    beside the first."""
     rows = [[fitted(cell) for cell in row] for row in cells]
-    picture = sheet(rows, above=[list(heads)])
+    heads = [f"{letters[0]}    (sheet {number})", *letters[1:]]
+    picture = sheet(rows, above=[heads])
     return torch.from_numpy(np.asarray(picture, dtype=np.float32) / 255.0)[None]
 
 

@@ -35,7 +35,7 @@ def status(session: Session, number: int, said: str = "") -> dict:
         "place": f"{place % SHEETS + 1} of {SHEETS}",
         "can_compare": enough and not (unanswered and own.kind == COMPARE),
         "compare_tip": COMPARES.capitalize() if enough else f"After {ENOUGH} choices: {COMPARES}",
-        "plot": f"/async_timestep/eye/plot?session={session.name}&count={len(rounds)}.{choices}",
+        "plot": f"{len(rounds)}.{choices}.{own.answer if own else 0}",  # changes when the plot does
         "proposed_name": session.name,
         "said": said,
     }
@@ -93,10 +93,15 @@ def saved_once(session: Session, name: object) -> str:
     return f"Saved as {path.name} in models/tpm."
 
 
+def is_better(session: Session) -> bool:
+    """Whether the choices tell what was found from off."""
+    return taste.better_than_off(session.belief()) >= taste.SURE
+
+
 def meta_of(session: Session) -> ScheduleMeta:
     """What the file says about itself: no gain, since nobody has measured one."""
     note, made = "", session.made
-    if taste.better_than_off(session.belief()) < taste.SURE:
+    if not is_better(session):
         note = (
             f"The schedule was chosen by eye in {len(session.answers())} choices, which do not "
             "tell it from off; compare its images with deviation_scale 0."

@@ -55,6 +55,18 @@ def load(name: object) -> Session:
     return sessions.load(path_of(name))
 
 
+def sheet_of(name: object, number: int) -> tuple[Session, Round]:
+    """The session and its sheet of that number, from 1. Raises SessionError where it is not there
+    any more."""
+    session = load(name)
+    if number > len(session.rounds):
+        raise SessionError(
+            f"The session {session.name!r} has {len(session.rounds)} sheets and not {number} any "
+            "more: it was started over; run the graph again."
+        )
+    return session, session.rounds[number - 1]
+
+
 def generation(path: Path) -> int:
     """Grows when a session that was there is gone, so that nothing of it is taken from the host's
     cache for the one that begins anew."""

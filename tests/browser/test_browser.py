@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
+from looking import SHOWN, keep_shot, must_be_legible
 
-from async_timestep.harness.comfy_server import PATIENCE, ComfyServer
+from async_timestep.harness.comfy_server import PATIENCE
 from async_timestep.harness.editor import (
     CHROMIUM,
-    COVERED,
-    CROSSED,
-    DRAWN,
     LOAD,
     QUEUED,
     RUN,
     ZOOM,
-    open_page,
 )
 from async_timestep.harness.workflows import by_eye, downloads, embedded, to_prompt
 
@@ -34,41 +30,13 @@ FIRST, TRAINED = "01 More detail, same steps", "09 A trained policy, four at onc
 LOADERS = ("CheckpointLoaderSimple", "UNETLoader", "CLIPLoader", "DualCLIPLoader", "VAELoader")
 THUMBNAILS = """() => [...document.querySelectorAll('[role=dialog] img')]
   .filter(i => i.complete && i.naturalWidth === 512 && i.naturalHeight === 512).length >= 4"""
-SHOTS = os.environ.get("ASYNC_TIMESTEP_SHOTS")  # a folder that keeps a picture of each
 UNKNOWN = """() => window.app.graph.nodes.filter(n => !n.constructor.nodeData
   && !['Note', 'MarkdownNote'].includes(n.type)).map(n => n.type)"""
 MARKED = "() => window.app.graph.nodes.filter(n => n.has_errors).map(n => String(n.id))"
-SHOWN = """([kinds, nodes2]) => window.app.graph.nodes.every(n => {
-  if (!kinds.includes(n.type)) return true
-  if (!nodes2) return n.imgs?.length && n.imgs.every(i => i.complete && i.naturalWidth >= 128)
-  const images = [...document.querySelectorAll(`[data-node-id="${n.id}"] img[src*="/view?"]`)]
-  return images.length && images.every(i => i.complete && i.naturalWidth >= 128) })"""
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with ComfyServer(tmp_path_factory.mktemp("browser")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module", params=[False, True], ids=["classic", "nodes2"])
-def page(request, server):
-    with playwright.sync_playwright() as play:
-        page = open_page(play, server, nodes2=request.param)
-        page.problems = []
-        page.on("pageerror", lambda error: page.problems.append(str(error)))
-        page.mode = "nodes2" if request.param else "classic"
-        yield page
 
 
 def without_titles(graph: dict) -> dict:
     return {key: (node["class_type"], node["inputs"]) for key, node in graph.items()}
-
-
-def keep_shot(page, name: str) -> None:
-    if SHOTS:
-        Path(SHOTS).mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=Path(SHOTS) / f"{name}_{page.mode}.png")
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
@@ -100,23 +68,6 @@ def test_workflow_in_the_editor(page, path):
     keep_shot(page, path.stem)
     assert len(page.screenshot()) > 20_000
     assert page.problems == []
-
-
-def must_be_legible(page, workflow: dict) -> None:
-    """In a new user's window, as the template browser opens it: large enough, its words drawn, no
-    node over another and no wire behind one.
-    """
-    assert page.evaluate(ZOOM) >= 0.75
-    assert page.evaluate(CROSSED) == []
-    assert page.evaluate(COVERED) == []
-    words = page.evaluate(DRAWN, page.mode == "nodes2")
-    for node in workflow["nodes"]:
-        if "title" in node:  # a folded one's is cut where it is longer
-            assert any(word.strip().startswith(node["title"][:15]) for word in words), node["title"]
-        if page.mode == "classic" and not node["flags"].get("collapsed"):
-            slots = [slot for slot in node.get("inputs", []) if "widget" in slot]
-            names = {s["name"] for s in slots if s["type"] in ("INT", "FLOAT")}
-            assert names <= set(words), node["type"]
 
 
 def test_the_template_browser_lists_them_with_their_pictures(page):

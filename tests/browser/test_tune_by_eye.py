@@ -5,14 +5,13 @@ with the server gone and back in between.
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 
 import pytest
+from looking import keep_shot
 
 from async_timestep.harness import graphs
-from async_timestep.harness.comfy_server import PATIENCE, ComfyServer
-from async_timestep.harness.editor import CHROMIUM, RUN, open_page
+from async_timestep.harness.comfy_server import PATIENCE
+from async_timestep.harness.editor import CHROMIUM, RUN
 from async_timestep.harness.workflows import by_eye, saved
 
 pytestmark = pytest.mark.browser
@@ -20,7 +19,6 @@ if CHROMIUM is None:
     pytest.skip("no Chromium on this machine: browser tests left out", allow_module_level=True)
 playwright = pytest.importorskip("playwright.sync_api")
 
-SHOTS = os.environ.get("ASYNC_TIMESTEP_SHOTS")  # a folder that keeps a picture of each
 WAIT = 1000 * PATIENCE
 QUEUE = "() => window.app.queuePrompt(0, 1)"
 PICTURES = """() => { const all = [...document.querySelectorAll('.eye-cell img')]
@@ -43,28 +41,6 @@ def put(graph: dict, kind: str, values: dict[int, object]) -> None:
         node["widgets_values"][place] = value
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with ComfyServer(tmp_path_factory.mktemp("by_eye")) as running:
-        yield running
-
-
-@pytest.fixture(scope="module", params=[False, True], ids=["classic", "nodes2"])
-def page(request, server):
-    with playwright.sync_playwright() as play:
-        page = open_page(play, server, nodes2=request.param)
-        page.problems = []
-        page.on("pageerror", lambda error: page.problems.append(str(error)))
-        page.mode = "nodes2" if request.param else "classic"
-        yield page
-
-
-def keep_shot(page, name: str) -> None:
-    if SHOTS:
-        Path(SHOTS).mkdir(parents=True, exist_ok=True)
-        page.screenshot(path=Path(SHOTS) / f"eye_{name}_{page.mode}.png")
-
-
 def run(page, graph: dict) -> None:
     outcome, detail = page.evaluate(RUN, [graph, "by eye"])
     assert outcome == "execution_success", detail
@@ -85,7 +61,7 @@ def test_from_the_template_to_the_file_and_its_use(page, server):
     says(page, "Sheet 1: which column do you like best?")
     page.wait_for_function(PICTURES)
     assert page.locator(".eye-cell").count() == 4
-    keep_shot(page, "sheet")
+    keep_shot(page, "eye_sheet")
 
     page.locator('.eye-cell[data-column="2"]').click()
     says(page, "Sheet 1 is answered")
@@ -109,7 +85,7 @@ def test_from_the_template_to_the_file_and_its_use(page, server):
 
     page.get_by_role("button", name="Save...").click()
     page.locator(".eye-name").fill(f"found {page.mode}")
-    keep_shot(page, "save")
+    keep_shot(page, "eye_save")
     page.locator(".eye-name").press("Enter")
     says(page, f"Saved as found {page.mode}.safetensors", ".eye-said")
     page.get_by_role("button", name="Save...").click()
@@ -134,7 +110,7 @@ def test_a_picture_in_full_size_and_its_neighbour(page):
     playwright.expect(large).to_contain_text("A, row 1 of 1")
     page.keyboard.press("ArrowRight")
     playwright.expect(large).to_contain_text("B, row 1 of 1")
-    keep_shot(page, "large")
+    keep_shot(page, "eye_large")
     page.keyboard.press("Escape")
     playwright.expect(large).to_have_count(0)
 
@@ -171,7 +147,7 @@ def test_a_dead_server_in_between_loses_nothing(page, server):
     server.__exit__()
     page.locator(".eye-cell").first.click()
     says(page, "ComfyUI does not answer, so nothing was counted", ".eye-said")
-    keep_shot(page, "dead")
+    keep_shot(page, "eye_dead")
     server.__enter__()
     assert answers(server, session) == [0]
     page.locator(".eye-cell").first.click()

@@ -55,6 +55,13 @@ def latents(server, graph: dict) -> torch.Tensor:
     return load(server.fetch(entry))["latent_tensor"]
 
 
+def test_the_page_is_told_what_a_deviation_does(server):
+    """What the Deviation node draws in itself before a run."""
+    asked = {"preset": "custom", "deviation": 0.5, "start_percent": 0.5, "end_percent": 1}
+    asked |= {"unit": "interval", "mode": "conditioning", "steps": 4}
+    assert server.post("/async_timestep/deviation", asked)["low"] == [0, 0, 0.5, 0.5]
+
+
 def test_only_this_pack_is_loaded_and_whole(server, info):
     assert IDS <= info.keys() and "NodeOfAnotherPack" not in info
     assert {k for k, node in info.items() if node["python_module"].endswith(PACK)} == IDS

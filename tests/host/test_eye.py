@@ -135,6 +135,19 @@ def test_nothing_answered_is_the_same_sheet_and_the_same_mark(eye):
     assert first[1:4] == again[1:4] and deviations(first[0]) == deviations(again[0])
 
 
+def test_a_name_over_a_wire_is_never_taken_from_the_cache(eye):
+    assert mark(eye, session=None) != mark(eye, session=None)
+
+
+def test_a_sheet_of_a_session_that_was_started_over_is_refused(eye, routes):
+    through(eye, routes, 2)
+    old = try_out(eye)
+    routes.start_over({"session": "mine", "round": 3})
+    try_out(eye)
+    with pytest.raises(ValueError, match="it was started over; run the graph again"):
+        choose(eye, old)
+
+
 def test_an_answer_is_the_next_sheet(eye, routes):
     first, before = try_out(eye), mark(eye)
     answer(routes, 1, 2)
@@ -274,9 +287,17 @@ def test_start_over_keeps_the_old_file_and_takes_nothing_from_the_cache(eye, rou
         answer(routes, 5, 1)
 
 
-def test_a_save_is_what_was_looked_at_and_overwrites_nothing(eye, routes, pack, families):
+def demo_family(pack) -> tuple:
+    """(model, positive, negative, latent) of the embedded model, for `sample`."""
+    demo = pack("nodes.demo")
+    clip = demo.load_demo_clip()
+    texts = [clip.encode_from_tokens_scheduled(clip.tokenize(t)) for t in ("a red circle", "")]
+    return demo.load_demo_model(), *texts, torch.zeros(1, 16, 8, 8)
+
+
+def test_a_save_is_what_was_looked_at_and_overwrites_nothing(eye, routes, pack):
     """On the real model: the saved file samples what the column of its numbers did, to the bit."""
-    hook, family = pack("nodes.run.hook"), families["sd3"]
+    hook, family = pack("nodes.run.hook"), demo_family(pack)
     outputs = try_out(eye, pictures=1, prompts="")
     drawn = [sample(family, hook.attach(family[0], p)[0], steps=4)[0] for p in outputs[0]]
     choose(eye, outputs)

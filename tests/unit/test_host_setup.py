@@ -301,3 +301,32 @@ def test_the_pack_that_serve_loads_is_this_clone_s(clone, comfyui, tmp_path):
         assert clone.run("serve", COMFYUI_PATH=tree).returncode == 0
         assert link.resolve() == clone.root
     assert tmp_path.exists()
+
+
+def test_the_newest_front_end_is_whole_or_not_there(tmp_path, monkeypatch):
+    """Fetched once; where the registry gives none, there is one sentence and nothing is left."""
+    from async_timestep.harness import front_end
+
+    asked, host = [], tmp_path / ".host"
+
+    def refuses(command, log):
+        asked.append(command)
+        (Path(command[command.index("--target") + 1]) / "half").touch()
+        raise SystemExit("Command failed (1)")
+
+    def gives(command, log):
+        asked.append(command)
+        pages = Path(command[command.index("--target") + 1], "comfyui_frontend_package", "static")
+        pages.mkdir(parents=True)
+        (pages / "index.html").touch()
+
+    monkeypatch.setattr(front_end, "HOST", host)
+    monkeypatch.setattr(front_end, "run", refuses)
+    with pytest.raises(SystemExit, match="Command failed"):
+        front_end.ensure_front_end()
+    assert list(host.iterdir()) == []
+    monkeypatch.setattr(front_end, "run", gives)
+    for _ in range(2):
+        assert (front_end.ensure_front_end() / "index.html").exists()
+    assert len(asked) == 2 and asked[0][-1] == f"{front_end.PACKAGE}=={front_end.VERSION}"
+    assert [path.name for path in host.iterdir()] == [f"front-end-{front_end.VERSION}"]

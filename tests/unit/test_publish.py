@@ -40,6 +40,7 @@ CALLS = (
 NEEDED = (
     "__init__.py", "LICENSE", "README.md", "CHANGELOG.md", "pyproject.toml", "nodes/__init__.py",
     "nodes/pixels/calls.py", "tpm/network.py", "maps/time_rows.py", "web/docs/AsynDMKSampler.md",
+    "web/js/deviation_preview.js", "web/js/parts/axes.js", "nodes/routes.py",
     "training/train_tpm.py", "training/reward_worker.py", "training/presets/tiny.yaml",
     "training/data/files.yaml",
     "training/tiny/weights/transformer.safetensors", "training/tiny/weights/text.safetensors",

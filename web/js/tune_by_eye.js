@@ -2,22 +2,22 @@
 // Answers, Save, Start over and Compare go to the server's own routes (nodes/eye_routes.py); nothing
 // is loaded from outside.
 
-import { app } from '../../../scripts/app.js'
-import { api } from '../../../scripts/api.js'
-import { Sheet } from './parts/eye_sheet.js'
+import { app } from "../../../scripts/app.js"
+import { api } from "../../../scripts/api.js"
+import { Sheet } from "./parts/eye_sheet.js"
 
-const NODE = 'AsyncTimestepChoose'
-const QUEUE_NEXT = 'AsyncTimestep.TuneByEye.QueueNext'
-const OUTPUT = 'tune_by_eye'
+const NODE = "AsyncTimestepChoose"
+const QUEUE_NEXT = "AsyncTimestep.TuneByEye.QueueNext"
+const OUTPUT = "tune_by_eye"
 const LEAST_HEIGHT = 360
 
 app.registerExtension({
-  name: 'AsyncTimestep.TuneByEye',
+  name: "AsyncTimestep.TuneByEye",
   settings: [
     {
       id: QUEUE_NEXT,
-      name: 'Async Timestep: Tune by Eye queues the next sheet by itself after a choice',
-      type: 'boolean',
+      name: "Async Timestep: Tune by Eye queues the next sheet by itself after a choice",
+      type: "boolean",
       defaultValue: false,
     },
   ],
@@ -54,7 +54,7 @@ function addSheet(node) {
     queuesNext: () => Boolean(setting?.get(QUEUE_NEXT)),
     setQueuesNext: (on) => setting?.set(QUEUE_NEXT, on),
   })
-  const widget = node.addDOMWidget('sheet', 'tune_by_eye', sheet.element, {
+  const widget = node.addDOMWidget("sheet", "tune_by_eye", sheet.element, {
     serialize: false,
     hideOnZoom: false,
     getMinHeight: () => LEAST_HEIGHT,
@@ -71,15 +71,15 @@ function show(node, output) {
 // The server's answer, or an Error with a sentence to read.
 async function ask(path, body) {
   const options = body && {
-    method: 'POST',
-    headers: { 'Content-Type': 'application/json' },
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
     body: JSON.stringify(body),
   }
   let reply
   try {
     reply = await api.fetchApi(path, options)
   } catch {
-    throw new Error('ComfyUI does not answer, so nothing was counted; start it and press again.')
+    throw new Error("ComfyUI does not answer, so nothing was counted; start it and press again.")
   }
   const answer = await reply.json().catch(() => ({}))
   if (!reply.ok) throw new Error(answer.error ?? `ComfyUI answered ${reply.status}; look into its log.`)

@@ -22,7 +22,9 @@ const STYLE = `
 .eye-sheet button:disabled { opacity: .4; cursor: default; }
 .eye-sheet button[data-chosen=true] { border-color: #4cc2ff; background: #24506a; }
 .eye-line { font-variant-numeric: tabular-nums; }
-.eye-plot { width: 100%; max-height: 150px; object-fit: contain; object-position: left; }
+.eye-bottom { display: flex; gap: 8px; align-items: flex-start; flex: 0 0 auto; }
+.eye-words { display: flex; flex-direction: column; gap: 6px; flex: 1 1 0; min-width: 0; }
+.eye-plot { width: 46%; max-width: 400px; }
 .eye-said[data-wrong=true] { color: var(--error-text, #ff7a59); }
 .eye-question { display: flex; flex-wrap: wrap; gap: 6px; align-items: center; }
 .eye-question:empty { display: none; }
@@ -35,7 +37,7 @@ const STYLE = `
   image-rendering: auto; }
 `
 
-export function make(tag, kind = '', text = '', children = []) {
+export function make(tag, kind = "", text = "", children = []) {
   addStyle()
   const element = document.createElement(tag)
   if (kind) element.className = `eye-${kind}`
@@ -45,9 +47,9 @@ export function make(tag, kind = '', text = '', children = []) {
 }
 
 function addStyle() {
-  if (document.getElementById('async-timestep-eye')) return
-  const style = document.createElement('style')
-  style.id = 'async-timestep-eye'
+  if (document.getElementById("async-timestep-eye")) return
+  const style = document.createElement("style")
+  style.id = "async-timestep-eye"
   style.textContent = STYLE
   document.head.append(style)
 }

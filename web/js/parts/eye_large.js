@@ -1,25 +1,25 @@
 // One picture over the whole window; the arrow keys go to the others of its row, at the same place.
 
-import { make } from './eye_elements.js'
+import { make } from "./eye_elements.js"
 
 export class Large {
   constructor(chosen) {
     this.chosen = chosen
-    this.image = make('img')
-    this.words = make('div')
-    const choose = make('button', '', 'I like this column best')
-    choose.addEventListener('click', () => this.choose())
-    const close = make('button', '', 'Close')
-    close.addEventListener('click', () => this.close())
-    const row = make('div', 'row', '', [choose, close])
-    this.element = make('div', 'large', '', [this.image, this.words, row])
+    this.image = make("img")
+    this.words = make("div")
+    const choose = make("button", "", "I like this column best")
+    choose.addEventListener("click", () => this.choose())
+    const close = make("button", "", "Close")
+    close.addEventListener("click", () => this.close())
+    const row = make("div", "row", "", [choose, close])
+    this.element = make("div", "large", "", [this.image, this.words, row])
     this.keys = (event) => this.pressed(event)
   }
 
   open(files, letters, row, column) {
     Object.assign(this, { files, letters, row, column })
     document.body.append(this.element)
-    document.addEventListener('keydown', this.keys, true)
+    document.addEventListener("keydown", this.keys, true)
     this.draw()
   }
 
@@ -31,7 +31,7 @@ export class Large {
 
   pressed(event) {
     const move = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key]
-    if (!move && event.key !== 'Escape') return
+    if (!move && event.key !== "Escape") return
     event.stopPropagation()
     event.preventDefault()
     if (!move) return this.close()
@@ -48,7 +48,7 @@ export class Large {
   }
 
   close() {
-    document.removeEventListener('keydown', this.keys, true)
+    document.removeEventListener("keydown", this.keys, true)
     this.element.remove()
   }
 }
