@@ -140,8 +140,9 @@ def tables(args: argparse.Namespace, found: frame.Rows, rows: frame.Rows) -> lis
                 for row in found
                 if (row["method"], row["guidance"], row["pictures"]) == of_them
             }
+            looked = f"{EYE}, {pictures} picture{'s' * (pictures > 1)} a schedule"
             lines.append([
-                f"{case.guidance:g}", case.mode, f"{EYE}, {pictures} picture{'s' * (pictures > 1)} a schedule",
+                f"{case.guidance:g}", case.mode, looked,
                 len(own), spread(values), f"{min(values):+.4f}", f"{max(values):+.4f}",
             ])  # fmt: skip
             for row in own:
