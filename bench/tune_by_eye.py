@@ -116,9 +116,13 @@ def gains(args: argparse.Namespace, case: Case, measure, found, rows: frame.Rows
         add(MORE, 0, 0, "", held.gain(args.steps, more=1))
 
 
-def spread(values: list[float]) -> str:
-    deviation = statistics.stdev(values) if len(values) > 1 else float("nan")
-    return f"{statistics.mean(values):+.4f} ± {deviation:.4f}"
+def of_people(values: list[float]) -> list[str]:
+    """Mean ± its standard error over people, standard deviation, worst and best."""
+    if len(values) < 2:
+        return [f"{values[0]:+.4f}", "", "", ""]
+    deviation = statistics.stdev(values)
+    mean = f"{statistics.mean(values):+.4f} ± {deviation / len(values) ** 0.5:.4f}"
+    return [mean, f"{deviation:.4f}", f"{min(values):+.4f}", f"{max(values):+.4f}"]
 
 
 def tables(args: argparse.Namespace, found: frame.Rows, rows: frame.Rows) -> list[str]:
@@ -143,7 +147,7 @@ def tables(args: argparse.Namespace, found: frame.Rows, rows: frame.Rows) -> lis
             looked = f"{EYE}, {pictures} picture{'s' * (pictures > 1)} a schedule"
             lines.append([
                 f"{case.guidance:g}", case.mode, looked,
-                len(own), spread(values), f"{min(values):+.4f}", f"{max(values):+.4f}",
+                len(own), *of_people(values),
             ])  # fmt: skip
             for row in own:
                 people.append([
@@ -154,9 +158,9 @@ def tables(args: argparse.Namespace, found: frame.Rows, rows: frame.Rows) -> lis
         for method in (TPM, SEARCH, MORE):
             for row in rows:
                 if (row["method"], row["guidance"]) == (method, case.guidance):
-                    gain = f"{row['gain']:+.4f} (± {row['error']:.4f})"
-                    lines.append([f"{case.guidance:g}", case.mode, method, 1, gain, "", ""])
-    head = ["CFG", "mode", "method", "people", "gain: mean ± standard deviation", "worst", "best"]
+                    gain = f"{row['gain']:+.4f} ± {row['error']:.4f}"
+                    lines.append([f"{case.guidance:g}", case.mode, method, "", gain, "", "", ""])
+    head = ["CFG", "mode", "method", "people", "gain", "spread of people", "worst", "best"]
     parts = ["## Gains", markdown(head, lines)]
     head = ["CFG", "pictures", "seed", "D found", "gain ± standard error", "better than off"]
     parts += ["## Everybody", markdown(head, people)]
@@ -235,9 +239,10 @@ def main() -> None:
     sessions(args, args.cases[0], None, found)
     legend = (
         f"Embedded model; {setting}; {args.n:,} held-out prompts, every schedule on the same "
-        "noises. Gain of the reward over D = 0. The spread in the first table is that between "
-        "people; in brackets, and in the second, it is one standard error of the measurement. "
-        '"better than off" is the probability that the node\'s line has after the last choice.'
+        "noises. Gain of the reward over D = 0. By eye it is the mean over people ± its standard "
+        "error, and their spread is a standard deviation; of one schedule it is ± the standard "
+        'error of the measurement. "better than off" is the probability that the node\'s line '
+        "has after the last choice."
     )
     page = ["# Tune by eye", frame.made_by(frame.command("tune_by_eye")), legend]
     plot(args, rows)
