@@ -286,3 +286,4 @@ def test_a_last_sheet_without_an_answer_makes_room():
     now = session.compare_round(ran(12), PROMPTS)
     on = session.next_round(now, PROMPTS)
     assert [sheet.kind for sheet in on.rounds] == ["choose"] * 13
+    assert not set(on.open.seeds) & set(now.open.seeds)
