@@ -169,9 +169,10 @@ def drawn(seed: int, *address: int | str) -> int:
 
 
 def rows_of(
-    session: Session, prompts: Sequence[str], pictures: int, before: Sequence[Round]
+    session: Session, kind: str, prompts: Sequence[str], pictures: int, before: Sequence[Round]
 ) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Seeds and prompts of the rows after these rounds: the prompts in turn, every seed new."""
+    """Seeds and prompts of the rows after these rounds: the prompts in turn, every seed new; a last
+    sheet has none of a sheet that was shown in its place without an answer."""
     if not prompts:
         raise SessionError(
             "prompts is empty, expected one prompt a line; write what you want pictures of."
@@ -179,7 +180,8 @@ def rows_of(
     if not 1 <= pictures <= ROWS_MOST:
         raise SessionError(f"pictures is {pictures}, expected 1 to {ROWS_MOST} rows a sheet.")
     first = sum(r.rows for r in before)
-    seeds = tuple(drawn(session.seed, "row", len(before), row) for row in range(pictures))
+    place = "row" if kind == CHOOSE else "last"
+    seeds = tuple(drawn(session.seed, place, len(before), row) for row in range(pictures))
     return seeds, tuple(prompts[(first + row) % len(prompts)] for row in range(pictures))
 
 
@@ -190,7 +192,7 @@ def with_round(
     """The session with an open sheet of this kind. One that is open already stays, with other rows
     where others are asked for; one of the other kind had no answer, and goes."""
     before = session.rounds[:-1] if session.open else session.rounds
-    seeds, texts = rows_of(session, prompts, pictures, before)
+    seeds, texts = rows_of(session, kind, prompts, pictures, before)
     now = session.open
     if now is not None and now.kind == kind:
         now = replace(now, seeds=seeds, prompts=texts)

@@ -5,20 +5,21 @@
     shown = propose(now, answers, np.random.default_rng(0))      # the present best, three others
     better_than_off(now)                                         # a probability
 
-The utility of a schedule is a quadratic through 0 at "off": u(x) = a.x + x.B.x, with a normal prior
-of its coefficients. Who sees n schedules takes the i-th with probability
+The utility of a schedule is a quadratic through 0 at "off", u(x) = a.x + x.B.x, with a normal prior
+that bends down: too much of anything is worse. Who sees n schedules takes the i-th with probability
 
     q_i = (1 - lapse) softmax(u)_i + lapse / n        (Luce's choice; a slip goes to any of them)
 
 and "all alike" counts as an n-th of every choice. The posterior is normal around its mode
-(Laplace), once for each width of the prior in WIDTHS; what the choices say of the widths is their
-evidence. A person who prefers nothing is the width 0: every choice has the probability 1/n. Against
-that one everything else has to win: at even odds beforehand, a person who chooses at random gets a
-probability of p or more in at most a share (1 - p) / p of all sessions, whenever one looks (Ville).
+(Laplace), once for every prior of WIDTHS x BENDS, weighted by the evidence of each. A person who
+prefers nothing is the width 0: every choice has the probability 1/n. Against that one all others
+together have to win: at even odds beforehand, a person who chooses at random gets a probability of
+p or more in at most a share (1 - p) / p of all sessions, whenever one looks (Ville's inequality).
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,10 +31,13 @@ from . import shapes
 ALIKE = "alike"
 COLUMNS = 4
 LAPSE = 0.1  # of the choices say nothing: a slip, or pictures in which other things were better
-WIDTHS = (0.5, 1.0, 2.0, 4.0)  # of the prior: of the utility where all numbers are 1
+STRENGTHS = (1.0, 1.0, 2.5)  # of a D of 1 at the knots: the last step's tells most
+WIDTHS = (0.5, 1.0, 2.0, 4.0)  # of the prior: of the utility at a strength of 1
+BENDS = (0.3, 1.0)  # how far the curvature may be from -width, in widths
 NO_TASTE = 0.5  # that a person prefers nothing, before the first choice
 CAUTION = 0.5  # standard deviations that are taken off for what is not known
-SURE = 0.9  # from here on it is called better than off
+SURE = 0.8  # from here on it is called better than off
+OFF_EVERY = 2  # sheets: off is among them, so that it stays known what it is worth
 PLACES = 512  # of which a posterior sample takes its maximum
 NEWTON, HALVINGS, FLAT = 60, 30, 1e-9
 
@@ -56,8 +60,8 @@ class Answer:
 
 @dataclass(frozen=True)
 class Belief:
-    """numbers: m. weights: (S,) of the widths; means (S, F) and covariances (S, F, F) of the
-    coefficients at each; taste: the probability that there is a preference at all. choices: how
+    """numbers: m. weights: (S,) of the priors; means (S, F) and covariances (S, F, F) of the
+    coefficients under each; taste: the probability that there is a preference at all. choices: how
     many answers it is of."""
 
     numbers: int
@@ -78,95 +82,129 @@ class Belief:
 
     def drawn(self, count: int, rng: np.random.Generator) -> np.ndarray:
         """(count, F) coefficients of the posterior, given that there is a preference."""
-        width = rng.choice(len(self.weights), count, p=self.weights)
+        own = rng.choice(len(self.weights), count, p=self.weights)
         factors = np.linalg.cholesky(self.covariances)
         noise = rng.standard_normal((count, self.means.shape[1]))
-        return self.means[width] + np.einsum("cfg,cg->cf", factors[width], noise)
+        return self.means[own] + np.einsum("cfg,cg->cf", factors[own], noise)
 
 
 def features(places: np.ndarray) -> np.ndarray:
-    """(N, m) -> (N, m + m (m + 1) / 2): the numbers and their products, none a constant."""
-    places = np.atleast_2d(np.asarray(places, dtype=np.float64))
-    rows, columns = np.triu_indices(places.shape[1])
-    twice = np.where(
-        rows == columns, 1.0, math.sqrt(2.0)
-    )  # so that turning the axes changes nothing
-    return np.concatenate([places, twice * places[:, rows] * places[:, columns]], axis=1)
+    """(N, m) -> (N, m + m (m + 1) / 2): the knots by their strengths, and their products."""
+    values = shapes.knots(np.atleast_2d(places))
+    values = values * of_many(STRENGTHS, values.shape[1])
+    rows, columns = np.triu_indices(values.shape[1])
+    twice = np.where(rows == columns, 1.0, math.sqrt(2.0))  # turning the axes changes nothing
+    return np.concatenate([values, twice * values[:, rows] * values[:, columns]], axis=1)
 
 
-def prior_variances(numbers: int, width: float) -> np.ndarray:
-    """(F,) of the coefficients: half of the utility's variance at (1, ..., 1) is of the linear
-    terms, half of the products."""
-    products = numbers * (numbers + 1) // 2
-    linear, quadratic = 0.5 / numbers, 0.5 / numbers**2
-    return width**2 * np.array([linear] * numbers + [quadratic] * products)
+def of_many(three: Sequence[float], numbers: int) -> np.ndarray:
+    """What belongs to the knots of so many numbers (`shapes`), of that of all three."""
+    return np.array(three)[{1: [0], 2: [0, 2], 3: [0, 1, 2]}[numbers]]
 
 
-def log_likelihood(
-    weights: np.ndarray, terms: np.ndarray, index: int | None, lapse: float = LAPSE
-) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
-    """Of one answer: log q, its gradient (F,), and its Hessian as minus one positive semidefinite
-    matrix plus another, (F, F) each. terms: (n, F) of what was shown."""
-    n = len(terms)
-    utility = terms @ weights
-    share = np.exp(utility - utility.max())
-    share /= share.sum()
-    centred = terms - share @ terms
-    spread = (centred * share[:, None]).T @ centred
-    own = list(range(n)) if index is None else [index]
-    q = (1 - lapse) * share[own] + lapse / n
-    r = (1 - lapse) * share[own] / q  # how much of it was meant
-    away = centred[own]
-    gradient = (r[:, None] * away).mean(0)
-    down = r.mean() * spread
-    up = (away * (r * (1 - r))[:, None]).T @ away / len(q)
-    return float(np.log(q).mean()), gradient, down, up
+def priors(numbers: int) -> tuple[np.ndarray, np.ndarray]:
+    """Means and variances, (S, F) each, of the coefficients of m numbers."""
+    rows, columns = np.triu_indices(numbers)
+    means, variances = [], []
+    for width, bend in itertools.product(WIDTHS, BENDS):
+        means.append([0.0] * numbers + list(np.where(rows == columns, -width, 0.0)))
+        variances.append([width**2] * numbers + [(width * bend) ** 2] * len(rows))
+    return np.array(means), np.array(variances)
+
+
+@dataclass(frozen=True)
+class Choices:
+    """R answers on up to n schedules as arrays. terms: (R, n, F); there: (R, n), 0 in the place of
+    a schedule that was not; shares: (R, n), 1 for the chosen one, an n-th each for all alike."""
+
+    terms: np.ndarray
+    there: np.ndarray
+    shares: np.ndarray
+
+    def parts(self, weights: np.ndarray, lapse: float) -> tuple[np.ndarray, ...]:
+        """At (S, F) coefficients: the log likelihood (S,), its gradient (S, F), and its Hessian as
+        minus one positive semidefinite matrix plus another, (S, F, F) each."""
+        utility = np.einsum("rnf,sf->srn", self.terms, weights)
+        utility = np.where(self.there > 0, utility, -np.inf)
+        p = np.exp(utility - utility.max(axis=2, keepdims=True))
+        p /= p.sum(axis=2, keepdims=True)
+        q = (1 - lapse) * p + lapse / self.there.sum(axis=1)[:, None]
+        q = np.where(self.there > 0, q, 1.0)
+        value = (self.shares * np.log(q)).sum(axis=(1, 2))
+        meant = (1 - lapse) * p / q
+        own = self.shares * meant
+        total = own.sum(axis=2, keepdims=True)
+        gradient = np.einsum("srn,rnf->sf", own - total * p, self.terms)
+        away = self.terms - np.einsum("srn,rnf->srf", p, self.terms)[:, :, None]
+        down = squares(total * p, away)
+        return value, gradient, down, squares(own * (1 - meant), away)
+
+
+def squares(weights: np.ndarray, away: np.ndarray) -> np.ndarray:
+    """(S, F, F): the sum over answers and schedules of weights (S, R, n) times the outer product of
+    (S, R, n, F) with itself."""
+    flat = away.reshape(len(away), -1, away.shape[-1])
+    return np.swapaxes(flat * weights.reshape(len(weights), -1, 1), 1, 2) @ flat
+
+
+def arrays(answers: Sequence[Answer], numbers: int) -> Choices:
+    """The answers as arrays, one of which has the most schedules."""
+    most = max((len(answer.shown) for answer in answers), default=1)
+    size = len(priors(numbers)[0][0])
+    terms, there, shares = (np.zeros((len(answers), most, k)) for k in (size, 1, 1))
+    for row, answer in enumerate(answers):
+        n = len(answer.shown)
+        terms[row, :n] = features(np.array(answer.shown, dtype=np.float64))
+        there[row, :n] = 1.0
+        own = slice(0, n) if answer.index is None else answer.index
+        shares[row, own] = 1.0 / n if answer.index is None else 1.0
+    return Choices(terms, there[:, :, 0], shares[:, :, 0])
 
 
 def posterior(
-    terms: Sequence[np.ndarray], indices: Sequence[int | None], variances: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """Laplace: the mode (F,), the covariance (F, F) and the log evidence. Newton's method with the
-    part of the Hessian that is surely negative, and a step that is halved until it gains."""
-    weights, precision = np.zeros(len(variances)), np.diag(1 / variances)
+    choices: Choices, means: np.ndarray, variances: np.ndarray, lapse: float = LAPSE
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Laplace, for S normal priors (S, F) at once: the modes (S, F), the covariances (S, F, F) and
+    the log evidences (S,). Newton's method with the part of the Hessian that is surely negative,
+    and steps that are halved until they gain."""
+    precision = np.eye(means.shape[1]) / variances[:, None]
 
-    def at(w: np.ndarray) -> tuple[float, np.ndarray, np.ndarray, np.ndarray]:
-        value, gradient = -0.5 * w @ (w / variances), -w / variances
-        down, up = precision.copy(), np.zeros_like(precision)
-        for own, index in zip(terms, indices, strict=True):
-            parts = log_likelihood(w, own, index)
-            value, gradient = value + parts[0], gradient + parts[1]
-            down, up = down + parts[2], up + parts[3]
-        return float(value), gradient, down, up
+    def at(w: np.ndarray) -> tuple[np.ndarray, ...]:
+        value, gradient, down, up = choices.parts(w, lapse)
+        away = w - means
+        value = value - 0.5 * (away**2 / variances).sum(axis=1)
+        return value, gradient - away / variances, down + precision, up
 
+    weights = means.copy()
     value, gradient, down, up = at(weights)
     for _ in range(NEWTON):
-        step = np.linalg.solve(down, gradient)
-        if gradient @ step < FLAT:
+        step = np.linalg.solve(down, gradient[:, :, None])[:, :, 0]
+        going = (gradient * step).sum(axis=1) > FLAT
+        if not going.any():
             break
+        size = going.astype(np.float64)
         for _ in range(HALVINGS):
-            further = at(weights + step)
-            if further[0] > value:
+            further = at(weights + size[:, None] * step)
+            worse = further[0] < value
+            if not worse.any():
                 break
-            step = step / 2
-        else:
+            size = np.where(worse, size / 2, size)
+        size = np.where(worse, 0.0, size)
+        if not size.any():
             break
-        weights = weights + step
-        value, gradient, down, up = further
+        weights = weights + size[:, None] * step
+        value, gradient, down, up = at(weights)
     curvature = down - up
-    if np.linalg.eigvalsh(curvature)[0] <= 0:  # no maximum in every direction: the cautious one
-        curvature = down
-    covariance = np.linalg.inv(curvature)
-    evidence = value + 0.5 * (np.linalg.slogdet(covariance)[1] - np.log(variances).sum())
-    return weights, (covariance + covariance.T) / 2, float(evidence)
+    flat = np.linalg.eigvalsh(curvature)[:, 0] <= 0  # no maximum in every direction: be cautious
+    curvature = np.where(flat[:, None, None], down, curvature)
+    covariances = np.linalg.inv(curvature)
+    evidence = value - 0.5 * (np.linalg.slogdet(curvature)[1] + np.log(variances).sum(axis=1))
+    return weights, (covariances + np.swapaxes(covariances, 1, 2)) / 2, evidence
 
 
 def belief(answers: Sequence[Answer], numbers: int) -> Belief:
     """Of m numbers, after these answers; without one it is the prior."""
-    terms = [features(np.array(answer.shown)) for answer in answers]
-    indices = [answer.index for answer in answers]
-    found = [posterior(terms, indices, prior_variances(numbers, width)) for width in WIDTHS]
-    means, covariances, evidence = (np.array(part) for part in zip(*found, strict=True))
+    means, covariances, evidence = posterior(arrays(answers, numbers), *priors(numbers))
     most = evidence.max()
     weights = np.exp(evidence - most)
     with_taste = most + math.log(weights.mean())
@@ -203,15 +241,14 @@ def likely(now: Belief, count: int, rng: np.random.Generator) -> np.ndarray:
 def guesses(numbers: int) -> np.ndarray:
     """(4, m) to begin with: off, a constant, one that falls to 0, and a strong beginning."""
     knots = np.array([[0, 0, 0], [0.4, 0.4, 0.4], [0.6, 0.4, 0], [1, 0.8, 0.2]], dtype=float)
-    own = {1: [0], 2: [0, 2], 3: [0, 1, 2]}[numbers]
-    return shapes.of_knots(knots[:, own])
+    return shapes.of_knots(np.array([of_many(own, numbers) for own in knots]))
 
 
 def propose(
     now: Belief, answers: Sequence[Answer], rng: np.random.Generator, n: int = COLUMNS
 ) -> np.ndarray:
-    """(n, m): the present best, and n - 1 that may be better. The first time, guesses, and off
-    among them."""
+    """(n, m): the present best, and n - 1 that may be better; in every OFF_EVERY-th sheet off in
+    the place of the last. The first time guesses, off first."""
     if not answers:
         more = shapes.anywhere(n, now.numbers, rng)
         return np.concatenate([guesses(now.numbers), more])[:n]
@@ -221,6 +258,8 @@ def propose(
             shown.append(place)
     while len(shown) < n:  # all of the belief is in one place
         shown.append(shapes.inside(shown[0] + 0.1 * rng.standard_normal(now.numbers)))
+    if len(answers) % OFF_EVERY == 0 and all(place.any() for place in shown):
+        shown[-1] = np.zeros(now.numbers)
     return np.array(shown)
 
 

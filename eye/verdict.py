@@ -40,4 +40,6 @@ def compared(session: Session) -> str:
         return f"{told}; {SHEETS - len(own)} more to compare"
     if counts[FOUND] == len(own):  # by chance in 1 of 27
         return told
+    if counts[MORE] == len(own):
+        return f"{told}: one more step looks better to you"
     return f"{told}: you could not tell it from off"

@@ -271,13 +271,19 @@ def test_the_last_sheets(tmp_path):
         now = session.answered(now, 0, sheet.order.index(FOUND) + 1)
         assert f"the found one in {number} of {number} sheet" in verdict.compared(now)
     assert len(now.answers()) == 12  # they teach nothing
-    for place in (OFF, MORE):
+    for place, words in ((OFF, "could not tell it from off"), (MORE, "could not tell it from off")):
         other = session.compare_round(now, PROMPTS)
         other = session.answered(other, 0, other.open.order.index(place) + 1)
-        assert "could not tell it from off" in verdict.compared(other)
+        assert words in verdict.compared(other)
+    now = ran(12)
+    for _ in range(3):
+        now = session.compare_round(now, PROMPTS)
+        now = session.answered(now, 0, now.open.order.index(MORE) + 1)
+    assert "one more step looks better" in verdict.compared(now)
 
 
 def test_a_last_sheet_without_an_answer_makes_room():
     now = session.compare_round(ran(12), PROMPTS)
     on = session.next_round(now, PROMPTS)
     assert [sheet.kind for sheet in on.rounds] == ["choose"] * 13
+    assert not set(on.open.seeds) & set(now.open.seeds)
