@@ -14,7 +14,7 @@ from async_timestep.eye import fields, session, shapes, taste, verdict
 from async_timestep.eye.fields import SessionError
 from async_timestep.eye.session import ALL_ALIKE, COMPARE, FOUND, MORE, NONE_BETTER, OFF, A, B
 
-PROMPTS = ["a red circle", "", "a blue star", "two green squares"]
+PROMPTS = ["a red circle", "a blue star", "two green squares"]
 
 
 @functools.cache
@@ -37,7 +37,7 @@ def test_a_sheet_has_one_seed_and_one_prompt_a_row_and_new_ones_every_time():
     seeds = [seed for sheet in now.rounds for seed in sheet.seeds]
     assert len(set(seeds)) == 12
     prompts = [prompt for sheet in now.rounds for prompt in sheet.prompts]
-    assert prompts == [p for p in PROMPTS if p] * 4  # in turn
+    assert prompts == PROMPTS * 4  # in turn
     assert len({sheet.order for sheet in now.rounds}) > 1
     assert session.begin("other", 4, seed=8).seed != now.seed
 
@@ -83,14 +83,19 @@ def test_an_answer_counts_once(tmp_path):
     session.change(path, lambda s: session.next_round(s, PROMPTS), session.begin("mine", 4))
     first = session.answer(path, 1, B)
     assert session.answer(path, 1, B) == first == session.load(path)
-    with pytest.raises(SessionError, match=r"answer already \(B, not A\)"):
-        session.answer(path, 1, A)
+    other = session.answer(path, 1, A)  # a slip is taken back while no other sheet is there
+    assert [sheet.answer for sheet in other.rounds] == [A]
     with pytest.raises(SessionError, match="has 1 sheets"):
         session.answer(path, 2, A)
     for choice in (0, 7, -1, None, "A", 2.5):
         with pytest.raises(SessionError, match="expected 1 to 4"):
             session.answer(path, 1, choice)
     assert len(session.load(path).answers()) == 1
+    now = session.change(path, lambda s: session.next_round(s, PROMPTS))
+    assert session.answer(path, 1, A) == now
+    with pytest.raises(SessionError, match=r"answer already \(A, not B\)"):
+        session.answer(path, 1, B)
+    assert session.load(path) == now
 
 
 def test_two_tabs_lose_no_choice(tmp_path):
@@ -115,8 +120,9 @@ def test_two_tabs_lose_no_choice(tmp_path):
         thread.join()
     rounds = session.load(path).rounds
     assert all(sheet.answer for sheet in rounds)
+    assert 5 <= len(rounds) <= len(told)  # at the same moment both may answer one sheet
     for choice in (A, B):
-        assert 1 <= sum(sheet.answer == choice for sheet in rounds) <= told.count(choice)
+        assert sum(sheet.answer == choice for sheet in rounds) <= told.count(choice)
 
 
 def killed_before_the_move(path: str) -> None:
@@ -169,6 +175,8 @@ SPOILED = {
     "mode": ["", "lying", None],
     "seed": [-1, 2**60, 0.5, "0"],
     "rounds": [None, {}, [3], [[]], 7],
+    "times": [None, [0.0, 1.0], [1.0, "0"], [2.0, 0.0], [1.0, 1.0, 0.0]],
+    "made": [None, {}, {"sampler": 3}, [1]],
     "format": ["", "async-timestep-tpm", None],
     "version": [2, "1", None],
 }
@@ -248,7 +256,7 @@ def test_a_full_disk_leaves_the_session(tmp_path, monkeypatch):
 
 
 def test_what_no_prompt_and_no_pictures_get():
-    for prompts, pictures, words in [(["", " "], 4, "prompts is empty"), (["a"], 0, "pictures is")]:
+    for prompts, pictures, words in [([], 4, "prompts is empty"), (["a"], 0, "pictures is")]:
         with pytest.raises(SessionError, match=words):
             session.next_round(session.begin("mine", 4), prompts, pictures)
 
