@@ -167,8 +167,10 @@ PARAMS = {
 }
 
 
-def new_model(family: Family):
-    """The family's BaseModel in float32, its weights not yet set."""
+def new_model(
+    family: Family, dtype: torch.dtype = torch.float32, device: torch.device | None = None
+):
+    """The family's BaseModel, its weights not yet set."""
     import comfy.supported_models
 
     module, params = PARAMS.get(family.network, (None, None))
@@ -177,8 +179,8 @@ def new_model(family: Family):
         known = fields(getattr(importlib.import_module(module), params))
         unet = {k: unet[k] for k in unet if k in {"image_model", *(f.name for f in known)}}
     config = getattr(comfy.supported_models, family.supported)(unet)
-    config.set_inference_dtype(torch.float32, None)
-    return config.get_model({}, "")
+    config.set_inference_dtype(dtype, None)
+    return config.get_model({}, "", device=device)
 
 
 def random_weights(network: torch.nn.Module, seed: int) -> dict[str, torch.Tensor]:

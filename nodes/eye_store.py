@@ -119,8 +119,9 @@ def next_sheet(
     def edit(session: Session) -> Session:
         session = sessions.same(session, steps, mode, family, weights)
         session = with_answer(session, choice, number)
-        make = sessions.compare_round if wants_to_compare(session, compare) else sessions.next_round
-        return make(session, prompts, pictures)
+        if not wants_to_compare(session, compare):
+            return sessions.next_round(session, prompts, pictures)
+        return compared(session, prompts, pictures)
 
     path = path_of(name)
     fresh = sessions.begin(path.stem, steps, mode, seed, family, weights)
@@ -144,13 +145,25 @@ def sheet_mark(name: object, choice: object, number: object, compare: object) ->
         return str(wrong)
 
 
+def compared(session: Session, prompts: Sequence[str], pictures: int) -> Session:
+    """With a last sheet open. Raises SessionError where it is too early, and where there is nothing
+    to compare."""
+    after = sessions.compare_round(session, prompts, pictures)
+    if not any(after.rounds[-1].shown[FOUND]):
+        raise SessionError(
+            f"The session {session.name!r} would pick off itself now, so there is nothing to "
+            "compare with off; choose on, or be content with off."
+        )
+    return after
+
+
 def to_compare(name: object) -> Session:
     """Opens the first of the last sheets. Raises SessionError where it is too early."""
 
     def edit(session: Session) -> Session:
         prompts = list(dict.fromkeys(text for own in session.rounds for text in own.prompts))
         rows = session.rounds[-1].rows if session.rounds else 1
-        return sessions.compare_round(session, prompts or [""], rows)
+        return compared(session, prompts or [""], rows)
 
     return sessions.change(path_of(name), edit)
 

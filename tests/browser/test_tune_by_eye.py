@@ -24,15 +24,24 @@ QUEUE = "() => window.app.queuePrompt(0, 1)"
 PICTURES = """() => { const all = [...document.querySelectorAll('.eye-cell img')]
   return all.length > 0 && all.every(i => i.complete && i.naturalWidth > 0) }"""
 
+INTO_SUBGRAPH = """() => {
+  const kinds = ['AsyncTimestepKSampler', 'VAEDecode'], graph = window.app.graph
+  graph.convertToSubgraph(new Set(graph.nodes.filter(n => kinds.includes(n.type)))) }"""
 
-def template(session: str, **changed) -> dict:
-    """The bundled one, of pictures that take no time: 64 pixels, 3 steps, one row."""
+
+def template(session: str, prompts: int = 4, steps: int = 3) -> dict:
+    """The bundled one, of pictures that take no time: 64 pixels, few steps, one row."""
     (name,) = by_eye()
     graph = saved(name)
     put(graph, "EmptySD3LatentImage", {0: 64, 1: 64})
     put(graph, "AsyncTimestepKSampler", {3: 1.0})
-    put(graph, "AsyncTimestepTry", {0: session, 2: 3, 4: 1})
+    put(graph, "AsyncTimestepTry", {0: session, 1: "\n".join(texts(prompts)), 2: steps, 4: 1})
     return graph
+
+
+def texts(count: int) -> list[str]:
+    colors, shapes = ("red", "green", "blue", "yellow", "purple"), ("circle", "square", "star")
+    return [f"a {colors[i % 5]} {shapes[i % 3]} {'left ' * (i // 15)}" for i in range(count)]
 
 
 def put(graph: dict, kind: str, values: dict[int, object]) -> None:
@@ -119,7 +128,7 @@ def test_another_tab_and_a_reload(page, server):
     """Both tabs show the same sheet; an answer in one is there in the other, and counts once."""
     session = f"tabs {page.mode}"
     run(page, template(session))
-    other = page.context.new_page()
+    other = page.context.browser.new_page(viewport=page.viewport_size)
     other.set_default_timeout(WAIT)
     other.goto(server.url, wait_until="domcontentloaded")
     other.wait_for_function(
@@ -179,3 +188,29 @@ def test_the_saved_graph_has_nothing_of_the_sheet(page):
     graph = page.evaluate("() => window.app.graph.serialize()")
     (node,) = [node for node in graph["nodes"] if node["type"] == "AsyncTimestepChoose"]
     assert node["widgets_values"] == [""]
+
+
+@pytest.mark.parametrize("prompts, steps", [(1, 3), (2, 3), (50, 2)])
+def test_any_number_of_prompts_and_two_steps(page, server, prompts, steps):
+    session = f"{prompts} prompts {page.mode}"
+    run(page, template(session, prompts, steps))
+    says(page, "Sheet 1: which column")
+    number = {2: "2 steps leave one number to tune", 3: "3 steps leave two numbers to tune"}
+    says(page, number[steps], ".eye-line")
+    assert page.locator(".eye-cell").first.get_attribute("title") == texts(prompts)[0].strip()
+
+
+def test_the_sampler_in_a_subgraph(page, server):
+    """What is between Try and Choose is one node for the user; the lists go through it."""
+    session = f"inside {page.mode}"
+    run(page, template(session))
+    says(page, "Sheet 1: which column")
+    page.locator(".eye-cell").first.click()
+    says(page, "Sheet 1 is answered")
+    page.evaluate(INTO_SUBGRAPH)
+    page.evaluate(QUEUE)
+    says(page, "Sheet 2: which column")
+    assert answers(server, session) == [1, 0]
+    assert page.locator(".eye-cell").count() == 4
+    keep_shot(page, "eye_subgraph")
+    assert page.problems == []

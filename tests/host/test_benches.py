@@ -49,8 +49,8 @@ SMALLEST = {  # bench -> (arguments, what it prints)
     ),
     "knobs": (
         "--steps 2 --guidance 3 --images 80 --prompts 4 --candidates 4 --n 4 --out {out}".split()
-        + ["--knobs", "follow_time", "step times"],
-        r"\| 2 \| 3 \| [+-]0\.\d+ ± 0\.\d+ \| [+-]0\.\d+ ± 0\.\d+ \| [+-]0",
+        + ["--knobs", "follow_time", "step times", "step times, then deviation"],
+        r"\| 2 \| 3 \|( [+-]0\.\d+ ± 0\.\d+ \|){5}",
     ),
     "search_peers": (
         "--images 80 --prompts 4 --candidates 4 --steps 2 --n 4 --seeds 0 --out {out} "

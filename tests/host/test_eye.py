@@ -84,13 +84,18 @@ def answer(routes, number: int, choice: int, session: str = "mine") -> dict:
     return routes.answer({"session": session, "round": number, "choice": choice})
 
 
-def through(eye, routes, rounds: int, choice=2) -> None:
-    """So many sheets, all with the same answer."""
+def through(eye, routes, rounds: int, like=max) -> None:
+    """So many sheets, of which the column with the most deviation is chosen, or by `like`."""
     for number in range(1, rounds + 1):
         outputs = try_out(eye)
         watched_run(outputs)
         choose(eye, outputs)
-        answer(routes, number, choice)
+        amounts = [sum(d) for d in deviations(outputs[0])[:4]]
+        answer(routes, number, amounts.index(like(amounts)) + 1)
+
+
+def nearest_to_off(amounts: list[float]) -> float:
+    return min(amounts, key=abs)
 
 
 def deviations(policies, steps: int = 4) -> list[list[float]]:
@@ -355,6 +360,18 @@ def test_the_last_sheets_compare_on_new_seeds_with_one_more_step(eye, routes, st
         status = answer(routes, shown["round"], found)
     assert "you chose the found one in 3 of 3 sheets" in status["line"]
     assert choose_kind(eye) == "choose"  # and then the search goes on
+
+
+def test_off_itself_is_not_compared_with_off(eye, routes):
+    """Whoever always likes off best has found it."""
+    through(eye, routes, 12, nearest_to_off)
+    for ask in (
+        lambda: routes.compare({"session": "mine", "round": 12}),
+        lambda: try_out(eye, compare=True),
+    ):
+        with pytest.raises(ValueError, match="would pick off itself now"):
+            ask()
+    assert choose_kind(eye) == "choose"
 
 
 def choose_kind(eye) -> str:

@@ -23,10 +23,13 @@ from async_timestep.harness import graphs
 from async_timestep.harness.tiny_families import load_family
 from async_timestep.nodes.run.hook import attach
 from async_timestep.report.trace import Run
+from async_timestep.tpm.checkpoint import load_tpm
+from async_timestep.tpm.learned import TPMPolicy
 from async_timestep.tpm.schedule_file import ScheduleMeta, load_schedule, save_schedule
 from async_timestep.training.backbones import load_backbone
 from async_timestep.training.backbones.sampling import column
 from async_timestep.training.evaluation.command import main as evaluate
+from async_timestep.training.grpo.command import main as train
 from async_timestep.training.run.config import BackboneConfig
 from async_timestep.training.search.command import main as search
 from async_timestep.training.search.space import Space
@@ -114,3 +117,30 @@ def test_it_is_searched_evaluated_and_used_by_its_graph(server, tmp_path, capsys
     entries = json.loads(server.run(graph)["show"]["text"][0])["runs"][0]
     told = [entry["deviation"][0] for entry in entries]
     assert told == pytest.approx(list(found.deviation), rel=1e-5)
+
+
+def test_a_trained_policy_is_used_by_its_graph(server, tmp_path, capsys):
+    """Trained through the workflow's own sampler, it decides in the server's graph what it decides
+    in the trainer, from the same noise."""
+    workflow, out = written(tmp_path, graphs.stock(steps=3)), tmp_path / "run"
+    own = [*SMALL, *SCENES, f"--backbone.workflow={workflow}", "--data.validation_prompts=2"]
+    with torch.enable_grad():
+        assert train([*own, "--iterations=1", f"--out={out}"]) == 0, capsys.readouterr().err
+    place = server.base / "models" / "tpm" / "trained_on_the_workflow.safetensors"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.write_bytes((out / "tpm_last.safetensors").read_bytes())
+    graph = graphs.async_ksampler(seed=11, batch=2, steps=3)
+    graph["tpm"] = graphs.node("AsyncTimestepTPMLoader", tpm_name=place.name)
+    graph["scale"]["inputs"]["deviation"] = ["tpm", 0]
+    del graph["deviation"]
+    graph["show"] = graphs.node("PreviewAny", source=["plot", 1])
+    entries = json.loads(server.run(graph)["show"]["text"][0])["runs"][0]
+    told = torch.tensor([entry["deviation"] for entry in entries]).T
+
+    one = load_backbone(BackboneConfig(name="workflow", workflow=workflow), CPU)
+    noise = torch.randn(2, 16, 16, 16, generator=torch.manual_seed(11))
+    record = Run("", one.family, one.sigmas(3).tolist())
+    policy = TPMPolicy(*load_tpm(place))
+    one.sample(one.encode([graphs.PROMPT] * 2), noise, one.sigmas(3), policy, record=record)
+    assert told.shape == (2, 3) and float(told.abs().max()) > 1e-4
+    assert torch.allclose(told, column(record, "deviation"), atol=1e-4)

@@ -180,10 +180,17 @@ def file_graph(unet_name: str, **sampling) -> dict:
 
 
 def by_the_nodes(
-    loaded: tuple, latent: torch.Tensor, prompt: str, noise_seed: int, deviation: float, **sampling
+    loaded: tuple,
+    latent: torch.Tensor,
+    prompt: str,
+    noise_seed: int,
+    deviation: float,
+    between=lambda *texts: texts,
+    **sampling,
 ) -> torch.Tensor:
     """The latents of a graph with Deviation (`custom`) -> Async Timestep -> KSampler, by its node
-    classes alone. loaded: (MODEL, CLIP). latent: (B, C, ...) of zeros."""
+    classes alone. loaded: (MODEL, CLIP). latent: (B, C, ...) of zeros. between: what (positive,
+    negative) go through on their way to the sampler."""
     (model, clip), mapping = loaded, nodes.NODE_CLASS_MAPPINGS
     policy = mapping["AsyncTimestepDeviation"].execute(
         preset="custom", deviation=deviation, start_percent=0.0, end_percent=1.0,
@@ -194,7 +201,7 @@ def by_the_nodes(
         .execute(model=model, preset="auto", deviation_scale=1.0, deviation=policy)
         .args[0]
     )
-    texts = [mapping["CLIPTextEncode"]().encode(clip, text)[0] for text in (prompt, "")]
+    texts = between(*(mapping["CLIPTextEncode"]().encode(clip, text)[0] for text in (prompt, "")))
     settings = {**graphs.SAMPLING, **sampling}
     out = mapping["KSampler"]().sample(
         patched, noise_seed, *settings.values(), *texts, {"samples": latent}

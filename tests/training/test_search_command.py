@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 
@@ -112,10 +113,14 @@ def test_a_study_that_is_none_is_one_sentence(tmp_path, text, capsys):
 
 
 def test_two_ranks_search_as_one(whole, tmp_path, warm):
-    """They begin with the same candidates, and what they write down of any is what one process
-    measures of it; the batches are smaller, so there is kernel noise."""
-    out = tmp_path / "two"
-    on_two_ranks(warm, "search.command", [*SMALL, "--images", "60", "--out", str(out)])
+    """On two machines. They begin with the same candidates, and what they write down of any is what
+    one process measures of it; the batches are smaller, so there is kernel noise."""
+    out, other = tmp_path / "first" / "two", tmp_path / "second"
+    for folder in (out.parent, other):
+        folder.mkdir()
+    words = [*SMALL, "--images", "60", "--out", out.name]
+    on_two_ranks(warm, "search.command", words, (out.parent, other))
+    assert not list(other.iterdir())
     one, two = lines(whole), lines(out)
     assert one[0]["points"] == two[0]["points"]
     assert [g["generation"] for g in one] == [g["generation"] for g in two]
@@ -130,11 +135,35 @@ def test_two_ranks_search_as_one(whole, tmp_path, warm):
         assert float(again.abs().max()) > 1e-2
 
 
-def test_more_images_go_on_from_a_finished_one(whole, tmp_path):
+def test_noise_is_a_penalty():
+    """Each metric in standard deviations at D = 0, by its weight."""
+    config, _ = parse([*SMALL, "--rewards.weights.noise=-0.5"], more=options)
+    plan = Plan(60, 4, 4, 42)
+    space, measure, _ = load_search(config, "deviation", plan, World(), Report())
+    schedule = space.schedule(torch.tensor([0.4, 0.4], dtype=torch.float64))
+    found = measure(0, [schedule], range(4))[0].numpy()
+    base, own = (
+        {name: values.numpy() for name, values in measure.scores(0, range(4), policy).items()}
+        for policy in (None, schedule)
+    )
+    parts = {name: (own[name] - base[name]) / base[name].std(ddof=1) for name in ("scene", "noise")}
+    assert found == pytest.approx((parts["scene"] - 0.5 * parts["noise"]) / 1.5, abs=1e-4)
+    assert abs(parts["noise"]).max() > 1e-3
+
+
+def test_more_images_go_on_from_a_finished_one(whole, tmp_path, capsys):
+    """What was found before is another schedule: its rows stay, and the new one has its own."""
     out = tmp_path / "more"
     shutil.copytree(whole, out)
-    shutil.rmtree(out / "evaluation")
     assert search(out, "--resume", "--images", "90") == 0
+    rows, before = (
+        [line.split(",") for line in path.read_text().splitlines() if "schedule found" in line]
+        for path in (out / "evaluation" / f"per_prompt.csv{end}" for end in ("", ".before_1"))
+    )
+    assert "as it was it is" in capsys.readouterr().err
+    assert len(rows) == len(before) == 6
+    digest = hashlib.sha256((out / "found.safetensors").read_bytes()).hexdigest()
+    assert {row[-1] for row in rows} == {digest} and digest not in {row[-1] for row in before}
     assert lines(out)[: len(lines(whole)) - 1] == lines(whole)[:-1]
     assert 60 < sum(one["images"] for one in lines(out)) <= 90
 

@@ -197,3 +197,21 @@ def text(value: float) -> str:
 
 def texts(values: Tensor) -> str:
     return " ".join(text(value) for value in values.tolist())
+
+
+def without_others(path: Path, method: str, file: str) -> str:
+    """Takes rows of a method that are of another file (its sha256) out of a per_prompt.csv, which
+    as it was stays beside it. Returns a sentence, or ""."""
+    if not path.is_file():
+        return ""
+    lines = path.read_text("utf-8", "replace").splitlines(keepends=True)
+    others = [
+        line.startswith(f"{method},") and not line.rstrip("\r\n").endswith(f",{file}")
+        for line in lines
+    ]
+    if not any(others):
+        return ""
+    aside = copied_aside(path, "before")
+    kept = [line for line, other in zip(lines, others, strict=True) if not other]
+    write_atomic(path, "".join(kept).encode())
+    return f"{method} is another than in {path}, and is measured anew; as it was it is {aside}."

@@ -185,7 +185,8 @@ def require_whole(graph: Graph, sampler: str) -> None:
                 f"denoise of {told(graph, name)} is {shown}, expected 1: images are sampled from "
                 "noise alone in training; set it to 1 and connect an empty latent."
             )
-    whole = {"add_noise": "enable", "start_at_step": 0, "return_with_leftover_noise": "disable"}
+    noise = True if graph[sampler]["class_type"] == "SamplerCustom" else "enable"
+    whole = {"add_noise": noise, "start_at_step": 0, "return_with_leftover_noise": "disable"}
     for name, wanted in whole.items():
         if name in node and (found := literal(graph, node[name])) != wanted:
             raise ValueError(
@@ -198,11 +199,4 @@ def require_whole(graph: Graph, sampler: str) -> None:
             f"end_at_step of {told(graph, sampler)} is {end} of {steps} steps, expected all of "
             "them: one stage of several cannot be trained alone; make it one sampler with the "
             "whole schedule."
-        )
-    if graph[sampler]["class_type"] == "SamplerCustom" and not literal(
-        graph, node.get("add_noise", True)
-    ):
-        raise ValueError(
-            f"add_noise of {told(graph, sampler)} is false, expected true: one stage of several "
-            "cannot be trained alone; make it one sampler with the whole schedule."
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import shlex
 import sys
 from pathlib import Path
@@ -86,6 +87,7 @@ def run(config: Config, rest: argparse.Namespace, out: Path, report: Report, wor
     """The search and its table; returns a text for stdout."""
     from ...tpm.schedule_file import save_schedule
     from ..evaluation import figures
+    from ..evaluation.per_prompt import without_others
     from ..evaluation.study import measured
     from ..run import distributed
     from ..run.folder import RunFolder
@@ -134,9 +136,10 @@ def run(config: Config, rest: argparse.Namespace, out: Path, report: Report, wor
             n=rest.n, k=[space.steps],
         )  # fmt: skip
         name = f"python training/search_schedule.py (its table), {space.name}, {images:,} images"
-        table, results = measured(
-            config, asked, name, out / "evaluation", report, backbone, rewards
-        )
+        place, own = out / "evaluation", hashlib.sha256(found.read_bytes()).hexdigest()
+        if said := without_others(place / "per_prompt.csv", "schedule found", own):
+            report.say(said)  # the search went on with more images
+        table, results = measured(config, asked, name, place, report, backbone, rewards)
         outcome = judged(results, config.rewards.weights)
         written, meta = concluded(schedule, outcome, meta_of(backbone, images))
         save_schedule(out / "schedule.safetensors", written, meta)

@@ -30,7 +30,7 @@ from ...run.config import BackboneConfig
 from ...run.workflow import KSAMPLERS, Graph, is_link, steps_node, told
 from .conditioning import Conds, Prompts, batches, joined, pooled_of
 from .files import named_weights, weight_files
-from .memory import images_that_fit, room_for_images
+from .memory import images_that_fit, memory_of, required_by
 from .places import decoder_link, positive_link, text_node
 from .record import written_down
 from .runner import Runner
@@ -203,8 +203,9 @@ class Workflow:
         part that a policy was made for is never cut again."""
         if self.batch:
             return self.batch
-        shape, room = tuple(self.latent.shape), room_for_images(self.model)
-        return images_that_fit(self.model, shape, room)
+        conds, shape = self.guider.original_conds, tuple(self.latent.shape)
+        required = required_by(self.model, conds, shape)
+        return images_that_fit(required, memory_of(self.model, conds).room)
 
     def parts(self, conditioning: Prompts) -> list[list[int]]:
         return batches(conditioning.conds, self.most)
@@ -248,7 +249,8 @@ class Workflow:
             guider.model_patcher, trace = attach(self.model, policy)
             guider.model_options = guider.model_patcher.model_options
             latent = self.latent.repeat(len(noise), *[1] * (noise.ndim - 1))
-            out = guider.sample(noise, latent, self.sampler, sigmas, disable_pbar=True, seed=seed)
+            grid = sigmas.clone()  # uni_pc writes into its own
+            out = guider.sample(noise, latent, self.sampler, grid, disable_pbar=True, seed=seed)
             out = out.to(comfy.model_management.intermediate_device())
         return out.clone(), trace.runs[-1]  # a plain tensor again, of which gradients may be asked
 
