@@ -208,6 +208,13 @@ def test_a_taste_is_found_in_twenty_choices(top):
     assert taste.better_than_off(now) > taste.better_than_off(taste.belief(answers[:2], 3))
 
 
+def test_who_wants_it_smoother_is_not_given_more_detail():
+    """The prior is of the other opinion, and twenty choices do not always turn it round."""
+    now = taste.belief(person((-0.4, 0.0, 0.0), 1, 16), 3)
+    assert taste.best(now)[0] < 0.3
+    assert taste.better_than_off(now) < taste.SURE
+
+
 def test_who_wants_off_gets_off():
     answers = [as_answer(own, 0) for own in sheets(12, 3, 21)]
     answers = [Answer(((0.0,) * 3, *own.shown[1:]), 0) for own in answers]
