@@ -6,7 +6,9 @@
     better_than_off(now)                                         # a probability
 
 The utility of a schedule is a quadratic through 0 at "off", u(x) = a.x + x.B.x, with a normal prior
-that bends down: too much of anything is worse. Who sees n schedules takes the i-th with probability
+that bends down, since too much of anything is worse, around LIKED: what was found to be good
+elsewhere (the paper's mean on Flux.1-dev is D = +.5). Who sees n schedules takes the i-th with
+the probability
 
     q_i = (1 - lapse) softmax(u)_i + lapse / n        (Luce's choice; a slip goes to any of them)
 
@@ -34,9 +36,10 @@ LAPSE = 0.1  # of the choices say nothing: a slip, or pictures in which other th
 STRENGTHS = (1.0, 1.0, 2.5)  # of a D of 1 at the knots: the last step's tells most
 WIDTHS = (0.5, 1.0, 2.0, 4.0)  # of the prior: of the utility at a strength of 1
 BENDS = (0.3, 1.0)  # how far the curvature may be from -width, in widths
+LIKED = (0.5, 0.5, 0.0)  # D at the knots where the prior's mean is highest, a width uncertain
 NO_TASTE = 0.5  # that a person prefers nothing, before the first choice
 CAUTION = 0.5  # standard deviations that are taken off for what is not known
-SURE = 0.8  # from here on it is called better than off
+SURE = 0.9  # from here on it is called better than off
 OFF_EVERY = 2  # sheets: off is among them, so that it stays known what it is worth
 PLACES = 512  # of which a posterior sample takes its maximum
 NEWTON, HALVINGS, FLAT = 60, 30, 1e-9
@@ -105,9 +108,10 @@ def of_many(three: Sequence[float], numbers: int) -> np.ndarray:
 def priors(numbers: int) -> tuple[np.ndarray, np.ndarray]:
     """Means and variances, (S, F) each, of the coefficients of m numbers."""
     rows, columns = np.triu_indices(numbers)
+    liked = of_many(LIKED, numbers) * of_many(STRENGTHS, numbers)
     means, variances = [], []
     for width, bend in itertools.product(WIDTHS, BENDS):
-        means.append([0.0] * numbers + list(np.where(rows == columns, -width, 0.0)))
+        means.append([*(2 * width * liked), *np.where(rows == columns, -width, 0.0)])
         variances.append([width**2] * numbers + [(width * bend) ** 2] * len(rows))
     return np.array(means), np.array(variances)
 
