@@ -79,6 +79,16 @@ def generation(path: Path) -> int:
     return generations.get(path, 0)
 
 
+def require_whole(**numbers: object) -> None:
+    """Raises ValueError on what is no whole number from 0: a wire may bring anything."""
+    for name, value in numbers.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise ValueError(
+                f"{name} is {short(value)}, expected a whole number from 0; type one, or take off "
+                "the node that computes it."
+            )
+
+
 def lines_of(prompts: object) -> list[str]:
     """The prompts, one a line. None at all is one empty prompt."""
     lines = [line.strip() for line in str(prompts).splitlines()]
