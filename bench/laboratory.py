@@ -52,7 +52,6 @@ MORE = {  # not measured unless they are named
     **{f"percent {d:+g}": Constant(d, unit="percent") for d in UNIT},
 }
 CHOICES = METHODS | {name: Method(name, "fixed", policy) for name, policy in MORE.items()}
-DEMOS = {"transformer": "transformer (flow)", "unet": "unet (eps)"}  # the words of the node
 
 
 def measure(laboratory: judged.Laboratory, rows: frame.Rows, todo: list[tuple[int, str]]) -> None:
@@ -130,7 +129,7 @@ def workflow(args: argparse.Namespace) -> Path:
     """Writes the graph of the second model in a stock KSampler, as Export (API) would; its path."""
     sampling = {"sampler_name": args.sampler, "cfg": args.guidance}
     graph = graphs.stock(batch=1, **sampling)
-    graph["loader"]["inputs"]["model"] = DEMOS[args.model]
+    graph["loader"]["inputs"]["model"] = judged.MODELS[args.model]
     path = args.out / "workflow_api.json"
     path.write_text(json.dumps(graph, indent=1) + "\n")
     return path
@@ -140,7 +139,9 @@ def main() -> None:
     parser = frame.parser(__doc__)
     judged.add_options(parser, CHOICES, [3, 4, 6, 10, 15], threads=0)
     parser.set_defaults(methods=[*METHODS])
-    parser.add_argument("--model", choices=DEMOS, default="transformer", help="which is sampled")
+    parser.add_argument(
+        "--model", choices=judged.MODELS, default="transformer", help="which is sampled"
+    )
     parser.add_argument("--sampler", default="euler", help="ComfyUI's name, of --model unet")
     frame.folder_option(parser, "laboratory.csv, .md and .png")
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder of the model")

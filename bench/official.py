@@ -12,7 +12,6 @@ where a bound is missed.
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +20,7 @@ import torch
 
 from async_timestep.bench.parts import frame
 from async_timestep.bench.parts import official_side as side
+from async_timestep.bench.parts.official_ours import sampled
 from async_timestep.bench.parts.official_words import words
 from async_timestep.bench.parts.peers_load import relative
 from async_timestep.harness.in_process import pack
@@ -169,82 +169,26 @@ def watched(owner, name: str) -> list:
     return seen
 
 
-class VirtualStart:
-    """The model without its first evaluation: x stays, as official states move once before it."""
-
-    def __init__(self, model):
-        self.inner_model, self.model, self.began = model.inner_model, model, False
-
-    def __call__(self, x, sigma, **extra_args):
-        if self.began:
-            return self.model(x, sigma, **extra_args)
-        self.began = True
-        return x
-
-
 def loop(official, table: Checks, unet, patcher, texts, steps: int, eta: float) -> None:
     """5. The whole official `main` against our sampler."""
     theirs = side.run(official, unet, texts, steps, eta, ITEMS, [0.5] * len(ITEMS))
-    import comfy.sample
-    import comfy.samplers
-
-    nodes, sigmas_of = pack("nodes.run.asyndm"), pack("asyndm.sigmas")
-    sampler, trace = nodes.asyndm_sampler(region_of(), 0.5, "ddim", eta)
-    space = pack("nodes.run.times").ModelTime(patcher.get_model_object("model_sampling")).space
-    nodes_t = torch.linspace(1001, 1, steps + 1, dtype=torch.float64)
-    grid = torch.cat([space.inverse(nodes_t).float(), torch.zeros(1)])
-    rounded = sigmas_of.Space(space.forward, lambda t: space.inverse(t.round().clamp(max=999)))
-    fresh = [torch.zeros_like(theirs.noise)] + [f.clone() for f in theirs.fresh]
-    levels, mine, denoised = [], [], []
-
-    def sigma_at(sigmas, position, _):
-        levels.append(sigmas_of.sigma_at(sigmas, position, rounded))
-        return levels[-1]
-
-    def collect(step):
-        mine.append(step["x"])
-        denoised.append(step["denoised"])
-
-    def start(model, x, sigmas, extra_args=None, callback=None, disable=None):
-        first = torch.full((1, 1, 1, 1), float(theirs.t[0].float().mean()), dtype=torch.float64)
-        x = theirs.noise * (1 + space.inverse(first).float() ** 2) ** 0.5
-        return sampler.sampler_function(
-            VirtualStart(model), x, sigmas, extra_args, lambda step: collect(step), disable
-        )
-
-    with contextlib.ExitStack() as stack:
-        for owner, name, value in (
-            (nodes, "sigma_at", sigma_at),
-            (
-                nodes.k_diffusion,
-                "default_noise_sampler",
-                lambda x, seed=None: lambda s, s_next: fresh.pop(0),
-            ),
-        ):
-            stack.callback(setattr, owner, name, getattr(owner, name))
-            setattr(owner, name, value)
-        prompts = [[[text, {}]] for text in reversed(texts)]
-        last = comfy.sample.sample_custom(
-            patcher, theirs.noise, CFG, comfy.samplers.KSAMPLER(start), grid, *prompts,
-            torch.zeros_like(theirs.noise), disable_pbar=True, seed=1,
-        )  # fmt: skip
-    last = patcher.model.process_latent_in(last)
-    compare(table, f"{steps} steps, eta {eta:g}", theirs, trace, levels, mine, denoised, last, eta,
-            space)  # fmt: skip
+    prompts = [[[text, {}]] for text in reversed(texts)]
+    ours = sampled(patcher, region_of(), theirs, prompts, steps, eta, CFG)
+    compare(table, f"{steps} steps, eta {eta:g}", theirs, ours, eta)
 
 
-def compare(table, label, theirs, trace, levels, mine, denoised, last, eta, space) -> None:
+def compare(table, label: str, theirs, ours, eta: float) -> None:
     """Every step's input, then the end, which needs the step to t = 0."""
-    masks, own = 0, trace.runs[-1].masks
-    for official_mask, ours in zip(theirs.masks[:-1], own[2:], strict=False):
+    masks = 0
+    for official_mask, own in zip(theirs.masks[:-1], ours.masks[2:], strict=False):
         cells = official_mask.any(2).view(1, 1, 16, 16).float()
         whole = torch.nn.functional.interpolate(cells, (64, 64))[:, 0]
-        masks += int((ours != whole).sum())
+        masks += int((own != whole).sum())
     worst, begins, times = 0.0, None, 0
     for n, (t, before) in enumerate(zip(theirs.t, theirs.before, strict=True)):
-        s = levels[n]
-        times += int(((space.forward(s[:, 0].double()) - t).abs() > 0.1).sum())
-        error = relative(mine[n + 1] / (1 + s**2) ** 0.5, before)
+        s = ours.levels[n]
+        times += int(((ours.space.forward(s[:, 0].double()) - t).abs() > 0.1).sum())
+        error = relative(ours.x[n + 1] / (1 + s**2) ** 0.5, before)
         worst = max(worst, error)
         if error > 1e-4 and begins is None:
             begins = n
@@ -252,10 +196,8 @@ def compare(table, label, theirs, trace, levels, mine, denoised, last, eta, spac
     table.check(f"loop, {label}, pixels with another rounded time", times, 0)
     table.check(f"loop, {label}, mask pixels that differ", masks, 0)
     table.check(f"loop, {label}, latents", worst, 1e-4, note)
-    table.check(f"loop, {label}, last x0", relative(last, theirs.x0[-1]), 1e-4)
-    end = space.inverse(torch.zeros(1, dtype=torch.float64)).float().expand(1, 1, 1, 1)
-    s, step = levels[-2], pack("asyndm.steps").ancestral_step
-    final = step(mine[-1], denoised[-1], s, end, theirs.fresh[-1], eta) / (1 + end**2) ** 0.5
+    table.check(f"loop, {label}, last x0", relative(ours.last, theirs.x0[-1]), 1e-4)
+    final = ours.at_zero(theirs.fresh[-1], eta)
     table.check(f"loop, {label}, last latent (t = 0)", relative(final, theirs.after[-1]), 1e-4)
 
 

@@ -26,7 +26,6 @@ from async_timestep.report.trace import Run
 from async_timestep.tpm.policies import Decision, Policy, Preset, State, limited, synchronous
 from async_timestep.training.run.console import Report
 
-MODELS = {"transformer": "transformer (flow)", "unet": "unet (eps)"}
 METRICS = ("reward", "strict", "texture_std", "noise")
 PLAIN = "D=0"
 
@@ -69,7 +68,7 @@ METHODS: dict[str, Policy | None] = {
 def workflow(folder: Path, guidance: float, model: str, scheduler: str) -> Path:
     """The graph of a model in a stock KSampler, as Export (API) would write it; its path."""
     graph = graphs.stock(batch=1, scheduler=scheduler, cfg=guidance)
-    graph["loader"]["inputs"]["model"] = MODELS[model]
+    graph["loader"]["inputs"]["model"] = judged.MODELS[model]
     path = folder / "workflow_api.json"
     path.write_text(json.dumps(graph, indent=1) + "\n")
     return path
@@ -131,7 +130,7 @@ def table(rows: frame.Rows) -> str:
 def main() -> None:
     parser = frame.parser(__doc__)
     judged.add_options(parser, METHODS, [4, 8, 20], threads=1)
-    parser.add_argument("--models", nargs="+", choices=MODELS, default=[*MODELS])
+    parser.add_argument("--models", nargs="+", choices=judged.MODELS, default=[*judged.MODELS])
     parser.add_argument("--schedulers", nargs="+", default=["simple", "karras"])
     frame.folder_option(parser, "rows.csv and untuned.md")
     args = parser.parse_args()

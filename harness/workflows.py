@@ -15,6 +15,7 @@ from pathlib import Path
 FOLDER = Path(__file__).resolve().parents[1] / "workflows"
 NOTES = ("Note", "MarkdownNote")
 SEEDS = ("seed", "noise_seed")  # the editor saves one value more behind each: "fixed"
+BOX = "crop_region"  # and four behind this one: number boxes of its own, which it does not queue
 
 
 def names() -> list[str]:
@@ -72,6 +73,8 @@ def to_prompt(workflow: dict) -> dict:
                 inputs[name] = values.pop(0)
                 if name in SEEDS:
                     values.pop(0)
+                if name == BOX:
+                    del values[:4]
             elif "widget" in slot:
                 raise ValueError(f"node {node['id']} ({node['type']}) saved no value for {name}")
             if slot.get("link") is not None:

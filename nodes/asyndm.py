@@ -104,8 +104,9 @@ class AsynDMKSampler(io.ComfyNode):
             display_name="AsynDM KSampler",
             category=CATEGORY,
             search_aliases=[*ALIASES, "ksampler"],
-            description="KSampler that follows the prompt better: what its words name is denoised "
-            "after its surroundings, pixel by pixel, in the same number of steps.",
+            description="KSampler in which a region is denoised after its surroundings, pixel by "
+            "pixel, in the same number of steps. Whether that helps depends on the region: see the "
+            "node's page.",
             inputs=[
                 io.Model.Input(
                     "model",

@@ -168,6 +168,9 @@ class AsyncTimestepTry(io.ComfyNode):
         cls, session, prompts, steps, mode, pictures, first_seed, choice=0, round=0,
         compare=False, model=None,
     ) -> io.NodeOutput:  # fmt: skip
+        store.require_whole(
+            steps=steps, pictures=pictures, first_seed=first_seed, choice=choice, round=round
+        )
         family = weights = ""
         if model is not None:
             require_kind("model", model, ModelPatcher, "a model loader")

@@ -55,10 +55,11 @@ def few_numbers(session: Session) -> str:
 
 
 def best_schedule(session: Session) -> Schedule | None:
-    """What the search would pick now; None until a sheet was finished."""
+    """What the search would pick now, off without a choice; None until a sheet was finished."""
     if not session.times:
         return None
-    numbers = taste.best(session.belief())
+    chosen = bool(session.answers())
+    numbers = taste.best(session.belief()) if chosen else shapes.off(session.steps)
     return shapes.schedule(numbers, session.times, session.mode)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import folder_paths
 
 from ..eye import session as sessions
+from ..eye import shapes
 from ..eye.on_run import Watched
 from ..eye.session import (
     ALL_ALIKE,
@@ -29,6 +30,7 @@ from ..eye.session import (
 from .run.checks import short
 
 FOLDER = "async_timestep"
+NEAR_OFF = 0.05  # D below which nobody sees a difference
 NAME = re.compile(r"[^\W_][\w .()+-]{0,79}")
 RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 generations: dict[Path, int] = {}  # how often a session that was there has gone, in this process
@@ -75,6 +77,16 @@ def generation(path: Path) -> int:
     elif path in generations:
         generations[path] += 1
     return generations.get(path, 0)
+
+
+def require_whole(**numbers: object) -> None:
+    """Raises ValueError on what is no whole number from 0: a wire may bring anything."""
+    for name, value in numbers.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise ValueError(
+                f"{name} is {short(value)}, expected a whole number from 0; type one, or take off "
+                "the node that computes it."
+            )
 
 
 def lines_of(prompts: object) -> list[str]:
@@ -149,10 +161,10 @@ def compared(session: Session, prompts: Sequence[str], pictures: int) -> Session
     """With a last sheet open. Raises SessionError where it is too early, and where there is nothing
     to compare."""
     after = sessions.compare_round(session, prompts, pictures)
-    if not any(after.rounds[-1].shown[FOUND]):
+    if max(abs(d) for d in shapes.knots(after.rounds[-1].shown[FOUND])) < NEAR_OFF:
         raise SessionError(
-            f"The session {session.name!r} would pick off itself now, so there is nothing to "
-            "compare with off; choose on, or be content with off."
+            f"The session {session.name!r} would pick off now, or next to it, so there is "
+            "nothing to compare with off; choose on, or be content with off."
         )
     return after
 

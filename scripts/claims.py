@@ -75,6 +75,13 @@ CHAINS = File(
     "noise",
     page="asyndm_laboratory/chains/asyndm_laboratory.md",
 )
+WAITING_UNET = File(
+    "asyndm_laboratory/unet/rows.csv",
+    "reward",
+    "noise",
+    model="embedded UNet (eps)",
+    page="asyndm_laboratory/unet/asyndm_laboratory.md",
+)
 SUITE = File("asyndm_suite/per_image.csv", "scene", "noise", page="asyndm_suite/asyndm_suite.md")
 KNOBS = File("knobs/rows.csv", "gain", page="knobs/knobs.md")
 SEARCH = File("search_peers/rows.csv", "gain", page="search_peers/search_peers.md")
@@ -100,6 +107,7 @@ METER = File("noise_meter.md", "change, against detail", model="photographs")
 OVERHEAD = File("overhead.md", "ratio (quartiles)")
 COST = File("asyndm_cost.md", "ratio")
 OFFICIAL = File("asyndm_official.md", "found", model="UNet of SD's plan, random weights")
+TRAINED = File("asyndm_official_trained.md", "reward", "noise", model="embedded UNet (eps)")
 BESIDE = File("beside.md", "D = 0", model="random weights, by row")
 PEERS = File("peers.md", "time / stock")
 
@@ -120,6 +128,12 @@ def chains(says: str, holds: str, method: str, effect: str = "", **other: str) -
     """Of three objects in a row: seeds 78 and 79, which were measured after seed 77."""
     rows = {"method": method, "steps": "10", "guidance": "3.0", "seed": "7[89]", **other}
     return Claim(says, holds, CHAINS, rows, effect, measure=effect or "reward")
+
+
+def unet(says: str, holds: str, method: str, effect: str = "", steps: int = 6, guidance=7.5):
+    """AsynDM on the UNet, three objects in a row."""
+    rows = {"method": method, "steps": str(steps), "guidance": str(guidance)}
+    return Claim(says, holds, WAITING_UNET, rows, effect, measure=effect or "reward")
 
 
 def suite(says: str, holds: str, method: str, effect: str = "", **more) -> Claim:
@@ -279,7 +293,20 @@ CLAIMS = (
     suite("CFG++ at guidance 0.6, three in a row (the suite).", NONE, "cfgpp"),
     suite("CFG++ at guidance 0.6, three in a row (the suite): share of pictures in which "
           "everything is right.", LOSS, "cfgpp", "scene_strict", measure="strict"),
+    unet("AsynDM in the regions of the words on the UNet, 6 steps, CFG 7.5, three in a row.", GAIN,
+         "words"),
+    unet("AsynDM everywhere on the UNet, 6 steps, CFG 7.5: it is the bent schedule that gains.",
+         GAIN, "all (concave)"),
+    unet("AsynDM in all but the objects on the UNet, 6 steps, CFG 7.5.", GAIN,
+         "all but the objects"),
+    unet("AsynDM in the objects themselves on the UNet, 6 steps, CFG 7.5.", LOSS, "object mask"),
+    Claim("The official AsynDM code on the UNet, 10 steps, CFG 12, three in a row.", GAIN, TRAINED,
+          {"": "official, AsynDM"}),
+    Claim("Ours on the official grid, the same prompts.", GAIN, TRAINED,
+          {"": "ours on the official grid, AsynDM"}),
     # exactness
+    Claim("Our AsynDM against the official code on trained weights: latents and mask cells "
+          "(largest difference).", EXACT, TRAINED, {"check": "*"}, "found", measure="at most"),
     Claim("Our AsynDM against the official code: latents of every step, 10 and 50 steps, eta 0 and "
           "1 (largest difference).", EXACT, OFFICIAL, {"check": "loop, *, latents"},
           measure="at most"),

@@ -19,7 +19,7 @@ import torch
 
 from async_timestep.harness.in_process import import_comfy
 from async_timestep.report.tables import line, markdown, ruled
-from async_timestep.training.run.folder import write_atomic
+from async_timestep.training.run.folder import RunFolderError, write_atomic
 from async_timestep.training.run.rows import read_rows, write_rows
 
 
@@ -122,10 +122,14 @@ def number(text: str) -> int | float | str:
 
 class Rows(list):
     """The rows of a CSV file that an interrupted bench goes on from, numbers as numbers. Raises
-    SystemExit where they are of another setting."""
+    SystemExit where they are of another setting, or a line is none."""
 
     def __init__(self, path: Path, setting: str):
-        super().__init__({n: number(v) for n, v in row.items()} for row in read_rows(path))
+        try:
+            rows = read_rows(path)
+        except RunFolderError as error:
+            raise SystemExit(str(error)) from None
+        super().__init__({n: number(v) for n, v in row.items()} for row in rows)
         self.path, self.setting = path, setting
         if other := {row["setting"] for row in self} - {setting}:
             raise SystemExit(

@@ -30,6 +30,7 @@ from async_timestep.training.run.distributed import World
 from async_timestep.training.tiny.backbone import WEIGHTS
 from async_timestep.training.tiny.scenes import KIND_WEIGHTS, KINDS, Scene, held_out_scenes
 
+MODELS = {"transformer": "transformer (flow)", "unet": "unet (eps)"}  # the words of the node
 METRICS = {"reward": "scene", "scorer": "scorer", "noise": "noise"}  # others: a part of the judge
 
 

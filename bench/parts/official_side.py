@@ -23,35 +23,18 @@ import numpy as np
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel  # noqa: F401
 
-SIDE, TOKENS, WIDTH = 64, 77, 64
+from async_timestep.bench.parts.official_stubs import (
+    Accelerator,
+    Callable,
+    Loose,
+    OnCPU,
+    Tokenizer,
+)
+
+SIDE, WIDTH = 64, 64
 CHANNELS, HEAD = (64, 64, 128, 128), 64
-STUBS = ("ml_collections", "accelerate", "accelerate.utils", "accelerate.logging")
+STUBS = ("absl", "ml_collections", "accelerate", "accelerate.utils", "accelerate.logging")
 OWN = ("model", "diffusion", "utils")
-
-
-class Loose(SimpleNamespace):
-    """ml_collections.ConfigDict as the official config uses it."""
-
-
-class Accelerator:
-    is_local_main_process, mixed_precision = True, "no"
-    device = torch.device("cpu")
-
-    def __init__(self, **settings):
-        self.autocast = contextlib.nullcontext
-
-
-class OnCPU:
-    """torch, without CUDA."""
-
-    cuda = SimpleNamespace(set_device=lambda number: None)
-
-    def __getattr__(self, name):
-        return getattr(torch, name)
-
-    @staticmethod
-    def Generator(device):  # noqa: N802
-        return torch.Generator()
 
 
 @dataclass
@@ -68,6 +51,7 @@ def load(folder: Path) -> Official:
     if not (folder / "asyn_sample.py").exists():
         raise SystemExit(f"{folder} has no asyn_sample.py; give a checkout of hu-zijing/AsynDM.")
     stubs = {name: ModuleType(name) for name in STUBS}
+    stubs["absl"].app, stubs["absl"].flags = None, SimpleNamespace(FLAGS=None)
     stubs["ml_collections"].ConfigDict = Loose
     stubs["ml_collections"].config_flags = SimpleNamespace(DEFINE_config_file=lambda *a: None)
     stubs["accelerate"].Accelerator = Accelerator
@@ -202,25 +186,33 @@ class Recording:
     fresh: list = field(default_factory=list)  # the step's noise
     maps: list = field(default_factory=list)  # (B, 256, items)
     masks: list = field(default_factory=list)  # thresholded, (B, 256, items)
+    decoded: list = field(default_factory=list)  # the latents of its pictures: plain's, AsynDM's
 
 
-def run(official: Official, unet, texts, steps, eta, item_idx, item_k, mask=0) -> Recording:
-    """`asyn_sample.main` from first to last line. texts: (negative, positive) (1, 77, C)."""
-    module, count = official.sample, 1
+def run(
+    official: Official, unet, texts, steps, eta, item_idx, item_k, mask=0, noise=None, guidance=5.0
+) -> Recording:
+    """`asyn_sample.main` from first to last line, with its plain picture where there is a `noise`.
+    texts: (negative, positive) (1, 77, C), the positive one of each image where they have own."""
+    module, plain = official.sample, noise is not None
+    if noise is None:
+        noise = torch.randn(1, 4, SIDE, SIDE, generator=torch.Generator().manual_seed(77))
+    count = len(noise)
     config = module.official_config.get_config()
     config.mixed_precision, config.dev_id, config.allow_tf32 = "no", 0, False
     config.item_idx, config.item_k, config.static_mask = item_idx, item_k, mask
-    config.generate_base = config.generate_base2 = 0
+    config.generate_base, config.generate_base2 = int(plain), 0
+    config.sample.guidance_scale = guidance
     config.sample.num_steps, config.sample.eta, config.sample.batch_size = steps, eta, count
     config.prompt = "words"
-    noise = torch.randn(count, 4, SIDE, SIDE, generator=torch.Generator().manual_seed(77))
     record = Recording(noise)
 
     part = SimpleNamespace(requires_grad_=lambda flag: None, to=lambda *a, **k: None)
     tokenizer = Tokenizer()
 
     def text_encoder(ids):
-        return [texts[int(ids[0, 0])].repeat(len(ids), 1, 1)]
+        text = texts[int(ids[0, 0])]
+        return [text if len(text) == len(ids) else text.repeat(len(ids), 1, 1)]
 
     encoder = Callable(text_encoder)
     pipeline = SimpleNamespace(
@@ -256,6 +248,10 @@ def run(official: Official, unet, texts, steps, eta, item_idx, item_k, mask=0) -
         record.fresh.append(ORIGINAL(shape, **kwargs))
         return record.fresh[-1]
 
+    def decode(pipeline, latents, *settings):
+        record.decoded.append(latents.clone())
+        return images
+
     load_pipeline = SimpleNamespace(from_pretrained=lambda *a, **k: pipeline)
     images = torch.zeros(count, 3, 8, 8)
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
@@ -265,7 +261,7 @@ def run(official: Official, unet, texts, steps, eta, item_idx, item_k, mask=0) -
             (module, "StableDiffusionPipeline", load_pipeline),
             (module, "unet_asyn_forward", forward),
             (module, "asyn_ddim_step_with_logprob", step),
-            (module, "latents_decode", lambda *a: images),
+            (module, "latents_decode", decode),
             (official.ddim, "randn_tensor", draw),
         ):
             stack.callback(setattr, owner, name, getattr(owner, name))
@@ -275,24 +271,3 @@ def run(official: Official, unet, texts, steps, eta, item_idx, item_k, mask=0) -
 
 
 ORIGINAL = diffusers.utils.torch_utils.randn_tensor
-
-
-class Callable:
-    """A text encoder for `main`: called, moved and frozen."""
-
-    def __init__(self, function):
-        self.function = function
-        self.requires_grad_ = self.to = lambda *a, **k: None
-
-    def __call__(self, ids):
-        return self.function(ids)
-
-
-class Tokenizer:
-    """0 for the empty prompt, 1 for the other."""
-
-    model_max_length = TOKENS
-
-    def __call__(self, texts, **settings):
-        ids = torch.tensor([[int(bool(text))] for text in texts])
-        return SimpleNamespace(input_ids=ids)

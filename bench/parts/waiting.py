@@ -36,6 +36,11 @@ class Method:
     layer: int | None = None
 
     @property
+    def one_model(self) -> bool:
+        """Whether it is of the transformer: its blocks, its TPM."""
+        return bool(self.tpm) or self.layer is not None
+
+    @property
     def waits(self) -> bool:
         return self.where != "" and self.strength is not None
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from async_timestep.bench.parts import frame
+from async_timestep.bench.parts import frame, judged
 from async_timestep.bench.parts.waiting import METHODS, PLAIN
 from async_timestep.report.tables import markdown
 
@@ -22,6 +22,12 @@ COLUMNS = {
     "reward": "reward", "strict": "strict", "iou": "IoU", "relation": "relation",
     "count": "count", "scorer": "scorer", "noise": "noise",
 }  # fmt: skip
+
+
+def setting_of(args) -> str:
+    """What is the same for all rows of a file."""
+    model = [] if args.model == "transformer" else [judged.MODELS[args.model]]
+    return ", ".join([" ".join(args.kinds), "bf16" if args.bf16 else "fp32", *model])
 
 
 def largest(rows: Sequence[dict]) -> list[dict]:
@@ -77,19 +83,23 @@ def commands(rows: Sequence[dict], setting: str) -> list[str]:
     for (*head, seed), own in methods.items():
         chosen = tuple(m for m in METHODS if m in own and m != PLAIN)
         seeds[(*head, chosen)].append(str(seed))
-    scenes, precision = setting.split(", ")
+    scenes, precision, *other = setting.split(", ")
+    models = [name for name, said in judged.MODELS.items() if said in other]
     found = []
     for (prompts, guidance, steps, own), those in seeds.items():
         options = ["--bf16"] * (precision == "bf16") + ["--kinds", *scenes.split()]
+        options += [part for name in models for part in ("--model", name)]
         options += ["--n", str(prompts), "--steps", str(steps), "--guidance", f"{guidance:g}"]
-        options += ["--seeds", *those, "--methods", *own, "--out", "FOLDER"]
+        options += ["--seeds", *those, "--methods", *(own or [PLAIN]), "--out", "FOLDER"]
         found.append(frame.command("asyndm_laboratory", options))
     return found
 
 
 def page(rows: Sequence[dict], setting: str) -> list[str]:
     made = "\n".join(f"- `{command}`" for command in commands(rows, setting))
-    parts = ["# AsynDM on the embedded model", f"Made by\n\n{made}", f"{setting}. {LEGEND}"]
+    unet = judged.MODELS["unet"] in setting
+    title = "# AsynDM on the embedded UNet" if unet else "# AsynDM on the embedded model"
+    parts = [title, f"Made by\n\n{made}", f"{setting}. {LEGEND}"]
     for steps, guidance in sections(rows):
         cells = section(rows, steps, guidance)
         parts.append(f"## {steps} steps, guidance {guidance:g}")

@@ -29,7 +29,10 @@ class Laboratory:
     def __init__(self, args: argparse.Namespace, report: Report):
         demo = pack("nodes.demo")
         self.args, self.own = args, judged.load(args, METRICS, report)
-        self.model, self.clip = demo.load_demo_model(), demo.load_demo_clip()
+        self.model, self.clip = (
+            demo.load_demo_model(judged.MODELS[args.model]),
+            demo.load_demo_clip(),
+        )
         self.captions = self.own.texts("scenes")
         self.scenes = judged.scenes(args)
         self.batches = self.grouped()
@@ -127,7 +130,8 @@ class Laboratory:
     def plain(self, steps: int) -> tuple[dict, torch.Tensor]:
         """Scores and objects of plain Euler, from --keep where an earlier run left them there."""
         args = self.args
-        name = f"{'_'.join(args.kinds)}_{args.n}_{args.guidance:g}_{args.seed}_{steps}_{args.bf16}"
+        told = (*args.kinds, args.n, args.guidance, args.seed, steps, args.bf16, args.model)
+        name = "_".join(map(str, told))
         kept = None if args.keep is None else args.keep / f"{name}.pt"
         if kept is not None and kept.exists():
             return torch.load(kept, weights_only=True)

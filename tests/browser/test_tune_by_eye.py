@@ -101,7 +101,7 @@ def test_from_the_template_to_the_file_and_its_use(page, server):
     page.locator(".eye-name").fill(f"found {page.mode}")
     page.locator(".eye-question").get_by_role("button", name="Save", exact=True).click()
     says(page, "nothing is overwritten", ".eye-said")
-    page.get_by_role("button", name="Cancel").click()
+    page.locator(".eye-question").get_by_role("button", name="Cancel").click()
 
     graph = graphs.model_patch(batch=1)
     graph["tpm"] = graphs.node("AsyncTimestepTPMLoader", tpm_name=f"found {page.mode}.safetensors")

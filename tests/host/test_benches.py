@@ -19,7 +19,7 @@ from PIL import Image
 
 from async_timestep.bench import __main__ as command
 from async_timestep.bench import asyndm, asyndm_laboratory, overhead, tiny_study
-from async_timestep.bench.parts import frame, judged, peers_load, waiting
+from async_timestep.bench.parts import frame, judged, official_trained, peers_load, waiting
 from async_timestep.training.run.settings import parse
 
 SMALLEST = {  # bench -> (arguments, what it prints)
@@ -74,6 +74,7 @@ SMALLEST = {  # bench -> (arguments, what it prints)
 WANTING = {  # bench -> (arguments, the sentence it ends with here)
     "noise_meter": (["--out", "{out}"], "The photographs need scikit-image: pip install"),
     "official": (["--official", "{out}"], "has no asyn_sample.py; give a checkout of hu-zijing/"),
+    "official_trained": (["--official", "{out}"], "has no asyn_sample.py; give a checkout of hu-"),
     "peers_conversion": (
         ["--detail-daemon", "{out}"],
         "has no __init__.py; give the folder of a checkout",
@@ -228,6 +229,44 @@ def test_asyndm_laboratory_goes_on_from_its_rows(run, tmp_path, monkeypatch):
     assert run("asyndm_laboratory", [*waiting, "--seeds", "2", "1"]) == 0
     with pytest.raises(SystemExit, match="was measured with 'chain, fp32'"):
         run("asyndm_laboratory", [*waiting, "--kinds", "pair"])
+
+
+def test_asyndm_laboratory_of_the_second_model(run, tmp_path, capsys):
+    """The UNet waits in words and masks; what is of the transformer is refused."""
+    second = "--n 4 --steps 4 --batch 4 --kinds chain --seeds 1 --model unet --out {out}".split()
+    methods = ["--methods", "words", "all but the objects"]
+    assert run("asyndm_laboratory", [*second, *methods]) == 0
+    page = (tmp_path / "asyndm_laboratory.md").read_text()
+    assert page.startswith("# AsynDM on the embedded UNet") and "--model unet --n 4" in page
+    rows = frame.read_rows(tmp_path / "rows.csv")
+    assert {row["setting"] for row in rows} == {"chain, fp32, unet (eps)"}
+    assert all(float(row["noise_d"]) != 0 for row in rows if row["method"] != waiting.PLAIN)
+    for other in ("TPM", "words, last block"):
+        with pytest.raises(SystemExit):
+            run("asyndm_laboratory", [*second, "--methods", other])
+        assert f"{other!r} is of the transformer; leave it or" in capsys.readouterr().err
+
+
+def test_the_official_code_gets_the_second_model_s_numbers(tmp_path):
+    """Its `main` for latents of 64 x 64 is read with those of 16 x 16; another text is refused."""
+    text = """
+def main(_):
+    return dict(
+        flat=64*64, size=(64,64), latent=(1, 4, 64, 64), mask=(1, 2, 64, 64),
+        read={'used_layer_size':16},
+    )
+"""
+    (tmp_path / "asyn_sample.py").write_text(text)
+    official = official_trained.fitted(
+        SimpleNamespace(folder=tmp_path, sample=SimpleNamespace(main=None))
+    )
+    assert official.sample.main(None) == {
+        "flat": 256, "size": (16, 16), "latent": (1, 16, 16, 16), "mask": (1, 2, 16, 16),
+        "read": {"used_layer_size": 8},
+    }  # fmt: skip
+    (tmp_path / "asyn_sample.py").write_text(text.replace("64*64", "4096"))
+    with pytest.raises(SystemExit, match="has no '64.64', expected the released code; give an"):
+        official_trained.fitted(official)
 
 
 def test_masks_around_the_objects():

@@ -186,6 +186,9 @@ def test_an_answer_by_number_counts_once_however_often_it_is_queued(eye, store):
 @pytest.mark.parametrize(
     "changed, sentence",
     [
+        ({"steps": 4.0}, "steps is 4.0, expected a whole number"),
+        ({"pictures": None}, "pictures is None"),
+        ({"pictures": 9}, "pictures is 9"),
         ({"choice": 3}, "choice is 3 and round is 0, expected the number of the sheet"),
         ({"choice": 3, "round": 9}, "round is 9"),
         ({"steps": 6}, "was begun with steps 4, and steps is 6 now"),
@@ -369,7 +372,7 @@ def test_off_itself_is_not_compared_with_off(eye, routes):
         lambda: routes.compare({"session": "mine", "round": 12}),
         lambda: try_out(eye, compare=True),
     ):
-        with pytest.raises(ValueError, match="would pick off itself now"):
+        with pytest.raises(ValueError, match="would pick off now, or next to it"):
             ask()
     assert choose_kind(eye) == "choose"
 

@@ -69,6 +69,7 @@ def test_widgets_are_those_of_the_design(info):
     ]  # fmt: skip
     wanted = {"default": 0.5, "min": -1.0, "max": 1.0, "step": 0.01}
     assert {key: deviation["deviation"][1][key] for key in wanted} == wanted
+    assert deviation["preset"][1]["default"] == "custom", "its number has to move the picture"
     scale = options(info["AsyncTimestepDeviationScale"])["deviation_scale"][1]
     assert (scale["default"], scale["min"], scale["max"]) == (1.0, -2.0, 4.0)
     omega = options(info["AsyncTimestepVelocityScale"])["omega"][1]

@@ -66,6 +66,13 @@ def test_what_people_type_finds_a_node(info, alias):
     assert alias in info[ALIASES[alias]]["search_aliases"]
 
 
+def test_detail_daemon_finds_what_does_it_alone(info):
+    """And none of the nodes that only bend a deviation."""
+    found = {name for name in IDS if "detail daemon" in info[name]["search_aliases"]}
+    samplers = {"AsyncTimestepKSampler", "AsyncTimestepKSamplerAdvanced"}
+    assert found == {"AsyncTimestepModel", *samplers}
+
+
 @pytest.mark.parametrize("name", IDS)
 def test_page_names_every_input(info, name):
     page = (DOCS / f"{name}.md").read_text()

@@ -86,9 +86,8 @@ def test_each_node_has_its_line(server):
     assert "take 3 steps or more, or the preset custom" in node_texts(server, two)["patch"]
 
 
-@pytest.mark.parametrize("node", ["deviation", "tpm"])
-def test_a_bypassed_deviation_before_a_scale_is_off(server, node):
-    """The editor takes a bypassed node out of the prompt, and with it the link."""
+def test_a_bypassed_deviation_before_a_scale_is_off(server):
+    """The editor takes a bypassed node out of the prompt, and with it the link: test_bypass.py."""
     graph = graphs.async_ksampler(seed=67, batch=1)
     del graph["deviation"], graph["scale"]["inputs"]["deviation"]
     picture, text = run(server, graph)
@@ -180,7 +179,9 @@ def test_a_message_is_short_however_long_the_input(server, words):
     graph["patch"]["inputs"]["region"] = ["region", 0]
     with pytest.raises(RuntimeError) as caught:
         server.run(graph)
-    assert "AsynDM Region Mask found" in str(caught.value) and len(str(caught.value)) <= 400
+    node, _, sentence = str(caught.value).partition(": ")
+    assert node == "AsynDMRegionMask" and sentence.startswith("AsynDM Region Mask found")
+    assert len(sentence) <= 300
 
 
 @pytest.mark.parametrize("strength", [0.5, 0.0])
@@ -193,3 +194,11 @@ def test_an_asyndm_sampler_has_its_line_too(server, strength):
     graph["sampler"] = graphs.node("AsynDMKSampler", **inputs, eta=0.0)
     wanted = "pixels 0." if strength else "off: the stock sampler ran"
     assert node_texts(server, graph)["sampler"].startswith(wanted)
+
+
+def test_a_tpm_on_other_steps_says_so_on_the_node_that_samples(server):
+    graph = graphs.async_ksampler(seed=72, batch=1, steps=9)
+    graph["tpm"] = graphs.node("AsyncTimestepTPMLoader", tpm_name="tiny.safetensors")
+    graph["scale"]["inputs"]["deviation"] = ["tpm", 0]
+    del graph["deviation"]
+    assert "runs here on 9" in node_texts(server, graph)["sampler"]

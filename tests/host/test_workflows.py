@@ -176,22 +176,22 @@ SD35 = {"ckpt_name": "sd3.5_medium_incl_clips_t5xxlfp8scaled.safetensors"}
 FLUX = {"unet_name": "flux1-dev.safetensors", "vae_name": "ae.safetensors"}
 CLIP = {"clip_name": "clip_l.safetensors", "type": "stable_diffusion"}
 PAPER = {
-    "16 Flux.1-dev": "flux1_dev D = +0.5, paper: 10 steps, 512 px",
-    "17 Stable Diffusion 3.5 medium": "sd35_medium D = +0.2, paper: 15 steps, 512 px",
+    "17 Flux.1-dev": "flux1_dev D = +0.5, paper: 10 steps, 512 px",
+    "18 Stable Diffusion 3.5 medium": "sd35_medium D = +0.2, paper: 15 steps, 512 px",
 }
 
 
 @pytest.mark.parametrize(
     ("write", "files", "names"),
     [
-        ("write_flux", {**FLUX, **CLIP}, ["15 Your model, CLIP and VAE", "16 Flux.1-dev"]),
+        ("write_flux", {**FLUX, **CLIP}, ["16 Your model, CLIP and VAE", "17 Flux.1-dev"]),
         (
             "write_sd35",
             SD35,
             [
-                "13 Your checkpoint",
-                "14 Your checkpoint, second pass",
-                "17 Stable Diffusion 3.5 medium",
+                "14 Your checkpoint",
+                "15 Your checkpoint, second pass",
+                "18 Stable Diffusion 3.5 medium",
             ],
         ),
     ],

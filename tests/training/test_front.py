@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 import venv
@@ -144,6 +145,34 @@ def test_the_embedded_model_s_parts_are_found_by_their_first_word(warm, tmp_path
         told = warm.start("make_tiny", words, cwd=tmp_path)
         assert told.wait() == code
         assert ("backbone or unet or scorer or accuracy" in told.text()) == (code == 2), told.text()
+
+
+HELP = """
+import runpy, sys
+sys.argv[:] = sys.argv[1:]
+sys.path.insert(0, sys.argv[0].rpartition("/")[0])
+try:
+    runpy.run_path(sys.argv[0], run_name="__main__")
+finally:
+    heavy = {"torch", "numpy", "PIL", "transformers", "diffusers", "datasets", "matplotlib"}
+    print("loaded:", *sorted(heavy & sys.modules.keys()))
+"""
+
+
+@pytest.mark.parametrize(
+    "words", ["train_tpm.py", "evaluate.py", "evaluate.py --suite asyndm"], ids=lambda words: words
+)
+def test_help_loads_nothing_that_takes_seconds(words):
+    command, *more = words.split()
+    done = subprocess.run(
+        [sys.executable, "-c", HELP, (ROOT / "training" / command).as_posix(), *more, "--help"],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    shown, _, loaded = done.stdout.rpartition("loaded:")
+    assert loaded == "\n" and "--grpo.lr" in shown
+    assert not more or {"--judge_model", "seg", "asyndm"} <= set(re.findall(r"[\w-]+", shown))
 
 
 # --- no preset

@@ -21,19 +21,34 @@ ROOT = Path(__file__).resolve().parents[2]
 CPU = torch.device("cpu")
 PLACES = ("clip_model", "pick_path", "pick_processor", "image_reward_tokenizer", "hps_tokenizer")
 NOBODY = {name: "nobody/nothing" for name in PLACES}
+LOADERS = ("from_pretrained", "hf_hub_download", "snapshot_download")
 RUN = ["--preset=tiny", "--threads=1", "--backbone.path", small_model()]
 
 
+def loads_offline(tree: ast.AST, within: bool = False):
+    """(a call of a loader of the hub, whether it stands in `with offline()`)."""
+    for node in ast.iter_child_nodes(tree):
+        inner = within
+        if isinstance(node, ast.With):
+            inner |= any("offline()" in ast.unparse(item) for item in node.items)
+        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in LOADERS:
+            yield node, inner
+        yield from loads_offline(node, inner)
+
+
 def test_every_loader_is_told_to_read_the_disk_alone():
-    """Whoever calls a loader of the hub in training/ says so at the call, or is `fetch`."""
-    fetches = ROOT / "training" / "data" / "fetch.py"
+    """Whoever calls a loader of the hub in training/ says so at the call, and calls it in
+    `offline` or in a process that is offline, or is `fetch`."""
+    fetches, found = ROOT / "training" / "data" / "fetch.py", 0
     for path in sorted((ROOT / "training").rglob("*.py")):
-        calls = [n for n in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(n, ast.Call)]
-        for call in calls if path != fetches else ():
-            name = ast.unparse(call.func).rpartition(".")[2]
-            if name in ("from_pretrained", "hf_hub_download", "snapshot_download"):
-                given = {k.arg: ast.unparse(k.value) for k in call.keywords}
-                assert given.get("local_files_only") == "True", f"{path.name}:{call.lineno}"
+        text = path.read_text("utf-8")
+        whole = path.name == "reward_worker.py" and "constants.HF_HUB_OFFLINE = True" in text
+        for call, within in loads_offline(ast.parse(text), whole):
+            given = {k.arg: ast.unparse(k.value) for k in call.keywords}
+            good = within and given.get("local_files_only") == "True"
+            assert good or path == fetches, f"{path.name}:{call.lineno}"
+            found += path != fetches
+    assert found > 3
 
 
 @pytest.fixture(autouse=True)

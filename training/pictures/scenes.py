@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
+from ..tiny.drawing import Grammar, Pick
 from .grounds import GROUNDS, cut
 from .sprites import NAMES, article, plural, sprites
 
@@ -65,6 +66,13 @@ class Scene:
         return len(self.objects) > 1 and zlib.crc32(self.subject.encode()) % 10 == 0
 
 
+def drawn(pick: Pick, kind, objects, relation, count, ground) -> Scene:
+    return Scene(kind, objects, relation, count, ground or pick(GROUNDS))
+
+
+GRAMMAR = Grammar(KINDS, RELATIONS, GROUNDS, lambda pick: pick(NAMES), drawn)
+
+
 def sample_scene(
     rng: torch.Generator,
     held_out: bool | None = None,
@@ -75,20 +83,7 @@ def sample_scene(
 
     weights: relative frequency of the KINDS.
     """
-
-    def pick(options):
-        return options[int(torch.randint(len(options), (1,), generator=rng))]
-
-    while True:
-        kind = KINDS[int(torch.multinomial(torch.tensor(weights), 1, generator=rng))]
-        count = {"single": 1, "pair": 1, "group": 2, "count": pick((2, 3))}[kind]
-        objects = tuple(pick(NAMES) for _ in range(1 if kind in ("single", "count") else 2))
-        if len(set(objects)) < len(objects):
-            continue
-        relation = pick(RELATIONS) if len(objects) > 1 else None
-        scene = Scene(kind, objects, relation, count, ground or pick(GROUNDS))
-        if held_out is None or scene.held_out == held_out:
-            return scene
+    return GRAMMAR.sample(rng, held_out, ground, weights)
 
 
 def held_out_scenes(
@@ -99,19 +94,7 @@ def held_out_scenes(
     Pairs and groups are held-out combinations. Single objects and counts have none; they come in
     their usual share, or not at all with `compositions_only`.
     """
-    rng = torch.Generator().manual_seed(seed)
-    usual = sum(w for kind, w in zip(KINDS, weights, strict=True) if kind in ("single", "count"))
-    usual /= sum(weights)
-    scenes = []
-    for i in range(n):
-        ground = GROUNDS[i % len(GROUNDS)]
-        if not compositions_only and float(torch.rand((), generator=rng)) < usual:
-            while len((scene := sample_scene(rng, None, ground, weights)).objects) > 1:
-                pass
-        else:
-            scene = sample_scene(rng, True, ground, weights)
-        scenes.append(scene)
-    return scenes
+    return GRAMMAR.held_out(n, seed, compositions_only, weights)
 
 
 _CAPTION = re.compile(

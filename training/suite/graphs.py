@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ..backbones.comfy.plain import plain_graph
 from ..run.config import BackboneConfig
 from ..run.workflow import Graph
 from .prompts import Prompt
@@ -46,6 +45,8 @@ def node(class_type: str, **inputs) -> dict:
 
 def shared(prompt: Prompt, setting: Setting, seed: int) -> Graph:
     """Loader, texts, one empty latent, a stock KSampler, decoder, preview."""
+    from ..backbones.comfy.plain import plain_graph  # its room loads torch, --help needs the names
+
     graph = plain_graph(setting.backbone, setting.checkpoint)
     if not setting.checkpoint:
         graph["checkpoint"] = node("AsyncTimestepDemoLoader")

@@ -34,6 +34,7 @@ from ..evaluation.tables import digits
 from ..rewards import RewardError, built_in, load_rewards
 from ..rewards.weights import from_hub
 from ..run.config import RewardsConfig
+from ..run.offline import offline
 from ..run.rows import read_rows, write_rows
 
 # images and their prompts -> metric -> (score, what the model said) an image
@@ -88,10 +89,11 @@ class VisionLanguage:
             )
         self.device = device
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-        self.processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
-        self.model = AutoModelForImageTextToText.from_pretrained(
-            folder, local_files_only=True, dtype=dtype
-        )
+        with offline():
+            self.processor = AutoProcessor.from_pretrained(folder, local_files_only=True)
+            self.model = AutoModelForImageTextToText.from_pretrained(
+                folder, local_files_only=True, dtype=dtype
+            )
         self.model.requires_grad_(False).train(False).to(device)
 
     @torch.inference_mode()
@@ -214,7 +216,8 @@ class Cache:
     """scores.csv: every score that was ever made, rewritten whole, so that a kill leaves no half.
 
     A picture that was made again is scored again: a score is of the file's content. Columns: image,
-    sha256, metric, source, score, note (a caption, a judge's answer).
+    sha256, metric, source, score, note (a caption, a judge's answer). A file with a line that is
+    no such row is refused with a RunFolderError, and left as it is.
     """
 
     COLUMNS = ("image", "sha256", "metric", "source", "score", "note")
@@ -224,7 +227,7 @@ class Cache:
         self.rows = {tuple(row[name] for name in self.COLUMNS[:4]): row for row in self.read()}
 
     def read(self) -> list[dict[str, str]]:
-        return [row for row in read_rows(self.path) if tuple(row) == self.COLUMNS]
+        return read_rows(self.path, self.COLUMNS, numbers=("score",))
 
     def key(self, image: str, metric: Metric) -> tuple[str, str, str, str]:
         if image not in self.digests:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 
 import torch
 
+from .drawing import Grammar, Pick
+
 SIZE = 64  # pixels, square
 COLOURS = {
     "red": (0.87, 0.16, 0.16),
@@ -84,6 +86,15 @@ class Scene:
         return len(self.objects) > 1 and zlib.crc32(self.subject.encode()) % 10 == 0
 
 
+def drawn(pick: Pick, kind, objects, relation, count, texture) -> Scene:
+    return Scene(kind, objects, relation, count, pick(tuple(TONES)), texture or pick(TEXTURES))
+
+
+GRAMMAR = Grammar(
+    KINDS, RELATIONS, TEXTURES, lambda pick: (pick(tuple(COLOURS)), pick(SHAPES)), drawn
+)
+
+
 def sample_scene(
     rng: torch.Generator,
     held_out: bool | None = None,
@@ -94,21 +105,7 @@ def sample_scene(
 
     weights: relative frequency of the KINDS.
     """
-
-    def pick(options):
-        return options[int(torch.randint(len(options), (1,), generator=rng))]
-
-    while True:
-        kind = KINDS[int(torch.multinomial(torch.tensor(weights), 1, generator=rng))]
-        count = {"single": 1, "pair": 1, "chain": 1, "group": 2, "count": pick((2, 3))}[kind]
-        names = {"single": 1, "count": 1, "pair": 2, "group": 2, "chain": 3}[kind]
-        objects = tuple((pick(tuple(COLOURS)), pick(SHAPES)) for _ in range(names))
-        if len(set(objects)) < names:
-            continue
-        relation = pick(RELATIONS) if names > 1 else None
-        scene = Scene(kind, objects, relation, count, pick(tuple(TONES)), texture or pick(TEXTURES))
-        if held_out is None or scene.held_out == held_out:
-            return scene
+    return GRAMMAR.sample(rng, held_out, texture, weights)
 
 
 def held_out_scenes(
@@ -123,19 +120,7 @@ def held_out_scenes(
     combinations; they come in their usual share, or not at all with `compositions_only`.
     weights: relative frequency of the KINDS.
     """
-    rng = torch.Generator().manual_seed(seed)
-    usual = sum(w for kind, w in zip(KINDS, weights, strict=True) if kind in ("single", "count"))
-    usual /= sum(weights)
-    scenes = []
-    for i in range(n):
-        texture = TEXTURES[i % len(TEXTURES)]
-        if not compositions_only and float(torch.rand((), generator=rng)) < usual:
-            while len((scene := sample_scene(rng, None, texture, weights)).objects) > 1:
-                pass
-        else:
-            scene = sample_scene(rng, True, texture, weights)
-        scenes.append(scene)
-    return scenes
+    return GRAMMAR.held_out(n, seed, compositions_only, weights)
 
 
 _CAPTION = re.compile(

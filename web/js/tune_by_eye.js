@@ -10,6 +10,7 @@ const NODE = "AsyncTimestepChoose"
 const QUEUE_NEXT = "AsyncTimestep.TuneByEye.QueueNext"
 const OUTPUT = "tune_by_eye"
 const LEAST_HEIGHT = 360
+const SIZE = [560, 720] // of a node that is new in a graph
 
 app.registerExtension({
   name: "AsyncTimestep.TuneByEye",
@@ -61,6 +62,7 @@ function addSheet(node) {
   })
   widget.serialize = false // nothing of it belongs into a saved graph
   node.tuneByEye = sheet
+  node.setSize(SIZE.map((least, k) => Math.max(least, node.size[k])))
 }
 
 function show(node, output) {
