@@ -60,6 +60,7 @@ class OnRun(Policy):
     column: int
     label = "tuned by eye"
     needs_schedule = True
+    secret = True
 
     def decide(self, state: State) -> Decision:
         watched = self.watched

@@ -142,6 +142,12 @@ class Policy:
         return inner is not None and inner.learned
 
     @property
+    def secret(self) -> bool:
+        """True where a person is to judge the pictures without knowing what was done."""
+        inner = getattr(self, "policy", None)
+        return inner is not None and inner.secret
+
+    @property
     def needs_schedule(self) -> bool:
         """True where the place k of K matters, and not the noise level alone."""
         inner = getattr(self, "policy", None)

@@ -8,6 +8,7 @@ import re
 import time
 
 import pytest
+from node_texts import node_texts
 from PIL import Image
 
 from async_timestep.harness import graphs
@@ -85,6 +86,12 @@ def test_from_choices_to_a_file_that_samples(server):
     (server.base / "models" / "tpm" / "by eye.safetensors").unlink()
     plot = server.fetch_path("/async_timestep/eye/plot?session=saved")
     assert Image.open(io.BytesIO(plot)).size[0] >= 300
+
+
+def test_the_sampler_does_not_say_which_column_is_which(server):
+    """Else its line would be that of the last column."""
+    found = node_texts(server, by_eye("secret", pictures=1))["sampler"]
+    assert "is not said, so that you choose by eye" in found and "detail" not in found
 
 
 def test_scores_let_the_queue_search_alone(server):
