@@ -206,7 +206,7 @@ def options() -> argparse.ArgumentParser:
     add("--guidance", type=float, nargs="+", default=every, choices=every)
     # seeds 0 to 9 were run with an earlier prior of the taste
     add("--seeds", type=int, nargs="+", default=[*range(10, 20)], help="people")
-    add("--random", type=int, default=50, help="people who choose at random")
+    add("--random", type=int, default=30, help="people who choose at random")
     add("--pictures", type=int, nargs="+", default=[4], help="of each schedule on a sheet")
     add("--choices", type=int, default=20)
     add("--wrong", type=float, default=0.1, help="share of the choices")

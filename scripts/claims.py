@@ -94,6 +94,7 @@ HALF, FOLLOW, FOLLOW_HALF, OMEGA = (
         "deviation_omega_2640",
     )
 )
+EYE = File("tune_by_eye/tune_by_eye.md", "gain")
 CFG3, CFG3_MORE = (
     File(f"trainer/{name}.md", "scene - D=0", "noise - D=0") for name in ("cfg3_k4", "cfg3_k4_more")
 )
@@ -243,6 +244,9 @@ CLAIMS = (
           {"method": "Optuna, TPE", "seed": "0"}),
     Claim("Optuna's TPE, seed 3.", GAIN, SEARCH,
           {"method": "Optuna, TPE", "seed": "3"}),
+    *(Claim(f"A schedule found by eye, twenty choices, ten in a hundred of them wrong, CFG {cfg}.",
+            GAIN, EYE, {"section": "Gains", "CFG": cfg, "method": "by eye, 4 pictures a schedule"})
+      for cfg in ("3", "5")),
     Claim("A schedule that was found at 4 steps, used at 6.", GAIN, TRANSFER, {"K": "6"}),
     Claim("A schedule that was found at 4 steps, used at 3.", LOSS, TRANSFER, {"K": "3"}),
     Claim("A schedule that was found at 10 steps, used at 4.", LOSS, TRANSFER, {"K": "4"},
