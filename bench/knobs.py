@@ -217,8 +217,9 @@ def main() -> None:
         f"Embedded model, fp32; {setting}. Gain of the reward over D = 0 on the same number of "
         "steps, held-out prompts and noises, ± one standard error. One seed of the search: its own "
         "scatter is in search_peers.md. Found: D of the steps 1 to K-1 (omega of 0 to K-2), or the "
-        "flow times between 1 and 0. What follows the step times is searched on them with as many "
-        f"images again, {2 * args.images:,} in all; beside its gain stands the part that it adds, "
+        "flow times between 1 and 0. What follows the step times is searched on them, as they are "
+        f"printed here, with as many images again, {2 * args.images:,} in all; beside its gain "
+        "stands the part that it adds, "
         "over D = 0 on those times."
     )
     page = ["# What each knob is worth", frame.made_by(frame.command("knobs")), legend]

@@ -21,6 +21,7 @@ import torch
 from async_timestep.bench.parts import frame
 from async_timestep.bench.parts import official_side as side
 from async_timestep.bench.parts.official_ours import sampled
+from async_timestep.bench.parts.official_stubs import TOKENS
 from async_timestep.bench.parts.official_words import words
 from async_timestep.bench.parts.peers_load import relative
 from async_timestep.harness.in_process import pack
@@ -210,7 +211,7 @@ def main() -> None:
     official = side.load(args.official.resolve())
     frame.comfyui()
     rng, table = torch.Generator().manual_seed(3), Checks()
-    texts = [torch.randn(1, side.TOKENS, side.WIDTH, generator=rng) for _ in range(2)]
+    texts = [torch.randn(1, TOKENS, side.WIDTH, generator=rng) for _ in range(2)]
     timesteps(official, table)
     ddim_step(official, table)
     unet = side.tiny_unet()

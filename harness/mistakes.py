@@ -13,6 +13,7 @@ import re
 from typing import NamedTuple
 
 from .graphs import async_ksampler, base, model_patch, node, stock
+from .graphs_eye import by_eye
 from .graphs_regions import (
     asyndm_mask,
     asyndm_words,
@@ -304,7 +305,18 @@ DEMO = {
         "node", changed(async_ksampler(batch=1), "meter", {"small": SMALL}, image=["small", 0])
     ),
 }
-MISTAKES = {**FILES, **DEVIATION, **SCHEDULE, **REGION, **ASYNDM, **DEMO}
+EYE = {
+    "a session of Tune by Eye that is a path": Mistake("node", by_eye("my/schedule")),
+    "a choice by number without its sheet": Mistake("node", by_eye("mistake", choice=2)),
+    "the last sheets before there are enough choices": Mistake(
+        "node", by_eye("too early", compare=True)
+    ),
+    "a sampler that does not get the deviation of Try": Mistake(
+        "node", changed(by_eye("unconnected"), "sampler", deviation=None)
+    ),
+}
+MISTAKES = {**FILES, **DEVIATION, **SCHEDULE, **REGION, **ASYNDM, **DEMO, **EYE}
+SENTENCES = ("ValueError", "TPMFileError", "SessionError")  # whose texts are for the user
 FOLDER_LIST = re.compile(r"(tpm_name: .* not in )\[.*\]", re.S)
 
 
@@ -322,7 +334,7 @@ def seen(server, mistake: Mistake) -> str:
     errors = [detail for kind, detail in entry["status"]["messages"] if kind == "execution_error"]
     if mistake.where == "node":
         assert errors, "it ran"
-        assert errors[0]["exception_type"].rpartition(".")[2] in ("ValueError", "TPMFileError")
+        assert errors[0]["exception_type"].rpartition(".")[2] in SENTENCES
         return errors[0]["exception_message"].removesuffix("\n")
     assert entry["status"]["status_str"] == "success", errors
     text = entry["outputs"].get("plot", {"text": [""]})["text"][0]

@@ -34,13 +34,19 @@ def downloads(workflow: dict) -> list[dict]:
 
 
 def embedded() -> list[str]:
-    """Those that run with what comes with the pack."""
-    return [name for name in names() if loads(name, "AsyncTimestepDemoLoader")]
+    """Those that run with what comes with the pack and show off beside on."""
+    sheets = by_eye()
+    return [n for n in names() if loads(n, "AsyncTimestepDemoLoader") and n not in sheets]
+
+
+def by_eye() -> list[str]:
+    """Those that show a sheet to choose from; they run with what comes with the pack, too."""
+    return [name for name in names() if loads(name, "AsyncTimestepChoose")]
 
 
 def own() -> list[str]:
     """Those for a model of the user's: their loaders name files that nobody has."""
-    return [name for name in names() if name not in (*embedded(), *large())]
+    return [name for name in names() if name not in (*embedded(), *by_eye(), *large())]
 
 
 def loads(name: str, kind: str) -> bool:

@@ -15,6 +15,8 @@ from .deviation import (
     AsyncTimestepTPMLoader,
     AsyncTimestepVelocityScale,
 )
+from .eye import AsyncTimestepChoose, AsyncTimestepTry
+from .eye_routes import register as register_eye_routes
 from .model_patch import AsyncTimestepModel
 from .plot import AsyncTimestepNoiseMeter, AsyncTimestepPlot
 from .region_mask import AsynDMRegionMask
@@ -35,6 +37,8 @@ NODES: list[type[io.ComfyNode]] = [
     AsynDMKSampler,
     AsyncTimestepNoiseMeter,
     AsyncTimestepDemoLoader,
+    AsyncTimestepTry,
+    AsyncTimestepChoose,
 ]
 
 
@@ -42,6 +46,7 @@ class AsyncTimestepExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         register_tpm_folder()  # not in on_load: ComfyUI 0.3.75 never calls it
         register_routes()
+        register_eye_routes()
         return NODES
 
 

@@ -94,6 +94,7 @@ HALF, FOLLOW, FOLLOW_HALF, OMEGA = (
         "deviation_omega_2640",
     )
 )
+EYE = File("tune_by_eye/tune_by_eye.md", "gain")
 CFG3, CFG3_MORE = (
     File(f"trainer/{name}.md", "scene - D=0", "noise - D=0") for name in ("cfg3_k4", "cfg3_k4_more")
 )
@@ -143,8 +144,8 @@ def suite(says: str, holds: str, method: str, effect: str = "", **more) -> Claim
     return Claim(says, holds, SUITE, {"method": method}, effect, against=plain, pair=pair, **more)
 
 
-def knob(method: str, guidance: float) -> dict[str, str]:
-    return {"method": method, "guidance": str(guidance), "steps": "4"}
+def knob(method: str, guidance: float, steps: int = 4) -> dict[str, str]:
+    return {"method": method, "guidance": str(guidance), "steps": str(steps)}
 
 
 CLAIMS = (
@@ -225,9 +226,17 @@ CLAIMS = (
     Claim("A searched schedule of D, 1,280 images, 4 steps, CFG 3.", GAIN, KNOBS,
           knob("deviation", 3.0)),
     Claim("Searched step times instead, CFG 3.", GAIN, KNOBS, knob("step times", 3.0)),
+    Claim("D searched on those step times, over the times alone, CFG 3.", GAIN, KNOBS,
+          knob("deviation over those times", 3.0)),
     Claim("A searched schedule of lying sigma (follow_time), CFG 5.", GAIN, KNOBS,
           knob("follow_time", 5.0)),
     Claim("A searched schedule of D and omega, CFG 5.", GAIN, KNOBS, knob("deviation_omega", 5.0)),
+    Claim("Searched step times, 6 steps, CFG 3.", GAIN, KNOBS, knob("step times", 3.0, 6)),
+    Claim("Searched step times, 10 steps, CFG 3.", GAIN, KNOBS, knob("step times", 3.0, 10)),
+    Claim("A searched schedule of D, 6 steps, CFG 3.", GAIN, KNOBS, knob("deviation", 3.0, 6)),
+    Claim("A searched schedule of D, 10 steps, CFG 3.", GAIN, KNOBS, knob("deviation", 3.0, 10)),
+    Claim("A searched schedule of D and omega, 6 steps, CFG 3.", LOSS, KNOBS,
+          knob("deviation_omega", 3.0, 6)),
     Claim("A search for a schedule (search_schedule.py) with seed 0.", GAIN, SEARCH,
           {"method": "search_schedule.py", "seed": "0"}),
     Claim("A search with seed 2: what is found depends on the seed.", GAIN, SEARCH,
@@ -243,6 +252,9 @@ CLAIMS = (
           {"method": "Optuna, TPE", "seed": "0"}),
     Claim("Optuna's TPE, seed 3.", GAIN, SEARCH,
           {"method": "Optuna, TPE", "seed": "3"}),
+    *(Claim(f"A schedule found by eye, twenty choices, ten in a hundred of them wrong, CFG {cfg}.",
+            GAIN, EYE, {"section": "Gains", "CFG": cfg, "method": "by eye, 4 pictures a schedule"})
+      for cfg in ("3", "5")),
     Claim("A schedule that was found at 4 steps, used at 6.", GAIN, TRANSFER, {"K": "6"}),
     Claim("A schedule that was found at 4 steps, used at 3.", LOSS, TRANSFER, {"K": "3"}),
     Claim("A schedule that was found at 10 steps, used at 4.", LOSS, TRANSFER, {"K": "4"},
@@ -293,6 +305,10 @@ CLAIMS = (
     suite("CFG++ at guidance 0.6, three in a row (the suite).", NONE, "cfgpp"),
     suite("CFG++ at guidance 0.6, three in a row (the suite): share of pictures in which "
           "everything is right.", LOSS, "cfgpp", "scene_strict", measure="strict"),
+    chains("AsynDM in the regions of the words, CFG 5, three in a row.", GAIN, "words",
+           guidance="5.0"),
+    chains("AsynDM everywhere, CFG 5, three in a row: a part of that gain is the bent schedule.",
+           GAIN, "all (concave)", guidance="5.0"),
     unet("AsynDM in the regions of the words on the UNet, 6 steps, CFG 7.5, three in a row.", GAIN,
          "words"),
     unet("AsynDM everywhere on the UNet, 6 steps, CFG 7.5: it is the bent schedule that gains.",
@@ -300,6 +316,14 @@ CLAIMS = (
     unet("AsynDM in all but the objects on the UNet, 6 steps, CFG 7.5.", GAIN,
          "all but the objects"),
     unet("AsynDM in the objects themselves on the UNet, 6 steps, CFG 7.5.", LOSS, "object mask"),
+    unet("One more step (7) on the UNet, CFG 7.5, three in a row.", GAIN, "one more step"),
+    unet("AsynDM in the regions of the words on the UNet, 10 steps, CFG 1.", NONE, "words", "", 10,
+         1.0),
+    unet("AsynDM in all but the objects on the UNet, 10 steps, CFG 1.", LOSS,
+         "all but the objects", "", 10, 1.0),
+    unet("AsynDM everywhere on the UNet, 10 steps, CFG 1.", NONE, "all (concave)", "", 10, 1.0),
+    unet("AsynDM in the objects themselves on the UNet, 10 steps, CFG 1: share of pictures in "
+         "which everything is right.", LOSS, "object mask", "strict", 10, 1.0),
     Claim("The official AsynDM code on the UNet, 10 steps, CFG 12, three in a row.", GAIN, TRAINED,
           {"": "official, AsynDM"}),
     Claim("Ours on the official grid, the same prompts.", GAIN, TRAINED,

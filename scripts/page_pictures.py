@@ -13,6 +13,7 @@ from PIL import Image
 from async_timestep.harness import graphs
 from async_timestep.harness import graphs_regions as regions
 from async_timestep.harness.graphs import node
+from async_timestep.harness.graphs_eye import by_eye
 from async_timestep.harness.venvs import say
 from async_timestep.report import sheets
 from async_timestep.scripts.page_sheets import sheet, stacked_strips
@@ -317,11 +318,23 @@ def demo_loader(server) -> Image.Image:
     return sheet([row[:3], row[3:]])
 
 
+def tune_by_eye(server) -> Image.Image:
+    """The first sheet of a search: four schedules, three prompts."""
+    prompts = "\n".join(
+        (ROUGH, "a yellow star left of a purple square on a light rough background", STRIPED)
+    )
+    graph = by_eye("a page", pictures=3, prompts=prompts, steps=4)
+    graph["latent"]["inputs"] |= {"width": 128, "height": 128}
+    graph["sampler"]["inputs"]["cfg"] = 3.0
+    graph["preview"] = node("PreviewImage", images=["choose", 0])
+    return pictures(server, graph)[0]
+
+
 PICTURES = {
     make.__name__: make
     for make in (
         model_patch, ksampler, ksampler_advanced, tpm, tpm_plot, deviation, deviation_scale,
         velocity_scale, plot, region_mask, region_strip, asyndm_ksampler, asyndm_plot,
-        asyndm_sampler, noise_meter, demo_loader,
+        asyndm_sampler, noise_meter, demo_loader, tune_by_eye,
     )
 }  # fmt: skip

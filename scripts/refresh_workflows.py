@@ -14,7 +14,9 @@ import argparse
 import io
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from async_timestep.harness import workflows
 from async_timestep.harness.comfy_server import ComfyServer
@@ -23,7 +25,11 @@ from async_timestep.harness.host import TEST, ensure_host
 from async_timestep.harness.venvs import say
 from async_timestep.report import sheets
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 SIDE = 512  # pixels of a thumbnail
+ROWS = 3  # of a sheet to choose from
 
 
 def tidy(value):
@@ -87,14 +93,31 @@ def run_in_editor(page, server, name: str, graph: dict) -> dict:
 
 def shown(server, graph: dict, outputs: dict) -> dict:
     """The first picture of each preview, by its title."""
-    from PIL import Image
-
     first = {
         node["_meta"]["title"]: outputs[key]["images"][0]
         for key, node in graph.items()
         if node["class_type"] == "PreviewImage"
     }
-    return {k: Image.open(io.BytesIO(server.fetch(v))).convert("RGB") for k, v in first.items()}
+    return {title: opened(server, entry) for title, entry in first.items()}
+
+
+def opened(server, entry: dict) -> Image.Image:
+    from PIL import Image
+
+    return Image.open(io.BytesIO(server.fetch(entry))).convert("RGB")
+
+
+def square_of_sheet(sheet: dict, opened: Callable[[dict], Image.Image]) -> Image.Image:
+    """The first rows of a sheet to choose from, under their letters. opened: the picture of an
+    entry."""
+    from PIL import Image
+
+    rows = [[opened(file) for file in row] for row in sheet["pictures"][:ROWS]]
+    whole = sheets.sheet(rows, above=[sheet["letters"]], size=26)
+    square = Image.new("RGB", (SIDE, SIDE), "white")
+    whole.thumbnail((SIDE, SIDE), Image.LANCZOS)
+    square.paste(whole, ((SIDE - whole.width) // 2, (SIDE - whole.height) // 2))
+    return square
 
 
 def refresh(page, server, name: str, shots: Path | None) -> None:
@@ -104,7 +127,11 @@ def refresh(page, server, name: str, shots: Path | None) -> None:
     again["extra"].pop("ds", None)  # every window fits it for itself
     (workflows.FOLDER / f"{name}.json").write_text(json.dumps(again, indent=1) + "\n", "utf-8")
     graph, picture = workflows.load(name), card(name)
-    if name in workflows.embedded():
+    if name in workflows.by_eye():
+        outputs = run_in_editor(page, server, name, graph)
+        (sheet,) = outputs[workflows.find(graph, "AsyncTimestepChoose")]["tune_by_eye"]
+        picture = square_of_sheet(sheet, lambda file: opened(server, file))
+    elif name in workflows.embedded():
         outputs = run_in_editor(page, server, name, graph)
         words = json.dumps(graph)
         upright = " above a " in words or " below a " in words

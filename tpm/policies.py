@@ -45,7 +45,8 @@ class State:
     skipped it or the stage has just begun. flow_time: from sigma to the share of noise, which on
     flow models it is itself. x: the latents (B, C, ...) that the network is about to see. previous:
     sigma at k-1. mixes: the latents are (1 - sigma) x0 + sigma noise, not x0 + sigma noise.
-    timestep: from sigma (any shape) to the model's own time.
+    timestep: from sigma (any shape) to the model's own time. grid: (K+1,) the sigmas of the whole
+    schedule, where the caller knows them.
     """
 
     k: int
@@ -62,6 +63,7 @@ class State:
     previous: float | None = None
     mixes: bool = True
     timestep: Callable[[torch.Tensor], torch.Tensor] = torch.Tensor.clone
+    grid: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,12 @@ class Policy:
     def learned(self) -> bool:
         inner = getattr(self, "policy", None)
         return inner is not None and inner.learned
+
+    @property
+    def secret(self) -> bool:
+        """True where a person is to judge the pictures without knowing what was done."""
+        inner = getattr(self, "policy", None)
+        return inner is not None and inner.secret
 
     @property
     def needs_schedule(self) -> bool:

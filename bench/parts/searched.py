@@ -39,13 +39,19 @@ def told(args: argparse.Namespace) -> str:
 
 
 def load(
-    name: str, plan: Plan, steps: int, guidance: float, held_out: int, threads: int
+    name: str,
+    plan: Plan,
+    steps: int,
+    guidance: float,
+    held_out: int,
+    threads: int,
+    precision: str = "fp32",
 ) -> tuple[Space, Measure]:
     """What search_schedule.py has with these settings, and the held-out prompts beside it."""
     config, _ = parse([
-        "--preset=tiny", "--backbone.precision=fp32", f"--threads={threads}", f"--steps={steps}",
-        f"--backbone.guidance={guidance}", f"--data.evaluation_prompts={held_out}",
-        f"--seed={plan.seed}",
+        "--preset=tiny", f"--backbone.precision={precision}", f"--threads={threads}",
+        f"--steps={steps}", f"--backbone.guidance={guidance}",
+        f"--data.evaluation_prompts={held_out}", f"--seed={plan.seed}",
     ])  # fmt: skip
     space, measure, _ = load_search(config, name, plan, World(), Report())
     measure.measurement.prompts[SPLIT] = load_prompts(config.data, SPLIT)

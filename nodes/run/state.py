@@ -220,6 +220,7 @@ class RunState:
             previous=self.nodes[k - 1] if k else None,
             mixes=self.time.mixes,
             timestep=self.time.of,
+            grid=tuple(self.nodes),
         )
 
 

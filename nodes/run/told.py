@@ -11,6 +11,7 @@ from .notice import on_node
 from .opening import add_run, is_of_this_prompt
 from .warnings import warn
 
+SECRET = "Tune by Eye: what each picture was made with is not said, so that you choose by eye"
 GENERAL = "every deviation is 0: the network is told the true time"
 
 
@@ -18,7 +19,8 @@ def tell(record: Run, policy: Policy | None = None) -> None:
     """Writes why a run did nothing into its record, and its line onto its node."""
     if policy is not None and record.steps and record.off:
         record.why = why_nothing(record, policy)
-    on_node(record.line(), *record.warnings, node=record.node)
+    secret = policy is not None and policy.secret
+    on_node(SECRET if secret else record.line(), *record.warnings, node=record.node)
 
 
 def why_nothing(record: Run, policy: Policy) -> str:

@@ -16,6 +16,7 @@ IDS = {
     "AsyncTimestepTPMLoader", "AsyncTimestepDeviation", "AsyncTimestepDeviationScale",
     "AsyncTimestepVelocityScale", "AsyncTimestepPlot", "AsynDMRegionMask", "AsynDMSampler",
     "AsynDMKSampler", "AsyncTimestepNoiseMeter", "AsyncTimestepDemoLoader",
+    "AsyncTimestepTry", "AsyncTimestepChoose",
 }  # fmt: skip
 SAMPLERS = (
     "euler", "euler_ancestral", "heun", "dpm_2", "lms", "dpmpp_2m", "dpmpp_sde", "dpmpp_3m_sde",

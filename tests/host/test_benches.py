@@ -57,6 +57,11 @@ SMALLEST = {  # bench -> (arguments, what it prints)
         "--optimizers search_schedule.py".split(),
         r"\| search_schedule.py \| [+-]0\.",
     ),
+    "tune_by_eye": (
+        "--steps 2 --guidance 3 --seeds 0 --random 1 --choices 2 --pictures 1 --n 4 --together 2 "
+        "--out {out}".split(),
+        r"\| 3 \| conditioning \| by eye, 1 picture a schedule \| 1 \| [+-]0\.",
+    ),
     "untuned": (
         "--models transformer --schedulers karras --steps 3 --n 4 --batch 4 --out {out}".split(),
         r"\| transformer \| karras \| 3 \| interval, at most 5 % \| 5\.0 % \| [+-]0\.",

@@ -22,6 +22,8 @@ IDS = {
     "AsyncTimestepPlot": "Async Timestep Plot",
     "AsyncTimestepNoiseMeter": "Noise Residual Meter",
     "AsyncTimestepDemoLoader": "Demo Model Loader",
+    "AsyncTimestepTry": "Tune by Eye: Try",
+    "AsyncTimestepChoose": "Tune by Eye: Choose",
 }
 
 

@@ -21,6 +21,7 @@ IDS = (
     "AsyncTimestepTPMLoader", "AsyncTimestepDeviation", "AsyncTimestepDeviationScale",
     "AsyncTimestepVelocityScale", "AsyncTimestepPlot", "AsynDMRegionMask", "AsynDMSampler",
     "AsynDMKSampler", "AsyncTimestepNoiseMeter", "AsyncTimestepDemoLoader",
+    "AsyncTimestepTry", "AsyncTimestepChoose",
 )  # fmt: skip
 ALIASES = {  # what people type, and a node that must be found by it
     "detail daemon": "AsyncTimestepModel",

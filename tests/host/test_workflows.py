@@ -64,11 +64,12 @@ def without_effect(graph: dict) -> dict:
 
 def test_the_names_are_titles_in_order():
     """Sorted as plain strings they come in the order in which to learn; those for a model that has
-    to be fetched are the last.
+    to be fetched are the last but for the one whose sheets a person chooses from.
     """
     names = workflows.names()
     assert [name[:3] for name in names] == [f"{k:02d} " for k in range(1, len(names) + 1)]
-    assert names == [*workflows.embedded(), *workflows.own(), *workflows.large()]
+    kinds = (workflows.embedded, workflows.own, workflows.large, workflows.by_eye)
+    assert names == [name for kind in kinds for name in kind()]
     assert all(re.fullmatch(r"[\w ,.-]+", name) for name in names)
 
 
@@ -83,7 +84,7 @@ def test_a_note_stands_beside_nodes_that_do_not_overlap(name):
     assert note.startswith(f"## {name[3:]}\n\n")
     starts = {line.split("**")[1] for line in note.splitlines() if line.startswith("**")}
     assert {"Look at", "Turn"} <= starts
-    if name in workflows.embedded():
+    if name in (*workflows.embedded(), *workflows.by_eye()):
         assert any(start.startswith("Your own model") for start in starts)
     assert all((ROOT / page).exists() for page in re.findall(r"docs/[\w/]+\.md", note))
     assert "ds" not in saved["extra"], "a saved view would be another window's"

@@ -18,9 +18,10 @@ MAY = {  # a room is a folder: its files may import its own, and these
     "maps": "",
     "embedded": "",
     "report": "",
+    "eye": "tpm report",
     "nodes/pixels": "maps",
     "nodes/run": "nodes/pixels tpm asyndm maps report",
-    "nodes": "nodes/run tpm report embedded",
+    "nodes": "nodes/run tpm eye report embedded",
     "training/run": "tpm",
     "training/tiny": "training/run report",
     "training/pictures": "training/run training/tiny report embedded",
@@ -223,7 +224,7 @@ def test_no_bench_imports_another():
                 assert names[0] != "bench" or names[1] not in benches, f"{path.name}: {names}"
 
 
-@pytest.mark.parametrize("room", ["tpm", "asyndm", "maps", "report", "embedded"])
+@pytest.mark.parametrize("room", ["tpm", "asyndm", "maps", "report", "eye", "embedded"])
 def test_only_nodes_needs_more_than_torch(room):
     """What the nodes stand on lives on what every ComfyUI has."""
     allowed = {"torch", "safetensors", "numpy", "PIL"} | sys.stdlib_module_names

@@ -7,16 +7,16 @@ const NODE = "AsynDMRegionMask"
 const ROW = 20 // pixels at zoom 1, as the rows of numbers have
 
 function wired(widget) {
-  return widget.computedDisabled && !window.LiteGraph?.vueNodesMode
+  const slot = widget.node?.inputs?.find((input) => input.widget?.name === widget.name)
+  return slot?.link != null && !window.LiteGraph?.vueNodesMode
 }
 
-/** The name of the value, half as bright as where it can be typed. */
+/** The name of the value, as bright as the editor draws what a wire gives. */
 function label(ctx, widget, y) {
   ctx.save()
-  ctx.globalAlpha *= 0.5
   ctx.textAlign = "left"
   ctx.fillStyle = window.LiteGraph.WIDGET_SECONDARY_TEXT_COLOR
-  ctx.fillText(widget.label ?? widget.name, 30, y + 0.7 * ROW)
+  ctx.fillText(widget.label ?? widget.name, 34, y + 0.7 * ROW)
   ctx.restore()
 }
 
