@@ -128,6 +128,7 @@ def main() -> None:
     judged.add_options(parser, ["words"], [10], threads=1)
     parser.add_argument("--seeds", type=int, nargs=2, default=[77, 78], help="to choose, to test")
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=[*KINDS], help="of scenes")
+    parser.set_defaults(model="transformer")
     frame.folder_option(parser, "word_regions.csv, .md and .png")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)

@@ -214,6 +214,12 @@ def test_nothing_imports_tests():
                     assert module[0] not in tests, where
 
 
+def test_no_two_test_files_have_one_name():
+    """pytest imports them by their name alone, and refuses the second."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert not {name for name in names if names.count(name) > 1}
+
+
 def test_no_bench_imports_another():
     """What they share lies in bench/parts, which imports none of them (bench/__main__.py)."""
     benches = {path.stem for path in files_of("bench")} - {"async_timestep"}
