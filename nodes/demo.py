@@ -30,6 +30,9 @@ TRAINING = Path(__file__).parents[1] / "training"
 SHAPES, PICTURES = TRAINING / "tiny" / "weights", TRAINING / "pictures" / "weights"
 MOST_CELLS = 32  # of its latents
 TRANSFORMER, UNET, PAINTER = "transformer (flow)", "unet (eps)", "pictures (flow)"
+MODELS = [TRANSFORMER, UNET]
+if (PICTURES / "transformer.safetensors").exists():  # not in the registry's archive yet
+    MODELS.append(PAINTER)
 FAMILIES = {TRANSFORMER: "tiny", UNET: "tiny_unet", PAINTER: "tiny_pictures"}
 
 
@@ -86,7 +89,7 @@ class AsyncTimestepDemoLoader(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model",
-                    options=[TRANSFORMER, UNET, PAINTER],
+                    options=MODELS,
                     default=TRANSFORMER,
                     optional=True,  # graphs from before it had a choice
                     tooltip="Which of three networks draws the picture. The pictures know 32 "
