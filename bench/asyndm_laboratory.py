@@ -33,7 +33,7 @@ def main() -> None:
         "--kinds", nargs="+", choices=KINDS, default=[*KINDS], help="of scenes; default: all"
     )
     parser.add_argument(
-        "--model", choices=judged.MODELS, default="transformer", help="which is sampled"
+        "--model", choices=judged.OF_SHAPES, default="transformer", help="which is sampled"
     )
     parser.add_argument("--keep", type=Path, help="folder that keeps plain's images for a rerun")
     parser.add_argument(

@@ -130,7 +130,9 @@ def table(rows: frame.Rows) -> str:
 def main() -> None:
     parser = frame.parser(__doc__)
     judged.add_options(parser, METHODS, [4, 8, 20], threads=1)
-    parser.add_argument("--models", nargs="+", choices=judged.MODELS, default=[*judged.MODELS])
+    parser.add_argument(
+        "--models", nargs="+", choices=judged.OF_SHAPES, default=[*judged.OF_SHAPES]
+    )
     parser.add_argument("--schedulers", nargs="+", default=["simple", "karras"])
     frame.folder_option(parser, "rows.csv and untuned.md")
     args = parser.parse_args()

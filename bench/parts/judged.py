@@ -21,16 +21,26 @@ from async_timestep.bench.parts import frame
 from async_timestep.training.data.prompts import PromptList
 from async_timestep.training.evaluation.paired import PairedMeasurement, load_models, set_up
 from async_timestep.training.evaluation.statistics import mean_error
+from async_timestep.training.pictures import scenes as drawn
+from async_timestep.training.pictures.grounds import GROUNDS
+from async_timestep.training.pictures.score import score_images as score_pictures
 from async_timestep.training.rewards import RewardSet
 from async_timestep.training.rewards.noise import NoiseReward
 from async_timestep.training.rewards.scene import SceneReward, ScorerReward
 from async_timestep.training.run.config import BackboneConfig, Config, DataConfig
 from async_timestep.training.run.console import Report
 from async_timestep.training.run.distributed import World
+from async_timestep.training.tiny import scenes as shapes
 from async_timestep.training.tiny.backbone import WEIGHTS
-from async_timestep.training.tiny.scenes import KIND_WEIGHTS, KINDS, Scene, held_out_scenes
 
-MODELS = {"transformer": "transformer (flow)", "unet": "unet (eps)"}  # the words of the node
+MODELS = {  # the words of the node
+    "transformer": "transformer (flow)",
+    "unet": "unet (eps)",
+    "pictures": "pictures (flow)",
+}
+PICTURES = Path(drawn.__file__).parent / "weights"
+OF_SHAPES = ("transformer", "unet")  # both draw the same scenes
+Scene = shapes.Scene | drawn.Scene
 METRICS = {"reward": "scene", "scorer": "scorer", "noise": "noise"}  # others: a part of the judge
 
 
@@ -38,7 +48,7 @@ def add_options(
     parser: argparse.ArgumentParser, methods: Sequence[str], steps: list[int], threads: int
 ) -> None:
     add = parser.add_argument
-    add("--n", type=int, default=512, help="prompts, a quarter of each texture")
+    add("--n", type=int, default=512, help="prompts, as many of each background")
     add("--steps", type=int, nargs="+", default=steps, help="numbers of Euler steps")
     add("--guidance", type=float, default=3.0, help="classifier-free guidance")
     add("--methods", nargs="+", default=[*methods], choices=[*methods], help="default: all")
@@ -54,12 +64,26 @@ def setting(args: argparse.Namespace) -> str:
     return f"n {args.n}, guidance {args.guidance:g}, seed {args.seed}, {precision}"
 
 
+def draws_pictures(args: argparse.Namespace) -> bool:
+    return getattr(args, "model", "") == "pictures"
+
+
+def backgrounds(args: argparse.Namespace) -> tuple[str, ...]:
+    """Of the scenes of the model that is sampled."""
+    return tuple(GROUNDS) if draws_pictures(args) else shapes.TEXTURES
+
+
+def background(scene: Scene) -> str:
+    return scene.ground if isinstance(scene, drawn.Scene) else scene.texture
+
+
 def scenes(args: argparse.Namespace) -> list[Scene]:
     """The held-out scenes of a run, of some of the kinds where it has `kinds`."""
-    chosen = getattr(args, "kinds", KINDS)
-    every = zip(KINDS, KIND_WEIGHTS, strict=True)
+    world = drawn if draws_pictures(args) else shapes
+    chosen = getattr(args, "kinds", world.KINDS)
+    every = zip(world.KINDS, world.KIND_WEIGHTS, strict=True)
     weights = tuple(weight * (kind in chosen) for kind, weight in every)
-    return held_out_scenes(args.n, args.seed, weights=weights)
+    return world.held_out_scenes(args.n, args.seed, weights=weights)
 
 
 class Laboratory(PairedMeasurement):
@@ -81,8 +105,12 @@ def load(
     """The model, the judges of these columns and the prompts, which are the split "scenes".
     workflow: the file of one that ComfyUI samples in the model's place."""
     names = [metric(column) for column in columns]
-    judge = SceneReward(tuple(name for name in names if name.startswith("scene")))
-    judges = [judge, ScorerReward(scorer or weights / "scorer.safetensors"), NoiseReward()]
+    own = tuple(name for name in names if name.startswith("scene"))
+    if draws_pictures(args):
+        judges = [SceneReward(own, score_pictures), NoiseReward()]
+    else:
+        scores = ScorerReward(scorer or weights / "scorer.safetensors")
+        judges = [SceneReward(own), scores, NoiseReward()]
     model = BackboneConfig(
         path=str(weights), precision="bf16" if args.bf16 else "fp32", guidance=args.guidance
     )
@@ -91,8 +119,8 @@ def load(
     config = Config(model, data=DataConfig(seed=args.seed), device="cpu", threads=args.threads)
     config, device = set_up(config, World())
     rewards = RewardSet(judges, dict.fromkeys(names, 1.0), args.batch)
-    texts, textures = zip(*((scene.caption, scene.texture) for scene in scenes(args)), strict=True)
-    prompts = PromptList(texts, textures, "held-out combinations")
+    told = [(scene.caption, background(scene)) for scene in scenes(args)]
+    prompts = PromptList(*zip(*told, strict=True), "held-out combinations")
     models = load_models(config, device, rewards=rewards)
     return Laboratory(config, *models, {"scenes": prompts}, report)
 

@@ -31,7 +31,7 @@ class Laboratory:
         self.args, self.own = args, judged.load(args, METRICS, report)
         self.model, self.clip = (
             demo.load_demo_model(judged.MODELS[args.model]),
-            demo.load_demo_clip(),
+            demo.load_demo_clip(judged.MODELS[args.model]),
         )
         self.captions = self.own.texts("scenes")
         self.scenes = judged.scenes(args)

@@ -16,14 +16,15 @@ MAY = {  # a room is a folder: its files may import its own, and these
     "tpm": "",
     "asyndm": "",
     "maps": "",
+    "embedded": "",
     "report": "",
     "eye": "tpm report",
     "nodes/pixels": "maps",
     "nodes/run": "nodes/pixels tpm asyndm maps report",
-    "nodes": "nodes/run tpm eye report",
+    "nodes": "nodes/run tpm eye report embedded",
     "training/run": "tpm",
     "training/tiny": "training/run report",
-    "training/pictures": "training/run training/tiny report",
+    "training/pictures": "training/run training/tiny report embedded",
     "training/data": "training/run training/tiny tpm",
     "training/backbones": "training/run training/tiny tpm report",
     "training/rewards": "training/run training/tiny report",
@@ -229,7 +230,7 @@ def test_no_bench_imports_another():
                 assert names[0] != "bench" or names[1] not in benches, f"{path.name}: {names}"
 
 
-@pytest.mark.parametrize("room", ["tpm", "asyndm", "maps", "report", "eye"])
+@pytest.mark.parametrize("room", ["tpm", "asyndm", "maps", "report", "eye", "embedded"])
 def test_only_nodes_needs_more_than_torch(room):
     """What the nodes stand on lives on what every ComfyUI has."""
     allowed = {"torch", "safetensors", "numpy", "PIL"} | sys.stdlib_module_names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from torch import Tensor
@@ -25,11 +26,21 @@ PARTS = (
 )
 
 
-class SceneReward:
-    """`scene` is the judge's whole reward, at most 3; `scene_iou` and so on its parts."""
+Judge = Callable[[Tensor, list[str]], dict[str, Tensor]]
 
-    def __init__(self, names: tuple[str, ...]):
-        self.names = names
+
+def score_scenes(images: Tensor, prompts: list[str]) -> dict[str, Tensor]:
+    return score_images(own_size(images), prompts)
+
+
+class SceneReward:
+    """`scene` is the judge's whole reward, at most 3; `scene_iou` and so on its parts.
+
+    score: the judge, the exact one of the embedded model's scenes or another with the same parts.
+    """
+
+    def __init__(self, names: tuple[str, ...], score: Judge | None = None):
+        self.names, self.score = names, score or score_scenes
         for name in names:
             if name != "scene" and name.removeprefix("scene_") not in PARTS:
                 raise ValueError(
@@ -38,7 +49,7 @@ class SceneReward:
                 )
 
     def __call__(self, images: Tensor, prompts: list[str]) -> dict[str, Tensor]:
-        scores = score_images(own_size(images), prompts)
+        scores = self.score(images, prompts)
         return {
             name: scores["reward" if name == "scene" else name.removeprefix("scene_")]
             for name in self.names
