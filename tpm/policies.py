@@ -145,7 +145,7 @@ class Policy:
     def secret(self) -> bool:
         """True where a person is to judge the pictures without knowing what was done."""
         inner = getattr(self, "policy", None)
-        return inner is not None and inner.secret
+        return getattr(inner, "secret", False)
 
     @property
     def needs_schedule(self) -> bool:

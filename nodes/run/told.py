@@ -19,7 +19,7 @@ def tell(record: Run, policy: Policy | None = None) -> None:
     """Writes why a run did nothing into its record, and its line onto its node."""
     if policy is not None and record.steps and record.off:
         record.why = why_nothing(record, policy)
-    secret = policy is not None and policy.secret
+    secret = getattr(policy, "secret", False)  # a policy of another pack may not have it
     on_node(SECRET if secret else record.line(), *record.warnings, node=record.node)
 
 
