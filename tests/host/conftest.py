@@ -48,3 +48,26 @@ def server(tmp_path_factory):
     base = Path(os.environ.get("ASYNC_TIMESTEP_TEST_BASE") or tmp_path_factory.mktemp("server"))
     with ComfyServer(base) as running:
         yield running
+
+
+@pytest.fixture
+def eye(pack, tmp_path, monkeypatch):
+    """The node file, with a user folder and a models/tpm of its own."""
+    import folder_paths
+
+    pack("nodes").register_tpm_folder()
+    monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path))
+    own = ([str(tmp_path / "tpm"), *folder_paths.get_folder_paths("tpm")], {".safetensors"})
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "tpm", own)
+    pack("nodes.eye_store").generations.clear()
+    return pack("nodes.eye")
+
+
+@pytest.fixture
+def store(pack, eye):
+    return pack("nodes.eye_store")
+
+
+@pytest.fixture
+def routes(pack, eye):
+    return pack("nodes.eye_routes")
