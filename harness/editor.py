@@ -29,12 +29,23 @@ READY = """id => window.app?.extensionManager && !window.app.extensionManager.sp
 # as a click in the template browser does it: fitted to the window
 LOAD = """([workflow, name]) => window.app.loadGraphData(workflow, true, true, name,
   {openSource: 'template'})"""
-RUN = """([wf, name]) => new Promise(done => {
-  for (const e of ['execution_success', 'execution_error', 'execution_interrupted'])
-    window.app.api.addEventListener(e, ev => done([e, ev.detail]), {once: true})
-  window.app.loadGraphData(wf, true, true, name, {openSource: 'template'})
-    .then(() => window.app.queuePrompt(0, 1))
-    .then(ok => ok || done(['rejected', window.app.lastNodeErrors])) })"""
+# [event, its detail]; of a run from the cache, which can end before the page knows that it has
+# begun and is then told nothing, from the server's history
+RUN = """async ([wf, name]) => {
+  const events = ['execution_success', 'execution_error', 'execution_interrupted']
+  const told = new Promise(done => events.forEach(e =>
+    window.app.api.addEventListener(e, ev => done([e, ev.detail]), {once: true})))
+  const asked = () => window.app.api.fetchApi('/history')
+  const history = async () => Object.entries(await (await asked()).json())
+  const before = new Set((await history()).map(([id]) => id))
+  await window.app.loadGraphData(wf, true, true, name, {openSource: 'template'})
+  if (!await window.app.queuePrompt(0, 1)) return ['rejected', window.app.lastNodeErrors]
+  for (let ended;;) {
+    ended = await Promise.race([told, new Promise(later => setTimeout(later, 500))])
+    if (ended) return ended
+    const fresh = (await history()).find(([id]) => !before.has(id))
+    if (fresh) return fresh[1].status.messages.at(-1)
+  } }"""
 SAVED = "() => window.app.graph.serialize()"
 QUEUED = "async () => (await window.app.graphToPrompt()).output"
 ZOOM = "() => window.app.canvas.ds.scale"
