@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import shutil
 
-from .comfy_server import PATIENCE
-
 CHROMIUM = next(
     (p for n in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(n))), None
 )
+WAIT = 600_000  # ms for a page to show something: ends what hangs, limits no busy machine
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
@@ -95,7 +94,7 @@ def open_page(play, server, nodes2: bool = False, size=(1920, 1080)):
         server.post("/settings", {key: value})
     browser = play.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
     page = browser.new_page(viewport={"width": size[0], "height": size[1]})
-    page.set_default_timeout(1000 * PATIENCE)  # a busy machine takes its time
+    page.set_default_timeout(WAIT)
     page.goto(server.url, wait_until="domcontentloaded")
     page.wait_for_function(READY, arg="AsyncTimestepKSampler")
     return page

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from looking import SHOWN, keep_shot, must_be_legible
 
-from async_timestep.harness.comfy_server import PATIENCE
 from async_timestep.harness.editor import (
     CHROMIUM,
     LOAD,
     QUEUED,
     RUN,
+    WAIT,
     ZOOM,
 )
 from async_timestep.harness.workflows import by_eye, downloads, embedded, to_prompt
@@ -88,7 +88,7 @@ def must_be_on_screen(page, sentence: str) -> None:
     """What a person reads after a click on the error. The panel fills after it has opened."""
     page.get_by_test_id("error-overlay-see-errors").click()
     panel = page.get_by_test_id("runtime-error-panel")
-    playwright.expect(panel).to_contain_text(sentence, timeout=1000 * PATIENCE)
+    playwright.expect(panel).to_contain_text(sentence, timeout=WAIT)
 
 
 def test_a_mistake_shows_our_sentence(page):

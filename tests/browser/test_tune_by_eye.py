@@ -10,8 +10,7 @@ import pytest
 from looking import keep_shot
 
 from async_timestep.harness import graphs
-from async_timestep.harness.comfy_server import PATIENCE
-from async_timestep.harness.editor import CHROMIUM, RUN
+from async_timestep.harness.editor import CHROMIUM, RUN, WAIT
 from async_timestep.harness.workflows import by_eye, saved
 
 pytestmark = pytest.mark.browser
@@ -19,11 +18,13 @@ if CHROMIUM is None:
     pytest.skip("no Chromium on this machine: browser tests left out", allow_module_level=True)
 playwright = pytest.importorskip("playwright.sync_api")
 
-WAIT = 1000 * PATIENCE
 QUEUE = "() => window.app.queuePrompt(0, 1)"
 PICTURES = """() => { const all = [...document.querySelectorAll('.eye-cell img')]
   return all.length > 0 && all.every(i => i.complete && i.naturalWidth > 0) }"""
 
+# to the middle of the window, where the editor's own panels are not over it
+TO_CHOOSE = """() => { const { graph, canvas } = window.app
+  canvas.centerOnNode(graph.nodes.find(n => n.type === 'AsyncTimestepChoose')) }"""
 INTO_SUBGRAPH = """() => {
   const kinds = ['AsyncTimestepKSampler', 'VAEDecode'], graph = window.app.graph
   graph.convertToSubgraph(new Set(graph.nodes.filter(n => kinds.includes(n.type)))) }"""
@@ -53,6 +54,7 @@ def put(graph: dict, kind: str, values: dict[int, object]) -> None:
 def run(page, graph: dict) -> None:
     outcome, detail = page.evaluate(RUN, [graph, "by eye"])
     assert outcome == "execution_success", detail
+    page.evaluate(TO_CHOOSE)
 
 
 def says(page, words: str, part: str = ".eye-title") -> None:

@@ -21,7 +21,7 @@ def found() -> dict:
 
 
 def test_importing_the_pack_changes_nothing(found):
-    assert len(found["nodes"]) == 13 and found["looked_at"] > 10_000
+    assert len(found["nodes"]) == 15 and found["looked_at"] > 10_000
     assert found["after_import"] == []
 
 

@@ -5,7 +5,7 @@ const STYLE = `
   padding: 4px; overflow: hidden; color: var(--input-text, #ddd); font: 12px/1.35 sans-serif; }
 .eye-sheet [hidden] { display: none; }
 .eye-title { font-weight: 600; }
-.eye-pictures { display: grid; gap: 3px; overflow: auto; flex: 1 1 auto; min-height: 60px;
+.eye-pictures { display: grid; gap: 3px; overflow: auto; flex: 0 1 auto; min-height: 60px;
   align-content: start; user-select: none; }
 .eye-cell { position: relative; border: 2px solid transparent; line-height: 0; }
 .eye-pictures[data-open=true] .eye-cell { cursor: pointer; }

@@ -37,9 +37,10 @@ export class Sheet {
     this.question = make("div", "question")
     this.answers = make("div", "row", "", [this.noneBetter, this.allAlike, label])
     const below = make("div", "row", "", [this.save, this.over, this.compare])
-    const words = make("div", "words", "", [this.answers, this.line, below, this.question, this.said])
-    const bottom = make("div", "bottom", "", [this.plot, words])
-    this.element = make("div", "sheet", "", [this.title, this.pictures, bottom])
+    const words = make("div", "words", "", [this.line, below, this.question, this.said])
+    const bottom = make("div", "bottom", "", [words, this.plot])
+    const parts = [this.title, this.answers, this.pictures, bottom]
+    this.element = make("div", "sheet", "", parts)
     // what is typed and clicked here is not for the canvas
     for (const name of ["keydown", "keyup", "pointerdown", "wheel", "contextmenu"]) {
       this.element.addEventListener(name, (event) => event.stopPropagation())
