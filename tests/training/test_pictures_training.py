@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from async_timestep.training.pictures import train_autoencoder, train_backbone
 from async_timestep.training.pictures.autoencoder import Autoencoder
-from async_timestep.training.pictures.backbone import Pictures, noises
+from async_timestep.training.pictures.backbone import FILES, Pictures, noises
 from async_timestep.training.pictures.scenes import SIZE, render, sample_scene
 from async_timestep.training.tiny import loop
 
@@ -96,6 +96,44 @@ def test_without_an_autoencoder_it_says_so(tmp_path, capsys):
     with pytest.raises(SystemExit):
         train_backbone.train(tmp_path, plan())
     assert "has no vae.safetensors; train the autoencoder into it" in capsys.readouterr().err
+
+
+def test_another_training_begins_with_the_weights_of_the_first(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(train_backbone.watch, "__defaults__", (2,))
+    first, more = tmp_path / "first", tmp_path / "more"
+    for out in (first, more):
+        out.mkdir()
+    (first / "vae.safetensors").write_bytes((folder / "vae.safetensors").read_bytes())
+    train_backbone.train(first, plan(layers=2))
+    train_backbone.train(more, plan(init=first, lr=0.0, seed=8))  # nothing is learnt
+    weights = [load_file(out / "transformer.safetensors") for out in (first, more)]
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    for name in ("text.safetensors", "vae.safetensors"):
+        assert (more / name).read_bytes() == (first / name).read_bytes()
+    train_backbone.train(more, plan(init=first, lr=1e-2))
+    learnt = load_file(more / "transformer.safetensors")
+    assert not all(torch.equal(learnt[name], weights[0][name]) for name in learnt)
+
+
+def test_what_cannot_begin_says_why(folder, tmp_path, capsys):
+    empty, other = tmp_path / "empty", tmp_path / "other"
+    for out in (empty, other):
+        out.mkdir()
+    for out, init, sentence in (
+        (other, empty, "has no transformer.safetensors; give the folder of a trained model"),
+        (empty, empty, "are both"),
+    ):
+        with pytest.raises(SystemExit):
+            train_backbone.train(out, plan(init=init))
+        assert sentence in capsys.readouterr().err
+    for name in FILES:
+        (empty / name).write_bytes(b"a model's")
+    (other / "vae.safetensors").write_bytes(b"another's")
+    with pytest.raises(SystemExit):
+        train_backbone.train(other, plan(init=empty))
+    assert "is another than in" in capsys.readouterr().err
+    assert (other / "vae.safetensors").read_bytes() == b"another's"
 
 
 def small_training(out, plan):

@@ -6,7 +6,12 @@ Like the embedded model (training/tiny/train_backbone.py), on latents of the aut
 must have vae.safetensors (python training/make_pictures.py autoencoder). Every WATCH_STEPS steps
 the moving average draws held-out prompts: a picture of them, steps_N.png, and the judge's means in
 the log. Writes text.safetensors, transformer.safetensors (fp16), log.jsonl and SHA256SUMS. Killed,
-it goes on from its last checkpoint.
+it goes on from its last checkpoint. After its end another may begin with its weights, in a folder
+of its own:
+
+    python training/make_pictures.py backbone --out runs/more --init runs/pictures
+
+The text table and the autoencoder are then the same; the optimizers and the warm-up are new.
 """
 
 from __future__ import annotations
@@ -17,13 +22,14 @@ import torch
 import torch.distributed as dist
 
 from ...report.sheets import picture_of, sheet
+from ..run.atomic import whole_file
 from ..run.stopping import stop
 from ..tiny import loop
 from ..tiny.backbone import new_transformer
 from ..tiny.text import TextTable, make_table
 from ..tiny.train_backbone import flow_loss, optimizers_of, zero_gates
 from .autoencoder import Autoencoder
-from .backbone import Pictures, noises
+from .backbone import FILES, Pictures, noises
 from .scenes import held_out_scenes, render, sample_scene
 from .score import score_images
 from .text import LENGTH, vocabulary
@@ -62,8 +68,28 @@ def watch(model: Pictures, out: Path, step: int, n: int = WATCHED) -> dict[str, 
     return {name: round(float(scores[name].mean()), 3) for name in TOLD}
 
 
+def begin(out: Path, init: Path) -> None:
+    """Copies the text table and the autoencoder of the model in `init` to `out`; one that is there
+    must be the same, for the weights know no other."""
+    if out.resolve() == init.resolve():
+        stop("backbone", f"--out and --init are both {init}; give an --out of its own.")
+    missing = [name for name in FILES if not (init / name).exists()]
+    if missing:
+        stop("backbone", f"--init {init} has no {missing[0]}; give the folder of a trained model.")
+    for name in FILES[1:]:
+        content, place = (init / name).read_bytes(), out / name
+        if place.exists() and place.read_bytes() != content:
+            stop("backbone", f"{place} is another than in {init}; give an --out of its own.")
+        with whole_file(place) as temporary:
+            temporary.write_bytes(content)
+
+
 def train(out: Path, plan: loop.Plan) -> float:
     """Trains by `plan`, into `out`. Returns the last mean loss."""
+    if plan.init and not loop.rank():
+        begin(out, plan.init)
+    if plan.processes > 1:
+        dist.barrier()
     if not (out / "vae.safetensors").exists():
         stop("backbone", f"{out} has no vae.safetensors; train the autoencoder into it first.")
     rng = torch.Generator().manual_seed(plan.seed)
@@ -72,11 +98,15 @@ def train(out: Path, plan: loop.Plan) -> float:
     if plan.processes > 1:
         dist.barrier()  # the table is there
     text, vae = TextTable(out / "text.safetensors"), Autoencoder(out / "vae.safetensors")
-    network = zero_gates(new_transformer(plan.layers))
+    if plan.init:
+        network = Pictures.load(plan.init).network.requires_grad_(True).train()
+    else:
+        network = zero_gates(new_transformer(plan.layers))
     optimizers = optimizers_of(network, plan)
 
     def loss_of(forward, progress, rng):
-        t = loop.sample_times(plan.share, rng, progress)
+        # what begins with a model needs no first third for the layout
+        t = loop.sample_times(plan.share, rng, 1.0 if plan.init else progress)
         batch = batch_of(plan.share, rng, text, vae, plan.bf16)
         return flow_loss(forward, *batch, t, rng, plan.bf16)
 

@@ -28,6 +28,7 @@ from .scenes import render, sample_scene
 from .text import TextTable
 from .vae import LinearVAE
 
+LARGER = ("processes", "layers", "init")  # the fields of a Plan that not every training reads
 KIND_WEIGHTS = (0.05, 0.1, 0.25, 0.1, 0.5)  # single, pair, count, group, chain
 
 
@@ -48,6 +49,7 @@ class Plan:
     ns_steps: int = 5
     processes: int = 1
     layers: int = 3  # of a transformer
+    init: Path | None = None  # folder of the model whose weights are the first
 
     @property
     def share(self) -> int:
@@ -246,7 +248,7 @@ def command(
 ) -> None:
     """The command line of a training script: parses, trains, says how it ended. larger: whether
     `train` takes no more than its plan's share of a batch, so that there may be several processes,
-    and as many layers as its plan has.
+    as many layers as its plan has, and its plan's first weights.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -279,6 +281,7 @@ def command(
     if larger:
         add("--processes", int, 1, "that share each batch")
         add("--layers", int, Plan.layers, "layers and heads of the transformer, 64 channels a head")
+        add("--init", Path, None, "folder of a model to begin with, and not with new weights")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     plan = Plan(
@@ -292,7 +295,7 @@ def command(
         args.save_seconds,
         args.log_steps,
         args.ns_steps,
-        **({"processes": args.processes, "layers": args.layers} if larger else {}),
+        **({name: getattr(args, name) for name in LARGER} if larger else {}),
     )
     with tempfile.TemporaryDirectory() as folder:
         rest = (str(Path(folder) / "store"), train, args.out, plan, args.threads)
