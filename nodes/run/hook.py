@@ -5,7 +5,8 @@ OUTER_SAMPLE opens a run, PREDICT_NOISE decides t* for this evaluation and after
 policy about the next grid point, APPLY_MODEL puts t* in the place of the timestep, and only there:
 `process_timestep` of the loaded model is replaced for the length of one call. Input scaling,
 denoised, the sampler, masks, prompt ranges, ControlNets and caches never see t*. Where another pack
-has taken one of the three off the MODEL, the run is the stock one, and says so.
+has taken some of the three off the MODEL, the run is the stock one, and says so: OUTER_SAMPLE where
+it is there, else a callback of ON_PRE_RUN, which stands elsewhere on the MODEL.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from contextlib import nullcontext
 import torch
 
 from comfy.model_patcher import ModelPatcher
-from comfy.patcher_extension import WrappersMP
+from comfy.patcher_extension import CallbacksMP, WrappersMP
 
 from ...report.trace import Run, Trace
 from ...tpm.policies import Policy, Scaled
@@ -68,9 +69,11 @@ def attach(
         policy = Scaled(policy, scale)
     outer = outer_sample_wrapper(policy, trace, sigmas, None if scale == 0 else region)
     outer.trace = trace
-    predict = predict_noise_wrapper(trace)
-    for wrapper_type, wrapper in zip(WRAPPERS, (outer, predict, apply_model), strict=True):
+    own = (outer, predict_noise_wrapper, apply_model)
+    for wrapper_type, wrapper in zip(WRAPPERS, own, strict=True):
         patched.add_wrapper_with_key(wrapper_type, KEY, wrapper)
+    patched.remove_callbacks_with_key(CallbacksMP.ON_PRE_RUN, KEY)
+    patched.add_callback_with_key(CallbacksMP.ON_PRE_RUN, KEY, pre_run_callback(trace))
     return patched, trace
 
 
@@ -80,9 +83,8 @@ def replaced_by_a_patch_on(model: ModelPatcher) -> list[Trace]:
     return [*own, *(earlier for trace in own for earlier in trace.replaced)]
 
 
-def missing_parts(model_options: dict) -> list[str]:
-    """The names of our wrappers that are not on a model any more."""
-    wrappers = model_options.get("transformer_options", {}).get("wrappers", {})
+def missing_parts(wrappers: dict) -> list[str]:
+    """The names of our wrappers that are not on a model any more. wrappers: kind -> key -> list."""
     return [part.upper() for part in WRAPPERS if not wrappers.get(part, {}).get(KEY)]
 
 
@@ -110,10 +112,10 @@ def outer_sample_wrapper(
             if said := stage_note(stage, noise):
                 warn(run.written, said)
         say_replaced(trace, policy)
-        if gone := missing_parts(guider.model_options):
+        options = guider.model_options.setdefault("transformer_options", {})
+        if gone := missing_parts(options.get("wrappers", {})):
             say_removed(run.written, gone)
             return sample(noise)
-        options = guider.model_options.setdefault("transformer_options", {})
         options[KEY] = run
         try:
             with run.region or nullcontext() as tracker:
@@ -128,27 +130,26 @@ def outer_sample_wrapper(
     return outer_sample
 
 
-def predict_noise_wrapper(trace: Trace):
-    """PREDICT_NOISE. Without a run it lets everything pass, and where that is because OUTER_SAMPLE
-    was taken off the model it says so, once a sampling."""
+def pre_run_callback(trace: Trace):
+    """ON_PRE_RUN: says where OUTER_SAMPLE, which would say it, is not on the model any more."""
 
-    def wrapper(executor, x, timestep, model_options={}, seed=None):  # noqa: B006 (host's own)
-        options = model_options.get("transformer_options", {})
-        run: RunState | None = options.get(KEY)
-        if run is not None:
-            return predict_noise(run, executor, x, timestep, model_options, seed)
-        guider = executor.class_obj
-        own = guider.model_options.get("transformer_options", {})
-        if WrappersMP.OUTER_SAMPLE.upper() in missing_parts(guider.model_options):
-            if not own.get(f"{KEY}_removed"):
-                own[f"{KEY}_removed"] = True
-                record = Run("Async Timestep", model_family(guider.model_patcher), [])
-                record.node = trace.node
-                add_run(trace, record)
-                say_removed(record, [WrappersMP.OUTER_SAMPLE.upper()])
+    def pre_run(patcher: ModelPatcher) -> None:
+        gone = missing_parts(patcher.wrappers)
+        if WrappersMP.OUTER_SAMPLE.upper() in gone:
+            record = Run("Async Timestep", model_family(patcher), [])
+            record.node = trace.node
+            add_run(trace, record)
+            say_removed(record, gone)
+
+    return pre_run
+
+
+def predict_noise_wrapper(executor, x, timestep, model_options={}, seed=None):  # noqa: B006 (host's)
+    """PREDICT_NOISE: without a run it lets everything pass."""
+    run: RunState | None = model_options.get("transformer_options", {}).get(KEY)
+    if run is None:
         return executor(x, timestep, model_options, seed)
-
-    return wrapper
+    return predict_noise(run, executor, x, timestep, model_options, seed)
 
 
 def predict_noise(run: RunState, executor, x, timestep, model_options: dict, seed):

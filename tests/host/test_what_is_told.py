@@ -140,14 +140,19 @@ def test_a_part_that_another_pack_took_away_is_said(pack, families, caplog, part
     assert not torch.equal(sample(tiny, model)[0], found) and not trace.runs[-1].off
 
 
-def test_no_wrapper_left_is_the_stock_run(pack, families):
-    """Nothing of ours is on the model then; the plot tells by the graph, see above."""
+def test_no_wrapper_left_is_the_stock_run_and_said(pack, families, caplog):
     tiny, p = families["sd35"], pack("tpm.policies")
     model, trace = pack("nodes.run.hook").attach(tiny[0], p.Constant(0.5))
     other = model.clone()
     for part in PARTS:
         other.wrappers[part] = {}
-    assert torch.equal(sample(tiny, other)[0], sample(tiny)[0]) and trace.runs == []
+    with caplog.at_level(logging.WARNING):
+        assert torch.equal(sample(tiny, other)[0], sample(tiny)[0])
+    sentence = (
+        "another node has replaced OUTER_SAMPLE and PREDICT_NOISE and APPLY_MODEL of the MODEL"
+    )
+    assert sentence in trace.summary() and trace.runs[-1].off
+    assert sum(sentence in record.getMessage() for record in caplog.records) == 1
 
 
 def test_a_second_stage_without_the_schedule_says_what_it_costs(server):
