@@ -15,6 +15,7 @@ from collections.abc import Callable
 from aiohttp import web
 
 from ..eye import session as sessions
+from ..eye import session_file
 from ..eye.plot import plot
 from . import eye_store as store
 from .eye_status import is_better
@@ -38,7 +39,7 @@ def see(asked: dict) -> dict:
 
 def answer(asked: dict) -> dict:
     number, choice = (number_of(asked.get(key), key) for key in ("round", "choice"))
-    return status(asked, sessions.answer(store.path_of(asked.get("session")), number, choice))
+    return status(asked, session_file.answer(store.path_of(asked.get("session")), number, choice))
 
 
 def compare(asked: dict) -> dict:
@@ -58,8 +59,8 @@ def save(asked: dict) -> dict:
 def start_over(asked: dict) -> dict:
     path = store.path_of(asked.get("session"))
     store.generation(path)
-    session = sessions.load(path)
-    kept = sessions.start_over(path)
+    session = session_file.load(path)
+    kept = session_file.start_over(path)
     empty = sessions.begin(session.name, session.steps, session.mode, session.seed)
     said = f"The old session is kept as {kept.name} in the user folder: press Run to begin anew."
     return status(asked, empty, said)

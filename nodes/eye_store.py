@@ -1,7 +1,7 @@
 """The sessions of Tune by Eye in ComfyUI's user folder: where they lie, and what comes next in one.
 
-A graph that is queued and a click in the editor come to the same session; `eye.session.change` does
-one after the other.
+A graph that is queued and a click in the editor come to the same session; `change` of
+eye/session_file.py does one after the other.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 import folder_paths
 
 from ..eye import session as sessions
-from ..eye import shapes
+from ..eye import session_file, shapes
 from ..eye.on_run import Watched
 from ..eye.session import (
     ALL_ALIKE,
@@ -54,7 +54,7 @@ def path_of(name: object) -> Path:
 
 
 def load(name: object) -> Session:
-    return sessions.load(path_of(name))
+    return session_file.load(path_of(name))
 
 
 def sheet_of(name: object, number: int) -> tuple[Session, Round]:
@@ -137,7 +137,7 @@ def next_sheet(
 
     path = path_of(name)
     fresh = sessions.begin(path.stem, steps, mode, seed, family, weights)
-    now = sessions.change(path, edit, fresh)
+    now = session_file.change(path, edit, fresh)
     generation(path)
     return now
 
@@ -149,7 +149,7 @@ def sheet_mark(name: object, choice: object, number: object, compare: object) ->
         path = path_of(name)
         gone, answers, wanted = generation(path), (), bool(compare)
         if path.exists():
-            session = with_answer(sessions.load(path), choice or 0, number or 0)
+            session = with_answer(session_file.load(path), choice or 0, number or 0)
             answers = tuple(own.answer for own in session.rounds if own.answer)
             wanted = wants_to_compare(session, wanted)
         return f"{gone} {answers} {wanted}"
@@ -177,7 +177,7 @@ def to_compare(name: object) -> Session:
         rows = session.rounds[-1].rows if session.rounds else 1
         return compared(session, prompts or [""], rows)
 
-    return sessions.change(path_of(name), edit)
+    return session_file.change(path_of(name), edit)
 
 
 def require_watched(session: Session, sheet: Round, watched: Watched) -> None:
@@ -212,11 +212,11 @@ def remembered(session: Session, watched: Watched, made: Made) -> Session:
             made=made if own.made == Made() else own.made,
         )
 
-    return sessions.change(path_of(session.name), edit)
+    return session_file.change(path_of(session.name), edit)
 
 
 def judged(session: Session, number: int, scores: Sequence[float]) -> Session:
     """The column with the highest score is the answer; where they are all the same, all alike."""
     best = max(range(len(scores)), key=scores.__getitem__)
     choice = ALL_ALIKE if min(scores) == max(scores) else best + 1
-    return sessions.answer(path_of(session.name), number, choice)
+    return session_file.answer(path_of(session.name), number, choice)

@@ -7,10 +7,11 @@ import json
 import multiprocessing
 import os
 import threading
+from dataclasses import asdict
 
 import pytest
 
-from async_timestep.eye import fields, session, shapes, taste, verdict
+from async_timestep.eye import fields, session, session_file, shapes, taste, verdict
 from async_timestep.eye.fields import SessionError
 from async_timestep.eye.session import ALL_ALIKE, COMPARE, FOUND, MORE, NONE_BETTER, OFF, A, B
 
@@ -52,8 +53,8 @@ def test_the_first_sheet_shows_off_and_every_later_one_the_present_best():
 
 def test_the_same_file_gives_the_same_sheet(tmp_path):
     now = session.next_round(ran(3), PROMPTS)
-    session.store(tmp_path / "a.json", ran(3))
-    again = session.next_round(session.load(tmp_path / "a.json"), PROMPTS)
+    session_file.store(tmp_path / "a.json", ran(3))
+    again = session.next_round(session_file.load(tmp_path / "a.json"), PROMPTS)
     assert again == now
     assert session.next_round(now, PROMPTS) == now  # a second Run shows what is open
     one = session.next_round(now, PROMPTS, pictures=1)  # other rows of the same sheet
@@ -63,8 +64,8 @@ def test_the_same_file_gives_the_same_sheet(tmp_path):
 @pytest.mark.parametrize("steps", [2, 3, 4, 9])
 def test_a_stored_session_comes_back(tmp_path, steps):
     now = session.next_round(ran(2, steps, NONE_BETTER), PROMPTS, pictures=2)
-    session.store(tmp_path / "folder" / "mine.json", now)
-    assert session.load(tmp_path / "folder" / "mine.json") == now
+    session_file.store(tmp_path / "folder" / "mine.json", now)
+    assert session_file.load(tmp_path / "folder" / "mine.json") == now
     assert os.listdir(tmp_path / "folder") == ["mine.json"]
 
 
@@ -80,22 +81,22 @@ def test_choices_go_through_the_order_of_the_columns():
 
 def test_an_answer_counts_once(tmp_path):
     path = tmp_path / "mine.json"
-    session.change(path, lambda s: session.next_round(s, PROMPTS), session.begin("mine", 4))
-    first = session.answer(path, 1, B)
-    assert session.answer(path, 1, B) == first == session.load(path)
-    other = session.answer(path, 1, A)  # a slip is taken back while no other sheet is there
+    session_file.change(path, lambda s: session.next_round(s, PROMPTS), session.begin("mine", 4))
+    first = session_file.answer(path, 1, B)
+    assert session_file.answer(path, 1, B) == first == session_file.load(path)
+    other = session_file.answer(path, 1, A)  # a slip is taken back while no other sheet is there
     assert [sheet.answer for sheet in other.rounds] == [A]
     with pytest.raises(SessionError, match="has 1 sheets"):
-        session.answer(path, 2, A)
+        session_file.answer(path, 2, A)
     for choice in (0, 7, -1, None, "A", 2.5):
         with pytest.raises(SessionError, match="expected 1 to 4"):
-            session.answer(path, 1, choice)
-    assert len(session.load(path).answers()) == 1
-    now = session.change(path, lambda s: session.next_round(s, PROMPTS))
-    assert session.answer(path, 1, A) == now
+            session_file.answer(path, 1, choice)
+    assert len(session_file.load(path).answers()) == 1
+    now = session_file.change(path, lambda s: session.next_round(s, PROMPTS))
+    assert session_file.answer(path, 1, A) == now
     with pytest.raises(SessionError, match=r"answer already \(A, not B\)"):
-        session.answer(path, 1, B)
-    assert session.load(path) == now
+        session_file.answer(path, 1, B)
+    assert session_file.load(path) == now
 
 
 def test_two_tabs_lose_no_choice(tmp_path):
@@ -104,11 +105,11 @@ def test_two_tabs_lose_no_choice(tmp_path):
 
     def tab(choice: int) -> None:
         for _ in range(5):
-            now = session.change(
+            now = session_file.change(
                 path, lambda s: session.next_round(s, PROMPTS), session.begin("mine", 4)
             )
             try:
-                session.answer(path, len(now.rounds), choice)
+                session_file.answer(path, len(now.rounds), choice)
                 told.append(choice)
             except SessionError as error:
                 assert "already" in str(error)
@@ -118,7 +119,7 @@ def test_two_tabs_lose_no_choice(tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
-    rounds = session.load(path).rounds
+    rounds = session_file.load(path).rounds
     assert all(sheet.answer for sheet in rounds)
     assert 5 <= len(rounds) <= len(told)  # at the same moment both may answer one sheet
     for choice in (A, B):
@@ -127,12 +128,12 @@ def test_two_tabs_lose_no_choice(tmp_path):
 
 def killed_before_the_move(path: str) -> None:
     os.replace = lambda *_: os._exit(9)  # the power goes
-    session.answer(path, 1, B)
+    session_file.answer(path, 1, B)
 
 
 def test_a_kill_between_write_and_move_leaves_the_old_session(tmp_path):
     path = tmp_path / "mine.json"
-    before = session.change(
+    before = session_file.change(
         path, lambda s: session.next_round(s, PROMPTS), session.begin("mine", 4)
     )
     process = multiprocessing.get_context("fork").Process(
@@ -142,8 +143,8 @@ def test_a_kill_between_write_and_move_leaves_the_old_session(tmp_path):
     process.join()
     assert process.exitcode == 9
     assert len(os.listdir(tmp_path)) == 2  # and what it had written beside it
-    assert session.load(path) == before
-    assert session.answer(path, 1, B).answers()
+    assert session_file.load(path) == before
+    assert session_file.answer(path, 1, B).answers()
 
 
 def test_another_model_and_other_settings_are_refused():
@@ -164,7 +165,7 @@ def test_another_model_and_other_settings_are_refused():
 @functools.cache
 def text() -> str:
     now = session.next_round(ran(2), PROMPTS)
-    return json.dumps({"format": fields.FORMAT, "version": fields.VERSION, **session.asdict(now)})
+    return json.dumps({"format": fields.FORMAT, "version": fields.VERSION, **asdict(now)})
 
 
 SPOILED = {
@@ -207,7 +208,7 @@ def test_every_spoiled_field_is_named_in_one_sentence(tmp_path, key):
             place[name] = value
         path.write_text(json.dumps(data))
         with pytest.raises(SessionError) as found:
-            session.load(path)
+            session_file.load(path)
         words = str(found.value)
         assert words.startswith("mine.json ") and words.endswith(".") and len(words) <= 300
         assert name.removesuffix("s") in words or "schedules of 2 numbers" in words, words
@@ -219,39 +220,39 @@ def test_a_damaged_file_is_refused_and_stays(tmp_path, text):
     path = tmp_path / "mine.json"
     path.write_text(text)
     for act in (
-        lambda: session.load(path),
-        lambda: session.answer(path, 1, A),
-        lambda: session.change(path, lambda s: s, session.begin("mine", 4)),
+        lambda: session_file.load(path),
+        lambda: session_file.answer(path, 1, A),
+        lambda: session_file.change(path, lambda s: s, session.begin("mine", 4)),
     ):
         with pytest.raises(SessionError, match=r"^mine\.json"):
             act()
     assert path.read_text() == text
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(SessionError, match="damaged"):
-        session.load(path)
+        session_file.load(path)
 
 
 def test_start_over_keeps_the_old_file(tmp_path):
     path = tmp_path / "mine.json"
-    assert session.start_over(path) is None
+    assert session_file.start_over(path) is None
     for rounds in (1, 2):
-        session.store(path, ran(rounds))
-        assert len(session.load(session.start_over(path)).rounds) == rounds
+        session_file.store(path, ran(rounds))
+        assert len(session_file.load(session_file.start_over(path)).rounds) == rounds
         assert not path.exists()
     assert len(os.listdir(tmp_path)) == 2
 
 
 def test_a_full_disk_leaves_the_session(tmp_path, monkeypatch):
     path = tmp_path / "mine.json"
-    session.store(path, ran(1))
+    session_file.store(path, ran(1))
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(SessionError, match="No space left"):
-        session.store(path, ran(2))
-    assert session.load(path) == ran(1)
+        session_file.store(path, ran(2))
+    assert session_file.load(path) == ran(1)
     assert os.listdir(tmp_path) == ["mine.json"]
 
 
