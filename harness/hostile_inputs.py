@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from .graphs import async_ksampler, model_patch, node
+from .graphs_eye import by_eye
 from .graphs_regions import asyndm_mask, asyndm_words, regional_detail
 from .mistakes import asyndm_custom
 
@@ -68,7 +69,8 @@ STOCK = {"model", "seed", "steps", "sampler_name", "scheduler", "positive", "neg
 STOCK |= {"latent_image", "denoise", "clip", "image", "noise_seed", "add_noise"}
 STOCK |= {"start_at_step", "end_at_step", "return_with_leftover_noise", "after"}
 # what a node gives: null, as a switch node sends it, or a link; a constant there comes from nobody
-WIRES = {"deviation", "region", "trace", "mask", "sigmas"}
+WIRES = {"deviation", "region", "trace", "mask", "sigmas", "tuning", "images"}
+SENTENCES = ("ValueError", "SessionError")  # what our nodes raise
 
 
 class Case(NamedTuple):
@@ -117,6 +119,11 @@ def with_curve() -> dict:
     return graph
 
 
+def with_choices() -> dict:
+    graph = by_eye("hostile", pictures=1)
+    return {**graph, "preview": node("PreviewImage", images=["choose", 0])}
+
+
 GRAPHS: dict[str, Callable[[], dict]] = {
     "patch": with_tpm,
     "curve": with_curve,
@@ -126,6 +133,7 @@ GRAPHS: dict[str, Callable[[], dict]] = {
     "regional": lambda: regional_detail(batch=1),
     "words": lambda: asyndm_words(batch=1),
     "mask": lambda: asyndm_mask(batch=1),
+    "eye": with_choices,
 }
 
 
@@ -192,7 +200,7 @@ def fault_of(server, some: list[Case]) -> str:
 
 def wrong_sentence(kind: str, message: str) -> str:
     """Empty for one sentence of ours."""
-    if kind != "ValueError":
+    if kind.rpartition(".")[2] not in SENTENCES:
         return f"{kind}: {message[:200]}"
     if "\n" in message or not message.endswith(".") or len(message) > 500:
         return f"no sentence of at most 500 characters: {message[:200]}"

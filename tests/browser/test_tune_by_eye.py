@@ -23,11 +23,16 @@ PICTURES = """() => { const all = [...document.querySelectorAll('.eye-cell img')
   return all.length > 0 && all.every(i => i.complete && i.naturalWidth > 0) }"""
 
 # to the middle of the window, where the editor's own panels are not over it
-TO_CHOOSE = """() => { const { graph, canvas } = window.app
-  canvas.centerOnNode(graph.nodes.find(n => n.type === 'AsyncTimestepChoose')) }"""
-INTO_SUBGRAPH = """() => {
-  const kinds = ['AsyncTimestepKSampler', 'VAEDecode'], graph = window.app.graph
+TO_CHOOSE = """() => { const { canvas } = window.app
+  canvas.centerOnNode(canvas.graph.nodes.find(n => n.type === 'AsyncTimestepChoose')) }"""
+INTO_SUBGRAPH = """kinds => {
+  const graph = window.app.graph
   graph.convertToSubgraph(new Set(graph.nodes.filter(n => kinds.includes(n.type)))) }"""
+OPEN_SUBGRAPH = """() => {
+  const { graph, canvas } = window.app, node = graph.nodes.find(n => n.isSubgraphNode?.())
+  canvas.openSubgraph(node.subgraph, node) }"""
+BETWEEN = ["AsyncTimestepKSampler", "VAEDecode"]
+ALL_OF_IT = [*BETWEEN, "AsyncTimestepTry", "AsyncTimestepChoose"]
 
 
 def template(session: str, prompts: int = 4, steps: int = 3) -> dict:
@@ -209,10 +214,29 @@ def test_the_sampler_in_a_subgraph(page, server):
     says(page, "Sheet 1: which column")
     page.locator(".eye-cell").first.click()
     says(page, "Sheet 1 is answered")
-    page.evaluate(INTO_SUBGRAPH)
+    page.evaluate(INTO_SUBGRAPH, BETWEEN)
     page.evaluate(QUEUE)
     says(page, "Sheet 2: which column")
     assert answers(server, session) == [1, 0]
     assert page.locator(".eye-cell").count() == 4
     keep_shot(page, "eye_subgraph")
+    assert page.problems == []
+
+
+def test_the_sheet_in_a_subgraph(page, server):
+    """Who packs all of it into one node finds the sheet where it was put."""
+    session = f"all inside {page.mode}"
+    run(page, template(session))
+    says(page, "Sheet 1: which column")
+    page.locator(".eye-cell").first.click()
+    says(page, "Sheet 1 is answered")
+    page.evaluate(INTO_SUBGRAPH, ALL_OF_IT)
+    page.evaluate(OPEN_SUBGRAPH)
+    page.evaluate(QUEUE)
+    says(page, "Sheet 2: which column")
+    page.evaluate(TO_CHOOSE)
+    page.locator('.eye-cell[data-column="1"]').click()
+    says(page, "Sheet 2 is answered")
+    assert answers(server, session) == [1, 2]
+    keep_shot(page, "eye_inside")
     assert page.problems == []
