@@ -103,6 +103,19 @@ def test_deviation_zero_is_the_stock_sampler_and_another_is_not(pack, demo, pred
     assert trace.runs[-1].family == {"eps": "tiny_unet", "v": "tiny_unet_v"}[prediction]
 
 
+@pytest.mark.parametrize("start", [0.0, 0.05])
+def test_omega_at_pure_noise_is_warned_of(pack, demo, prediction, start):
+    """A tenth of sigma 4519 that is left there ends in no picture, and the run says so; with the
+    window of its sentence it is one, and so it is on the model that begins at 14.6."""
+    attach, scale = pack("nodes.run.hook").attach, pack("tpm.policies").VelocityScale
+    noise = comfy.sample.prepare_noise(torch.zeros(1, 16, 16, 16), 4)
+    stock = sampled(demo, demo[0], noise, 6)
+    model, trace = attach(demo[0], scale(None, 0.9, "constant", start, 1.0))
+    moved = float((sampled(demo, model, noise, 6) - stock).std())
+    said = "omega 0.9 at sigma 4519" in " ".join(trace.runs[-1].warnings)
+    assert said == (prediction == "v" and start == 0) == (moved > 5 * float(stock.std()))
+
+
 def test_it_is_really_trained(own):
     scenes = held_out_scenes(32, seed=77, compositions_only=True)
     noise = torch.stack(
