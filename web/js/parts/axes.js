@@ -1,6 +1,8 @@
 // A small plot of a value over the steps: axes with numbers, the value at its peak, three lines of
 // text. HTML around one SVG path, so that the words keep their size whatever the node's width.
 
+import { addStyle, element } from "./elements.js"
+
 const STYLE = `
 .async-timestep-axes { display: flex; flex-direction: column; min-height: 104px; overflow: hidden;
   box-sizing: border-box; padding: 0 6px; font: 11px/13px Inter, sans-serif;
@@ -19,27 +21,19 @@ const STYLE = `
 .async-timestep-axes .words { height: 39px; overflow: hidden; }
 .async-timestep-axes .note { color: var(--descrip-text, #999); }`
 
-function styled() {
-  if (document.getElementById("async-timestep-axes")) return
-  const style = document.createElement("style")
-  style.id = "async-timestep-axes"
-  style.textContent = STYLE
-  document.head.append(style)
-}
-
 /** {element, show(answer)}; answer: of nodes/preview.py, or {problem: a sentence}. */
 export function axes() {
-  styled()
-  const element = tag("div", "async-timestep-axes")
+  addStyle("async-timestep-axes", STYLE)
+  const box = element("div", "async-timestep-axes")
   return {
-    element,
+    element: box,
     show(answer) {
       const { problem } = answer
       const lines = problem ? ["", problem] : [answer.text, answer.note]
-      const words = tag("div", "words")
-      words.append(tag("div", "", lines[0]), tag("div", "note", lines[1]))
-      element.title = lines.filter(Boolean).join("\n")
-      element.replaceChildren(plot(problem ? null : answer), words)
+      const words = element("div", "words")
+      words.append(element("div", "", lines[0]), element("div", "note", lines[1]))
+      box.title = lines.filter(Boolean).join("\n")
+      box.replaceChildren(plot(problem ? null : answer), words)
     },
   }
 }
@@ -47,16 +41,16 @@ export function axes() {
 function plot(answer) {
   const [bottom, top] = answer ? range(answer) : [0, 1]
   const height = (value) => (100 * (top - value)) / (top - bottom) // percent from above
-  const area = tag("div", "area")
+  const area = element("div", "area")
   if (answer) area.append(curve(answer, height))
   for (const value of new Set([top, 0, bottom])) {
-    area.append(place(tag("span", "y", signed(value)), { top: height(value) }))
+    area.append(place(element("span", "y", signed(value)), { top: height(value) }))
   }
-  area.append(place(tag("span", "x", "0 noisy"), { left: 0 }))
-  area.append(centred(place(tag("span", "x", "0.5"), { left: 50 })))
-  area.append(place(tag("span", "x", "finished 1"), { right: 0 }))
+  area.append(place(element("span", "x", "0 noisy"), { left: 0 }))
+  area.append(centred(place(element("span", "x", "0.5"), { left: 50 })))
+  area.append(place(element("span", "x", "finished 1"), { right: 0 }))
   if (answer?.peak) area.append(peakOf(answer, height))
-  const whole = tag("div", "plot")
+  const whole = element("div", "plot")
   whole.append(area)
   return whole
 }
@@ -85,7 +79,7 @@ function peakOf({ peak, at, steps, low, high }, height) {
   const text = low[at] === high[at] ? signed(peak) : `±${Math.abs(peak).toFixed(2)}`
   const left = (100 * (at + 0.5)) / steps, top = height(peak)
   const aside = left < 12 ? "0" : left > 88 ? "-100%" : "-50%"
-  const label = place(tag("span", "peak", text), { left, top })
+  const label = place(element("span", "peak", text), { left, top })
   label.style.transform = `translate(${aside}, ${top < 30 ? "2px" : "-100%"})`
   return label
 }
@@ -96,25 +90,18 @@ function signed(value) {
   return (value < 0 ? "−" : "+") + text
 }
 
-function centred(element) {
-  element.style.transform = "translateX(-50%)"
-  return element
+function centred(part) {
+  part.style.transform = "translateX(-50%)"
+  return part
 }
 
-function place(element, percents) {
-  for (const [side, percent] of Object.entries(percents)) element.style[side] = `${percent}%`
-  return element
-}
-
-function tag(name, className, text = "") {
-  const element = document.createElement(name)
-  element.className = className
-  element.textContent = text
-  return element
+function place(part, percents) {
+  for (const [side, percent] of Object.entries(percents)) part.style[side] = `${percent}%`
+  return part
 }
 
 function shape(name, attributes) {
-  const element = document.createElementNS("http://www.w3.org/2000/svg", name)
-  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value)
-  return element
+  const part = document.createElementNS("http://www.w3.org/2000/svg", name)
+  for (const [key, value] of Object.entries(attributes)) part.setAttribute(key, value)
+  return part
 }

@@ -1,5 +1,7 @@
 // Elements and their looks for Tune by Eye, in the colours of the editor's own theme.
 
+import { addStyle, element } from "./elements.js"
+
 const STYLE = `
 .eye-sheet { display: flex; flex-direction: column; gap: 6px; height: 100%; box-sizing: border-box;
   padding: 4px; overflow: hidden; color: var(--input-text, #ddd); font: 12px/1.35 sans-serif; }
@@ -38,18 +40,6 @@ const STYLE = `
 `
 
 export function make(tag, kind = "", text = "", children = []) {
-  addStyle()
-  const element = document.createElement(tag)
-  if (kind) element.className = `eye-${kind}`
-  if (text) element.textContent = text
-  element.append(...children)
-  return element
-}
-
-function addStyle() {
-  if (document.getElementById("async-timestep-eye")) return
-  const style = document.createElement("style")
-  style.id = "async-timestep-eye"
-  style.textContent = STYLE
-  document.head.append(style)
+  addStyle("async-timestep-eye", STYLE)
+  return element(tag, kind && `eye-${kind}`, text, children)
 }
