@@ -33,7 +33,7 @@ from .text import TextTable
 from .unet import FILES, TABLES, TinyUNet, nearest_time, new_unet
 from .vae import CHANNELS, LinearVAE
 
-TERMINAL = 16  # all sampling starts with pure noise, which one time in 10,000 would be by chance
+TERMINAL = 16  # all sampling starts with pure noise, which is one time in 1,000 by chance
 SOLVED = 8  # batches that the last layer is solved with
 KERNELS = 0.3  # of the learning rate: their matrices are long, and Muon's update grows with that
 SHORT = 40  # steps of warm-up where the first weights are trained ones
