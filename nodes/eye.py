@@ -19,7 +19,7 @@ from .eye_sheet import LETTERS, cells_of, kept_files, labelled, scores_of
 from .eye_status import best_schedule, line, saved_once, status
 from .host import schema
 from .inputs import CATEGORY, NAMES, Deviation
-from .run.checks import require_kind
+from .run.checks import require_kind, short
 from .run.family import model_family
 from .run.weights import weights_sha256
 
@@ -254,7 +254,10 @@ class AsyncTimestepChoose(io.ComfyNode):
     @classmethod
     def execute(cls, tuning, images, score=None, file_name=("",)) -> io.NodeOutput:
         tuning = tuning[0]
-        require_kind("tuning", tuning, Tuning, "Tune by Eye: Try")
+        if not isinstance(tuning, Tuning):
+            raise ValueError(
+                f"tuning is {short(tuning)}, expected what Tune by Eye: Try gives; connect one."
+            )
         now, sheet = store.sheet_of(tuning.session, tuning.round)
         cells = cells_of(images, sheet.rows, sheet.columns)
         store.require_watched(now, sheet, tuning.watched)

@@ -26,11 +26,15 @@ NOTABLE = [
     Case("mask", "sampler", "region", "null"),
     Case("mask", "sampler", "cfg", "NaN"),
     Case("mask", "region", "mask", "null"),
+    Case("eye", "choose", "tuning", "null"),
+    Case("eye", "choose", "images", "null"),
+    Case("eye", "try", "session", "half a surrogate"),
 ]
 SENTENCES = {
     ("tpm_name", "null"): "There is no TPM None in models/tpm, expected a file of the list",
     ("tpm_name", "0"): "There is no TPM 0 in models/tpm",
     ("cfg", "NaN"): "cfg is nan, expected a finite number",
+    ("tuning", "null"): "tuning is None, expected what Tune by Eye: Try gives; connect one.",
     ("curve", "a curve of huge values"): "The curve is {'points': [[0, 1e+300], [1, -1e+300]]}",
     ("deviation", "1e300"): "is 1e+300, expected a number from -1,000 to 1,000",
 }
