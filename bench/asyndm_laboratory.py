@@ -5,9 +5,9 @@
 Every method starts from the same noises as plain Euler; differences are paired, and those of
 several seeds are put together. The words are the objects of the caption ("red circle"); the object
 mask is where the plain image of the same noise has its objects, and the other masks are made of it
-(bench/parts/waiting.py). With --model unet the second embedded model is sampled. Writes rows.csv (a
-method is not measured again, rows of another setting are refused), overlap.csv (where the words'
-regions lay at each step), a table and a plot.
+(bench/parts/waiting.py). With --model unet or unet_v the second embedded model is sampled. Writes
+rows.csv (a method is not measured again, rows of another setting are refused), overlap.csv (where
+the words' regions lay at each step), a table and a plot.
 """
 
 from __future__ import annotations

@@ -3,9 +3,9 @@
     python bench/laboratory.py --n 512 --steps 3 4 6 10 15 --out docs/measurements/laboratory
     python bench/laboratory.py --model unet --sampler dpmpp_2m --n 256 --steps 4 6 10 --out FOLDER
 
-With --model unet or pictures another embedded model is sampled, by ComfyUI's own sampler under the
-nodes' own hook; the graph is written into --out too. The pictures have prompts and a judge of their
-own.
+With --model unet, unet_v or pictures another embedded model is sampled, by ComfyUI's own sampler
+under the nodes' own hook; the graph is written into --out too. The pictures have prompts and a
+judge of their own.
 
 Writes laboratory.csv (every mean, paired difference to D = 0 and its standard error), laboratory.md
 and laboratory.png into --out. Interrupted, it goes on where it stopped: rows in the csv are not
@@ -181,7 +181,7 @@ def main() -> None:
     args = parser.parse_args()
     other = args.model != "transformer"
     if not other and args.sampler != "euler":
-        parser.error("--sampler is for --model unet or pictures; leave it out")
+        parser.error("--sampler is for the other models; leave it out")
     if other and (args.bf16 or args.weights != WEIGHTS):
         parser.error("only --model transformer has --bf16 and --weights; leave them out")
     setting, digests = told(args, other)

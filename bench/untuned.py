@@ -131,7 +131,7 @@ def main() -> None:
     parser = frame.parser(__doc__)
     judged.add_options(parser, METHODS, [4, 8, 20], threads=1)
     parser.add_argument(
-        "--models", nargs="+", choices=judged.OF_SHAPES, default=[*judged.OF_SHAPES]
+        "--models", nargs="+", choices=judged.OF_SHAPES, default=["transformer", "unet"]
     )
     parser.add_argument("--schedulers", nargs="+", default=["simple", "karras"])
     frame.folder_option(parser, "rows.csv and untuned.md")

@@ -104,6 +104,14 @@ def asyndm_custom(flipped: bool = False, guider: dict | None = None) -> dict:
     return {**{k: words()[k] for k in ("region", "prompt")}, **graph}
 
 
+def from_pure_noise() -> dict:
+    """omega at the first step of a model with zero terminal SNR."""
+    graph = changed(sampled(deviation=["velocity", 0]), "loader", model=ZERO_SNR)
+    velocity = {"mode": "constant", "omega": 0.9, "start_percent": 0.0, "end_percent": 1.0}
+    return {**graph, "velocity": node("AsyncTimestepVelocityScale", **velocity)}
+
+
+ZERO_SNR = "unet (v, zero terminal SNR)"
 PATCH = model_patch()["patch"]
 EULER = node("KSamplerSelect", sampler_name="euler")
 DUAL = node(
@@ -179,6 +187,9 @@ DEVIATION = {
     "a curve that is none, sent by a script": Mistake("node", constant(curve={"points": "up"})),
     "an input left out, in a workflow by hand": Mistake("before", patched(deviation_scale=None)),
     "a wire into the wrong input": Mistake("before", patched(region=["latent", 0])),
+    "Velocity Scale at the first step of a model with zero terminal SNR": Mistake(
+        "log", from_pure_noise(), "all noise"
+    ),
     "the patch twice in a row": Mistake(
         "works", changed(patched(), "patch", {"first": PATCH}, model=["first", 0])
     ),

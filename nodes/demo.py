@@ -19,7 +19,7 @@ from comfy_api.latest import io
 
 from ..embedded.autoencoder import CHANNELS
 from .demo_text import clip_of
-from .demo_unet import load_unet
+from .demo_unet import TinyUNetV, load_unet
 from .demo_vae import PicturesAutoencoder, TinyAutoencoder, vae_of
 from .host import schema
 from .inputs import CATEGORY
@@ -30,10 +30,15 @@ TRAINING = Path(__file__).parents[1] / "training"
 SHAPES, PICTURES = TRAINING / "tiny" / "weights", TRAINING / "pictures" / "weights"
 MOST_CELLS = 32  # of its latents
 TRANSFORMER, UNET, PAINTER = "transformer (flow)", "unet (eps)", "pictures (flow)"
-MODELS = [TRANSFORMER, UNET]
-if (PICTURES / "transformer.safetensors").exists():  # not in the registry's archive yet
-    MODELS.append(PAINTER)
-FAMILIES = {TRANSFORMER: "tiny", UNET: "tiny_unet", PAINTER: "tiny_pictures"}
+UNET_V = "unet (v, zero terminal SNR)"
+FILES = {  # and what a policy was tuned for
+    TRANSFORMER: (SHAPES / "transformer.safetensors", "tiny"),
+    UNET: (SHAPES / "unet.safetensors", "tiny_unet"),
+    UNET_V: (SHAPES / "unet_v.safetensors", "tiny_unet_v"),
+    PAINTER: (PICTURES / "transformer.safetensors", "tiny_pictures"),
+}
+# the registry's archive has not got all of them
+MODELS = [name for name, (path, _) in FILES.items() if path.exists()]
 
 
 def folder_of(name: str) -> Path:
@@ -50,12 +55,14 @@ def load_demo_vae(name: str = TRANSFORMER) -> comfy.sd.VAE:
 
 
 def load_demo_model(name: str = TRANSFORMER) -> ModelPatcher:
+    path, family = FILES[name]
     if name == UNET:
-        model = load_unet(SHAPES / "unet.safetensors")
+        model = load_unet(path)
+    elif name == UNET_V:
+        model = load_unet(path, TinyUNetV)
     else:
-        path = folder_of(name) / "transformer.safetensors"
         model = comfy.sd.load_diffusion_model(str(path), model_options={"dtype": torch.float32})
-    model.set_attachments(FAMILY_KEY, FAMILIES[name])
+    model.set_attachments(FAMILY_KEY, family)
     model.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, "demo_latent", checked_latent)
     return model
 
@@ -92,9 +99,10 @@ class AsyncTimestepDemoLoader(io.ComfyNode):
                     options=MODELS,
                     default=TRANSFORMER,
                     optional=True,  # graphs from before it had a choice
-                    tooltip="Which of three networks draws the picture. The pictures know 32 "
-                    "things on six grounds; the other two draw coloured shapes, to try what a "
-                    "setting does on models of SD3's type (transformer) and of SD1.5's (unet).",
+                    tooltip="Which network draws the picture. The pictures know 32 things on "
+                    "six grounds; the others draw coloured shapes, to try what a setting does on "
+                    "models of SD3's type (transformer), of SD1.5's (unet, eps), and on those that "
+                    "predict v and start from pure noise (unet, v).",
                 )
             ],
             outputs=[

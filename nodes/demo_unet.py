@@ -1,8 +1,8 @@
-"""The second embedded model for the Demo Model Loader: a UNet with cross-attention, eps prediction.
+"""The second embedded model for the Demo Model Loader: a UNet with cross-attention.
 
-It is ComfyUI's own UNetModel and BaseModel with the discrete schedule of Stable Diffusion. The
-loader of ComfyUI writes the widths of such models itself (320 channels and up), so the config
-stands here.
+It is ComfyUI's own UNetModel and BaseModel with the discrete schedule of Stable Diffusion: one set
+of weights predicts eps, the other v on that schedule rescaled to a zero terminal SNR. The loader of
+ComfyUI writes the widths of such models itself (320 channels and up), so the config stands here.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import comfy.model_management
 import comfy.ops
 import comfy.supported_models_base
 import comfy.utils
+from comfy.model_base import ModelType
 from comfy.model_patcher import ModelPatcher
 
 UNET = {
@@ -61,9 +62,18 @@ class TinyUNet(comfy.supported_models_base.BASE):
         return False  # ComfyUI takes more than four channels for a picture and its mask
 
 
-def load_unet(path: Path) -> ModelPatcher:
+class TinyUNetV(TinyUNet):
+    """The same as ComfyUI takes a checkpoint that says v_pred and ztsnr."""
+
+    sampling_settings = {"zsnr": True}
+
+    def model_type(self, state_dict, prefix: str = "") -> ModelType:
+        return ModelType.V_PREDICTION
+
+
+def load_unet(path: Path, config: type[TinyUNet] = TinyUNet) -> ModelPatcher:
     """The model of a file in diffusers layout, in float32."""
-    config = TinyUNet(UNET)
+    config = config(UNET)
     config.set_inference_dtype(torch.float32, None)
     state, names = load_file(path), comfy.utils.unet_to_diffusers(UNET)
     model = config.get_model({}, "")

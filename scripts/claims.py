@@ -65,6 +65,13 @@ EPS = File(
     model="embedded UNet (eps)",
     page="unet.md",
 )
+EPS_V = File(
+    "laboratory_unet_v/laboratory.csv",
+    "reward",
+    "noise",
+    model="embedded UNet (v, zero SNR)",
+    page="unet.md",
+)
 UNTUNED, UNTUNED_UNET = (
     File(f"untuned/{name}/rows.csv", "reward", "noise", model, f"untuned/{name}/untuned.md")
     for name, model in (("transformer", TINY), ("unet", "embedded UNet (eps)"))
@@ -266,6 +273,14 @@ CLAIMS = (
     Claim("One more step (11) on the UNet.", NONE, EPS, lab("one more step", "all", 10)),
     Claim("Lying sigma, D = +0.25, at 10 steps on the UNet.", LOSS, EPS,
           lab("lying D=+0.25", "all", 10)),
+    Claim("The preset auto at 10 steps on the UNet for v with zero terminal SNR.", GAIN, EPS_V,
+          lab("auto", "all", 10)),
+    Claim("The preset auto at 4 steps on the UNet for v with zero terminal SNR.", NONE, EPS_V,
+          lab("auto", "all")),
+    Claim("D = +0.25 at 4 steps on the UNet for v with zero terminal SNR.", LOSS, EPS_V,
+          lab("D=+0.25", "all")),
+    Claim("Lying sigma, D = +0.25, at 10 steps on the UNet for v with zero terminal SNR.", LOSS,
+          EPS_V, lab("lying D=+0.25", "all", 10)),
     *(Claim(f"A quarter of the interval at {steps} steps, schedule {scheduler}{more}.", holds,
             UNTUNED, {"steps": steps, "scheduler": scheduler, "method": "interval 0.25"}, effect)
       for steps, scheduler, more, holds, effect in (

@@ -73,8 +73,11 @@ TINY = Family(
 TINY_UNET = Family(
     name="tiny_unet", grid="scheduler simple", license=TINY.license, terms=TINY.terms
 )
+TINY_UNET_V = Family(
+    name="tiny_unet_v", grid=TINY_UNET.grid, license=TINY.license, terms=TINY.terms
+)
 TINY_PICTURES = Family(name="tiny_pictures", grid=TINY.grid, license=TINY.license, terms=TINY.terms)
-KNOWN = (FLUX1_DEV, SD35_MEDIUM, TINY, TINY_UNET, TINY_PICTURES)
+KNOWN = (FLUX1_DEV, SD35_MEDIUM, TINY, TINY_UNET, TINY_UNET_V, TINY_PICTURES)
 FAMILIES = {family.name: family for family in KNOWN}
 PRESETS = [name for name, family in FAMILIES.items() if family.preset is not None]
 UNTUNED = 0.25  # the preset of every other family; with the last active step synchronous

@@ -3,6 +3,7 @@
     python training/make_tiny.py backbone --out training/tiny/weights --minutes 90
     python training/make_tiny.py backbone --out smoke --steps 300      # not by the clock
     python training/make_tiny.py unet --out training/tiny/weights --minutes 90
+    python training/make_tiny.py unet --prediction v --init training/tiny/weights --out runs/unet_v
     python training/make_tiny.py scorer --out training/tiny/weights --minutes 8
     python training/make_tiny.py accuracy --n 512 --steps 15 --guidance 3 --out accuracy.png
 

@@ -36,10 +36,11 @@ from async_timestep.training.tiny.backbone import WEIGHTS
 MODELS = {  # the words of the node
     "transformer": "transformer (flow)",
     "unet": "unet (eps)",
+    "unet_v": "unet (v, zero terminal SNR)",
     "pictures": "pictures (flow)",
 }
 PICTURES = Path(drawn.__file__).parent / "weights"
-OF_SHAPES = ("transformer", "unet")  # both draw the same scenes
+OF_SHAPES = ("transformer", "unet", "unet_v")  # they draw the same scenes
 Scene = shapes.Scene | drawn.Scene
 METRICS = {"reward": "scene", "scorer": "scorer", "noise": "noise"}  # others: a part of the judge
 

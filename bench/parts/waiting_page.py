@@ -83,8 +83,8 @@ def commands(rows: Sequence[dict], setting: str) -> list[str]:
     for (*head, seed), own in methods.items():
         chosen = tuple(m for m in METHODS if m in own and m != PLAIN)
         seeds[(*head, chosen)].append(str(seed))
-    scenes, precision, *other = setting.split(", ")
-    models = [name for name, said in judged.MODELS.items() if said in other]
+    scenes, precision, *_ = setting.split(", ")
+    models = [name for name, said in judged.MODELS.items() if setting.endswith(f", {said}")]
     found = []
     for (prompts, guidance, steps, own), those in seeds.items():
         options = ["--bf16"] * (precision == "bf16") + ["--kinds", *scenes.split()]
@@ -97,8 +97,9 @@ def commands(rows: Sequence[dict], setting: str) -> list[str]:
 
 def page(rows: Sequence[dict], setting: str) -> list[str]:
     made = "\n".join(f"- `{command}`" for command in commands(rows, setting))
-    unet = judged.MODELS["unet"] in setting
-    title = "# AsynDM on the embedded UNet" if unet else "# AsynDM on the embedded model"
+    titles = {"unet": "the embedded UNet", "unet_v": "the embedded UNet (v)"}
+    said = (title for name, title in titles.items() if judged.MODELS[name] in setting)
+    title = f"# AsynDM on {next(said, 'the embedded model')}"
     parts = [title, f"Made by\n\n{made}", f"{setting}. {LEGEND}"]
     for steps, guidance in sections(rows):
         cells = section(rows, steps, guidance)

@@ -9,7 +9,7 @@ from ...tpm.detail_daemon import DetailDaemon
 from ...tpm.policies import Absent, Constant, Curve, Policy, Preset, Scaled, Window
 from .notice import on_node
 from .opening import add_run, is_of_this_prompt
-from .warnings import warn
+from .warnings import velocity_warning, warn
 
 SECRET = "Tune by Eye: what each picture was made with is not said, so that you choose by eye"
 GENERAL = "every deviation is 0: the network is told the true time"
@@ -20,6 +20,9 @@ def tell(record: Run, policy: Policy | None = None) -> None:
     if policy is not None and record.steps and record.off:
         record.why = why_nothing(record, policy)
     secret = getattr(policy, "secret", False)  # a policy of another pack may not have it
+    said = None if secret else velocity_warning(record)
+    if said and said not in record.warnings:
+        warn(record, said)
     on_node(SECRET if secret else record.line(), *record.warnings, node=record.node)
 
 

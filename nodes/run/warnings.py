@@ -16,6 +16,8 @@ from ...tpm.schedule import Schedule, schedule_warnings
 from .notice import on_node
 from .weights import weights_warning
 
+ALL_NOISE = 100.0  # sigma above which next to nothing of a picture is in the latents
+
 
 def source_of(policy: Policy, family: str) -> tuple[str, bool]:
     """Where the numbers come from, in words, and whether somebody measured them for the family."""
@@ -63,6 +65,21 @@ def innermost(policy: Policy) -> Policy:
     while getattr(policy, "policy", None) is not None:
         policy = policy.policy
     return policy
+
+
+def velocity_warning(record: Run) -> str | None:
+    """One sentence where omega was not 1 at a sigma far above that of a usual schedule, as a model
+    with zero terminal SNR has it at its first step: a tenth of sigma 4519 that a step leaves is
+    more noise than the next ones, at 18 and below, can take away."""
+    found = [(omega, s["sigma"]) for s in record.steps for omega in s["omega"] if omega != 1]
+    found = [(omega, sigma) for omega, sigma in found if sigma > ALL_NOISE]
+    if not found:
+        return None
+    omega, sigma = found[0]
+    return (
+        f"Async Timestep used omega {omega:.3g} at sigma {sigma:.4g}, where the latents are all "
+        "noise, and no later step makes good what that leaves; raise start_percent to 0.05."
+    )
 
 
 def stage_note(stage_sigmas: torch.Tensor, noise: torch.Tensor) -> str | None:

@@ -31,14 +31,27 @@ FORMS = {
     for name, cls in vars(module).items()
     if inspect.isclass(cls) and hasattr(cls, "calculate_denoised") and name not in TIMES
 }
+ZERO = ", zero terminal SNR"
 MODEL_TYPES = [kind.name for kind in comfy.model_base.ModelType]
+MODEL_TYPES.insert(MODEL_TYPES.index("V_PREDICTION") + 1, f"V_PREDICTION{ZERO}")
+NAMES = [*TIMES, f"ModelSamplingDiscrete{ZERO}"]
 LOGARITHMS = {"ModelSamplingContinuousEDM", "ModelSamplingDiscreteEDM"}
 FLOWS = {"ModelSamplingDiscreteFlow", "ModelSamplingFlux"}
 
 
 def made(name: str, form: str = "EPS", **more):
     """An instance, as the host's nodes make theirs: the time's class before the form's."""
-    return type("ModelSampling", (TIMES[name], FORMS[form]), {})(**more)
+    if name.endswith(ZERO):
+        more["zsnr"] = True
+    return type("ModelSampling", (TIMES[name.removesuffix(ZERO)], FORMS[form]), {})(**more)
+
+
+def sampling_of(kind: str):
+    """That of a model of this type, as the host makes it."""
+    settings = {"zsnr": True} if kind.endswith(ZERO) else {}
+    config = type("Config", (), {"sampling_settings": settings})()
+    own = comfy.model_base.ModelType[kind.removesuffix(ZERO)]
+    return comfy.model_base.model_sampling(config, own)
 
 
 @functools.lru_cache(maxsize=2)
@@ -84,7 +97,7 @@ def test_the_table_has_every_kind_of_the_host():
 
 
 @pytest.mark.parametrize("scheduler", ["simple", "karras", "exponential", "sgm_uniform"])
-@pytest.mark.parametrize("name", list(TIMES))
+@pytest.mark.parametrize("name", NAMES)
 def test_positive_is_cleaner_and_negative_noisier(pack, name, scheduler):
     sampling = made(name)
     sigmas = comfy.samplers.calculate_sigmas(sampling, scheduler, 8)
@@ -102,7 +115,7 @@ def test_positive_is_cleaner_and_negative_noisier(pack, name, scheduler):
                     assert sign * (same - moved) > 0, case
 
 
-@pytest.mark.parametrize("name", list(TIMES))
+@pytest.mark.parametrize("name", NAMES)
 def test_percent_is_a_share_of_the_time_or_of_sigma(pack, name):
     sampling = made(name)
     sigmas = comfy.samplers.calculate_sigmas(sampling, "karras", 8)
@@ -120,7 +133,7 @@ def test_percent_is_a_share_of_the_time_or_of_sigma(pack, name):
 
 
 @pytest.mark.parametrize("form", list(FORMS))
-@pytest.mark.parametrize("name", list(TIMES))
+@pytest.mark.parametrize("name", NAMES)
 def test_ratios_of_sigma(pack, name, form):
     """Against the class's own table; batches of 1, 2 and 3, since the host's own Cosmos takes only
     one number at a time."""
@@ -144,8 +157,7 @@ def test_samples_in_batches(pack, families, kind):
     """The whole run on a tiny network whose model_sampling is exchanged as the host's nodes do."""
     stock, *rest = families["sd35"]
     model = stock.clone()
-    config = type("Config", (), {"sampling_settings": {}})()
-    sampling = comfy.model_base.model_sampling(config, comfy.model_base.ModelType[kind])
+    sampling = sampling_of(kind)
     model.add_object_patch("model_sampling", sampling)
     sigmas = comfy.samplers.calculate_sigmas(sampling, "karras", 4)
     tiny = (model, *rest)
@@ -180,9 +192,8 @@ def table(pack) -> str:
     """How much of sigma D = +0.5 cuts, in percent, at the second, the sixth and the ninth of 10
     evaluations (karras); `-` where the lowest time is reached."""
     policies, rows = pack("tpm.policies"), []
-    config = type("Config", (), {"sampling_settings": {}})()
     for kind in MODEL_TYPES:
-        sampling = comfy.model_base.model_sampling(config, comfy.model_base.ModelType[kind])
+        sampling = sampling_of(kind)
         time = pack("nodes.run.times").ModelTime(sampling)
         name = next(c.__name__ for c in type(sampling).__mro__[1:] if c.__name__ in TIMES)
         sigmas = comfy.samplers.calculate_sigmas(sampling, "karras", 10)

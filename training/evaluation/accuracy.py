@@ -23,7 +23,7 @@ from ..run.stopping import stop
 from ..tiny.backbone import WEIGHTS, noises
 from ..tiny.scenes import KINDS, TEXTURES, Scene, held_out_scenes
 from ..tiny.score import score_images
-from ..tiny.unet import TinyUNet, simple_sigmas
+from ..tiny.unet import FILES, TinyUNet, simple_sigmas
 
 COLUMNS = ("strict", "iou", "relation", "count", "attributes", "background", "reward")
 
@@ -75,7 +75,9 @@ def unet(args: argparse.Namespace) -> Callable[[list[str], list[int]], torch.Ten
     """The same by the UNet."""
     if args.deviation:
         stop("accuracy", "--deviation is for the transformer; leave it out with --model unet.")
-    model, sigmas = TinyUNet(args.weights), simple_sigmas(args.steps)
+    (prediction,) = (each for each, name in FILES.items() if name == args.model)
+    model = TinyUNet(args.weights, prediction)
+    sigmas = simple_sigmas(args.steps, model.table)
 
     def draw(captions: list[str], seeds: list[int]) -> torch.Tensor:
         return model.vae.decode(model.sample(captions, noises(seeds), sigmas, args.guidance))
@@ -90,7 +92,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, default=WEIGHTS, help="folder of the model")
     parser.add_argument(
         "--model",
-        choices=["transformer", "unet"],
+        choices=["transformer", *FILES.values()],
         default="transformer",
         help="which of the embedded models",
     )

@@ -118,4 +118,5 @@ def train(out: Path, plan: loop.Plan) -> float:
 
 
 def main() -> None:
-    loop.command(__doc__, train, batch=128, lr=3e-3, rates="both optimizers", larger=True)
+    more = ("processes", "layers", "init")
+    loop.command(__doc__, train, batch=128, lr=3e-3, rates="both optimizers", more=more)

@@ -28,7 +28,12 @@ from .scenes import render, sample_scene
 from .text import TextTable
 from .vae import LinearVAE
 
-LARGER = ("processes", "layers", "init")  # the fields of a Plan that not every training reads
+MORE = {  # the fields of a Plan that not every training reads -> how they are said
+    "processes": {"type": int, "help": "that share each batch"},
+    "layers": {"type": int, "help": "layers and heads of the transformer, 64 channels a head"},
+    "init": {"type": Path, "help": "folder of a model to begin with, and not with new weights"},
+    "prediction": {"choices": ["eps", "v"], "help": "what is predicted, and on which sigmas"},
+}
 KIND_WEIGHTS = (0.05, 0.1, 0.25, 0.1, 0.5)  # single, pair, count, group, chain
 
 
@@ -50,6 +55,7 @@ class Plan:
     processes: int = 1
     layers: int = 3  # of a transformer
     init: Path | None = None  # folder of the model whose weights are the first
+    prediction: str = "eps"  # of a UNet: eps or v
 
     @property
     def share(self) -> int:
@@ -57,9 +63,9 @@ class Plan:
         return self.batch // self.processes
 
 
-def learning_rate(progress: float, step: int) -> float:
-    """Multiplier: 200 steps of warm-up, flat, linear to 2 % over the last 40 % of the time."""
-    return min(1.0, (step + 1) / 200) * min(1.0, max(0.02, (1 - progress) / 0.4))
+def learning_rate(progress: float, step: int, warm_up: int) -> float:
+    """Multiplier: steps of warm-up, flat, linear to 2 % over the last 40 % of the time."""
+    return min(1.0, (step + 1) / warm_up) * min(1.0, max(0.02, (1 - progress) / 0.4))
 
 
 def batch_of(size: int, rng: torch.Generator, text: TextTable, vae: LinearVAE):
@@ -135,11 +141,12 @@ def run(
     watch: Callable[[torch.nn.Module, int], dict] | None = None,
     watch_steps: int = 0,
     keep: float = 0.998,
+    warm_up: int = 200,
 ) -> float:
     """Trains and writes the average of the weights to `path`, with `log` and `checkpoint` beside
-    it. loss_of: (network, progress in [0, 1], rng) -> scalar; keep: of the average, a step. watch:
-    (average, step) -> a line of the log, every `watch_steps` steps and at the end. Returns the last
-    mean loss.
+    it. loss_of: (network, progress in [0, 1], rng) -> scalar; keep: of the average, a step; warm_up
+    of the learning rate, in steps. watch: (average, step) -> a line of the log, every `watch_steps`
+    steps and at the end. Returns the last mean loss.
     """
     average = copy.deepcopy(network).requires_grad_(False)
     peaks = [[group["lr"] for group in optimizer.param_groups] for optimizer in optimizers]
@@ -172,7 +179,7 @@ def run(
         progress = step / plan.steps if plan.steps else spent / (plan.minutes * 60)
         if progress >= 1:
             break
-        factor = learning_rate(progress, step)
+        factor = learning_rate(progress, step, warm_up)
         for optimizer, rates in zip(optimizers, peaks, strict=True):
             for group, peak in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = peak * factor
@@ -244,11 +251,10 @@ def command(
     batch: int,
     lr: float,
     rates: str,
-    larger: bool = False,
+    more: tuple[str, ...] = (),
 ) -> None:
-    """The command line of a training script: parses, trains, says how it ended. larger: whether
-    `train` takes no more than its plan's share of a batch, so that there may be several processes,
-    as many layers as its plan has, and its plan's first weights.
+    """The command line of a training script: parses, trains, says how it ended. more: names of MORE
+    that `train` heeds; with `processes` it takes no more than its plan's share of a batch.
     """
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -278,10 +284,8 @@ def command(
         "Newton-Schulz steps of Muon: bfloat16, slow on a CPU without it",
     )
     add("--threads", int, 0, "CPU threads of a process; 0 = all")
-    if larger:
-        add("--processes", int, 1, "that share each batch")
-        add("--layers", int, Plan.layers, "layers and heads of the transformer, 64 channels a head")
-        add("--init", Path, None, "folder of a model to begin with, and not with new weights")
+    for name in more:
+        parser.add_argument(f"--{name}", default=getattr(Plan, name), **MORE[name])
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     plan = Plan(
@@ -295,7 +299,7 @@ def command(
         args.save_seconds,
         args.log_steps,
         args.ns_steps,
-        **({name: getattr(args, name) for name in LARGER} if larger else {}),
+        **{name: getattr(args, name) for name in more},
     )
     with tempfile.TemporaryDirectory() as folder:
         rest = (str(Path(folder) / "store"), train, args.out, plan, args.threads)

@@ -1,14 +1,22 @@
-"""Trains the embedded UNet (eps prediction) on the scenes of the first model. A CPU is enough.
+"""Trains the embedded UNet on the scenes of the first model. A CPU is enough.
 
     python training/make_tiny.py unet --out training/tiny/weights --minutes 90
+    python training/make_tiny.py unet --prediction v --init training/tiny/weights --out runs/unet_v
     python training/make_tiny.py unet --out smoke --steps 300       (not by the clock)
 
-Times are drawn as for the first model: flow times shifted by 3, as sigmas of Stable Diffusion's
-table. The loss is the squared error of the noise times (1 + sigma)^2, which is what the first
-model's velocity loss is in terms of the noise; without it the layout, which is decided at high
-noise, hardly counts. Muon for attention, feed-forward and convolutions (a kernel as a matrix of
-out x in 9), AdamW for the rest. Word table and autoencoder are those in training/tiny/weights.
-Writes unet.safetensors (fp16), unet_log.jsonl and SHA256SUMS. Killed, it goes on from its last
+Times are drawn as for the first model: flow times shifted by 3, as sigmas of the table. The loss is
+the first model's velocity loss in terms of what the network says,
+
+    eps:  (1 + sigma)^2 |eps - noise|^2
+    v:    (1 + sigma)^2 / (1 + sigma^2) |v - (noise - sigma x0) / sqrt(1 + sigma^2)|^2
+
+Without the first factor the layout, which is decided at high noise, hardly counts; the second is 1
+at both ends, pure noise included, and 2 at most. With v one image in TERMINAL is pure noise.
+
+Muon for attention, feed-forward and convolutions (a kernel as a matrix of out x in 9), AdamW for
+the rest. Word table and autoencoder are those in training/tiny/weights. With --init a training
+begins with the eps weights of another; for v the last layer is solved anew. Writes unet.safetensors
+or unet_v.safetensors (fp16), a log of that name and SHA256SUMS. Killed, it goes on from its last
 checkpoint.
 """
 
@@ -18,20 +26,27 @@ from pathlib import Path
 
 import torch
 
+from ..run.stopping import stop
 from . import loop
 from .backbone import WEIGHTS
 from .text import TextTable
-from .unet import SIGMAS, nearest_time, new_unet
+from .unet import FILES, TABLES, TinyUNet, nearest_time, new_unet
 from .vae import CHANNELS, LinearVAE
 
-LAST = float(SIGMAS[-1] / (1 + SIGMAS[-1]))  # flow time of the table's largest sigma
+TERMINAL = 16  # all sampling starts with pure noise, which is one time in 1,000 by chance
+SOLVED = 8  # batches that the last layer is solved with
 KERNELS = 0.3  # of the learning rate: their matrices are long, and Muon's update grows with that
+SHORT = 40  # steps of warm-up where the first weights are trained ones
 KEEP = 0.99  # of the average of the weights, a step: there are few steps
+FORMAT = {"format": "async-timestep-tiny-unet", "layout": "diffusers UNet2DConditionModel"}
+SCHEDULE = "scaled_linear 0.00085 0.012 1000"
 ABOUT = {
-    "format": "async-timestep-tiny-unet",
-    "layout": "diffusers UNet2DConditionModel",
-    "prediction_type": "epsilon",
-    "schedule": "scaled_linear 0.00085 0.012 1000",
+    "eps": {**FORMAT, "prediction_type": "epsilon", "schedule": SCHEDULE},
+    "v": {
+        **FORMAT,
+        "prediction_type": "v_prediction",
+        "schedule": f"{SCHEDULE}, rescaled to zero terminal SNR",
+    },
 }
 
 
@@ -87,22 +102,81 @@ def identity_start(network: torch.nn.Module) -> None:
         last.weight[:, -width:, 0, 0] = torch.eye(width)
 
 
-def noise_loss(network, latents, tokens, t, rng: torch.Generator, bf16: bool) -> torch.Tensor:
-    """Mean of (1 + sigma)^2 (eps - noise)^2 at flow times t (n,), each as the nearest sigma."""
-    noise = torch.randn(latents.shape, generator=rng)
-    index = nearest_time(LAST * t / (1 - LAST * t))
-    sigma = SIGMAS[index][:, None, None, None]
-    x = (latents + sigma * noise) / (1 + sigma**2).sqrt()
+def noised(latents, t, rng: torch.Generator, prediction: str) -> tuple[torch.Tensor, ...]:
+    """At flow times t (n,), each as the nearest sigma of the table: the network's x and index, what
+    it should say, and the weight of the square of that, (n, 1, 1, 1)."""
+    table = TABLES[prediction]
+    last = table[-1] / (1 + table[-1])  # the flow time of pure noise
+    index = nearest_time(last * t / (1 - last * t), table)
+    sigma, noise = table[index][:, None, None, None], torch.randn(latents.shape, generator=rng)
+    root = (1 + sigma**2).sqrt()
+    x = (latents + sigma * noise) / root
+    if prediction == "v":
+        return x, index, (noise - sigma * latents) / root, ((1 + sigma) / root) ** 2
+    return x, index, noise, (1 + sigma) ** 2
+
+
+def loss_at(network, latents, tokens, t, rng, prediction: str, bf16: bool) -> torch.Tensor:
+    """Mean of the weighted square of the error at flow times t (n,)."""
+    x, index, wanted, weight = noised(latents, t, rng, prediction)
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        eps = network(x, index, encoder_hidden_states=tokens, return_dict=False)[0]
-    return ((1 + sigma) * (eps.float() - noise)).square().mean()
+        said = network(x, index, encoder_hidden_states=tokens, return_dict=False)[0]
+    return (weight * (said.float() - wanted).square()).mean()
+
+
+@torch.no_grad()
+def solve_last_layer(network: torch.nn.Module, batches: list) -> None:
+    """Sets the last convolution to what comes nearest v, by weighted least squares over `batches`
+    of (tokens, x, index, wanted, weight). The layers below, which said the noise, are kept."""
+    last, seen = network.conv_out, []
+    handle = last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    left = right = 0.0
+    for tokens, x, index, wanted, weight in batches:
+        network(x, index, encoder_hidden_states=tokens)
+        patches = torch.nn.functional.unfold(seen.pop(), 3, padding=1)  # (n, 9 in, cells)
+        patches = torch.nn.functional.pad(patches, (0, 0, 0, 1), value=1.0).double()
+        weighted = weight[..., 0].double() * patches
+        left = left + torch.einsum("bik,bjk->ij", weighted, patches)
+        right = right + torch.einsum("bik,bjk->ij", weighted, wanted.flatten(2).double())
+    handle.remove()
+    solution = torch.linalg.lstsq(left, right).solution.T.float()
+    last.weight.copy_(solution[:, :-1].reshape(last.weight.shape))
+    last.bias.copy_(solution[:, -1])
+
+
+def first_weights(out: Path, plan: loop.Plan) -> dict[str, torch.Tensor]:
+    """Those of the eps model in the folder plan.init; stops where there is none, or where the new
+    ones would take its place."""
+    if not (plan.init / "unet.safetensors").exists():
+        stop("unet", f"--init {plan.init} has no unet.safetensors; give a trained model's folder.")
+    if plan.prediction == "eps" and out.resolve() == plan.init.resolve():
+        stop("unet", f"--out and --init are both {out}; give an --out of its own.")
+    return TinyUNet(plan.init).network.state_dict()
 
 
 def train(out: Path, plan: loop.Plan) -> float:
     """Trains by `plan`, into `out`. Returns the last mean loss."""
     text, vae = TextTable(WEIGHTS / "text.safetensors"), LinearVAE(WEIGHTS / "vae.safetensors")
+    rng, name = torch.Generator().manual_seed(plan.seed), FILES[plan.prediction]
+
+    def times(progress):
+        t = loop.sample_times(plan.batch, rng, progress)
+        if plan.prediction == "v":
+            t[::TERMINAL] = 1.0
+        return t
+
+    def batch_to_solve():
+        latents, tokens, _ = loop.batch_of(plan.batch, rng, text, vae)
+        return tokens, *noised(latents, times(0.0), rng, plan.prediction)
+
+    path, files = out / f"{name}.safetensors", (f"{name}_log.jsonl", f"{name}_checkpoint.pt")
     network = new_unet()
-    identity_start(network)
+    if not plan.init:
+        identity_start(network)
+    elif not (out / files[1]).exists():  # which it would go on from
+        network.load_state_dict(first_weights(out, plan))
+        if plan.prediction == "v":
+            solve_last_layer(network, [batch_to_solve() for _ in range(SOLVED)])
     matrices, kernels, rest = split_parameters(network)
     muon = {"weight_decay": 0.0, "adjust_lr_fn": "match_rms_adamw", "ns_steps": plan.ns_steps}
     optimizers = [
@@ -112,14 +186,15 @@ def train(out: Path, plan: loop.Plan) -> float:
     ]
 
     def loss_of(forward, progress, rng):
-        t = loop.sample_times(plan.batch, rng, progress)
+        t = times(progress)
         latents, tokens, _ = loop.batch_of(plan.batch, rng, text, vae)
-        return noise_loss(forward, latents, tokens, t, rng, plan.bf16)
+        return loss_at(forward, latents, tokens, t, rng, plan.prediction, plan.bf16)
 
-    rng = torch.Generator().manual_seed(plan.seed)
-    path, files = out / "unet.safetensors", ("unet_log.jsonl", "unet_checkpoint.pt")
-    return loop.run(network, optimizers, loss_of, plan, rng, path, ABOUT, *files, keep=KEEP)
+    settings = {"keep": KEEP, "warm_up": SHORT if plan.init else 200}
+    about = ABOUT[plan.prediction]
+    return loop.run(network, optimizers, loss_of, plan, rng, path, about, *files, **settings)
 
 
 def main() -> None:
-    loop.command(__doc__, train, batch=64, lr=2e-3, rates="transformers; kernels get 0.3 of it")
+    rates = "transformers; kernels get 0.3 of it"
+    loop.command(__doc__, train, batch=64, lr=2e-3, rates=rates, more=("init", "prediction"))

@@ -1,9 +1,10 @@
-"""The second embedded model: a small UNet with cross-attention on the plan of Stable Diffusion 1.5,
-which predicts eps. Scenes, captions, word table and autoencoder are those of the first
-(backbone.py).
+"""The second embedded model: a small UNet with cross-attention on the plan of Stable Diffusion 1.5.
+Scenes, captions, word table and autoencoder are those of the first (backbone.py).
 
-x = (x0 + sigma noise) / sqrt(1 + sigma^2), sigma one of SIGMAS; the network gets x and the index of
-sigma, and predicts the noise.
+x = (x0 + sigma noise) / sqrt(1 + sigma^2), sigma one of a table of 1000; the network gets x and the
+index of sigma. There are two sets of weights. `eps`, on Stable Diffusion's own table, predicts the
+noise. `v` predicts v = (noise - sigma x0) / sqrt(1 + sigma^2), as Stable Diffusion 2 does, on that
+table rescaled to a zero terminal SNR: at its last index nothing is left of x0.
 """
 
 from __future__ import annotations
@@ -23,16 +24,28 @@ BLOCKS, HEAD = (64, 128), 32  # channels of the two levels; of an attention head
 GROUPS = 1  # of each GroupNorm; with SD's 32 it would divide by the spread of 2 x 16 x 16 numbers,
 # 4 % off by chance, and so would what the network says of the noise
 TIMES = 1000  # of Stable Diffusion's table
+LAST_KEPT = 4.8973451890853435e-08  # alpha bar at the end of a rescaled table, in ComfyUI
 
 
 def sd_sigmas() -> torch.Tensor:
-    """(1000,) sqrt((1 - a) / a) of Stable Diffusion's scaled-linear betas, .029 to 14.6."""
+    """(1000,) float64: sqrt((1 - a) / a) of Stable Diffusion's linear sqrt(beta), .029 to 14.6."""
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, TIMES, dtype=torch.float64) ** 2
     kept = torch.cumprod(1 - betas, 0)
-    return ((1 - kept) / kept).sqrt().float()
+    return ((1 - kept) / kept).sqrt()
 
 
-SIGMAS = sd_sigmas()
+def zero_terminal(sigmas: torch.Tensor) -> torch.Tensor:
+    """A table rescaled by Algorithm 1 of Lin et al. 2024 (arXiv 2305.08891), .029 to 4519: sqrt of
+    alpha bar is shifted to end at 0 and scaled to begin as before. At 0 sigma would be infinite, so
+    it ends at LAST_KEPT, as ComfyUI's does."""
+    root = (1 / (sigmas**2 + 1)).sqrt()
+    kept = ((root - root[-1]) * (root[0] / (root[0] - root[-1]))) ** 2
+    kept[-1] = LAST_KEPT
+    return ((1 - kept) / kept).sqrt()
+
+
+FILES = {"eps": "unet", "v": "unet_v"}  # prediction -> name of its weights
+TABLES = {"eps": sd_sigmas().float(), "v": zero_terminal(sd_sigmas()).float()}
 
 
 def new_unet() -> UNet2DConditionModel:
@@ -56,24 +69,26 @@ def new_unet() -> UNet2DConditionModel:
     return network
 
 
-def nearest_time(sigma: torch.Tensor) -> torch.Tensor:
+def nearest_time(sigma: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
     """Index (n,) of the sigma of the table that is nearest in its logarithm."""
-    logs = SIGMAS.log()
+    logs = table.log()
     return torch.bucketize(sigma.log(), (logs[1:] + logs[:-1]) / 2)
 
 
-def simple_sigmas(steps: int) -> torch.Tensor:
-    """The grid of ComfyUI's `simple` scheduler: (steps + 1,) from 14.6 to 0."""
-    nodes = [float(SIGMAS[-(1 + int(i * TIMES / steps))]) for i in range(steps)]
+def simple_sigmas(steps: int, table: torch.Tensor) -> torch.Tensor:
+    """The grid of ComfyUI's `simple` scheduler: (steps + 1,) from the table's largest to 0."""
+    nodes = [float(table[-(1 + int(i * TIMES / steps))]) for i in range(steps)]
     return torch.tensor([*nodes, 0.0])
 
 
 class TinyUNet:
-    """Frozen network, word table and autoencoder. float32 on the CPU. The file is that of the
-    folder `weights`; word table and autoencoder are always the embedded ones."""
+    """Frozen network, word table and autoencoder. float32 on the CPU. The file is that of
+    `prediction` in the folder `weights`; word table and autoencoder are always the embedded ones.
+    """
 
-    def __init__(self, weights: Path = WEIGHTS):
-        state = load_file(weights / "unet.safetensors")
+    def __init__(self, weights: Path = WEIGHTS, prediction: str = "eps"):
+        self.prediction, self.table = prediction, TABLES[prediction]
+        state = load_file(weights / f"{FILES[prediction]}.safetensors")
         self.network = new_unet()
         self.network.load_state_dict({name: value.float() for name, value in state.items()})
         self.network.requires_grad_(False).train(False)
@@ -82,12 +97,12 @@ class TinyUNet:
 
     def denoised(self, x: torch.Tensor, sigma: float, captions: list[str]) -> torch.Tensor:
         """What the network takes for the image in x = x0 + sigma noise, (B, 16, h, w)."""
-        index = nearest_time(torch.full((len(x),), sigma))
-        tokens = self.text(captions)[0]
-        eps = self.network(
-            x / (1 + sigma**2) ** 0.5, index, encoder_hidden_states=tokens, return_dict=False
-        )[0]
-        return x - sigma * eps
+        index = nearest_time(torch.full((len(x),), sigma), self.table)
+        tokens, root = self.text(captions)[0], (1 + sigma**2) ** 0.5
+        said = self.network(x / root, index, encoder_hidden_states=tokens, return_dict=False)[0]
+        if self.prediction == "v":
+            return x / root**2 - sigma / root * said
+        return x - sigma * said
 
     def sample(
         self, captions: list[str], noise: torch.Tensor, sigmas: torch.Tensor, guidance: float
