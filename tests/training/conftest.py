@@ -1,4 +1,4 @@
-"""A small finished run, made once, and a copy of it for each test that damages it."""
+"""Gradients for every training, and a small finished run, made once, with a copy for each test."""
 
 from __future__ import annotations
 
@@ -6,6 +6,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
+
+
+@pytest.fixture(scope="module", autouse=True)
+def gradients():
+    """Tests of the host switch them off, and may have run before in this process."""
+    with torch.enable_grad():
+        yield
 
 
 @pytest.fixture(scope="session")
