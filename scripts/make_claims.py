@@ -22,7 +22,8 @@ from functools import cache
 from pathlib import Path
 
 from async_timestep.report.tables import markdown
-from async_timestep.scripts.claims import CLAIMS, EXACT, GAIN, LOSS, NONE, NUMBER, SHOWN, Claim
+from async_timestep.scripts.claims import CLAIMS, SHOWN
+from async_timestep.scripts.evidence import EXACT, GAIN, LOSS, NONE, NUMBER, Claim
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs" / "measurements"

@@ -207,36 +207,25 @@ def test_any_number_of_prompts_and_two_steps(page, server, prompts, steps):
     assert page.locator(".eye-cell").first.get_attribute("title") == texts(prompts)[0].strip()
 
 
-def test_the_sampler_in_a_subgraph(page, server):
-    """What is between Try and Choose is one node for the user; the lists go through it."""
-    session = f"inside {page.mode}"
+@pytest.mark.parametrize("kinds", [BETWEEN, ALL_OF_IT], ids=["between", "all of it"])
+def test_in_a_subgraph(page, server, kinds):
+    """What is between Try and Choose is one node for the user, and the lists go through it; who
+    packs all of it into one finds the sheet where it was put."""
+    session = f"inside {len(kinds)} {page.mode}"
     run(page, template(session))
     says(page, "Sheet 1: which column")
     page.locator(".eye-cell").first.click()
     says(page, "Sheet 1 is answered")
-    page.evaluate(INTO_SUBGRAPH, BETWEEN)
+    page.evaluate(INTO_SUBGRAPH, kinds)
+    if kinds == ALL_OF_IT:
+        page.evaluate(OPEN_SUBGRAPH)
     page.evaluate(QUEUE)
     says(page, "Sheet 2: which column")
     assert answers(server, session) == [1, 0]
     assert page.locator(".eye-cell").count() == 4
-    keep_shot(page, "eye_subgraph")
-    assert page.problems == []
-
-
-def test_the_sheet_in_a_subgraph(page, server):
-    """Who packs all of it into one node finds the sheet where it was put."""
-    session = f"all inside {page.mode}"
-    run(page, template(session))
-    says(page, "Sheet 1: which column")
-    page.locator(".eye-cell").first.click()
-    says(page, "Sheet 1 is answered")
-    page.evaluate(INTO_SUBGRAPH, ALL_OF_IT)
-    page.evaluate(OPEN_SUBGRAPH)
-    page.evaluate(QUEUE)
-    says(page, "Sheet 2: which column")
     page.evaluate(TO_CHOOSE)
     page.locator('.eye-cell[data-column="1"]').click()
     says(page, "Sheet 2 is answered")
     assert answers(server, session) == [1, 2]
-    keep_shot(page, "eye_inside")
+    keep_shot(page, f"eye_inside_{len(kinds)}")
     assert page.problems == []

@@ -59,7 +59,7 @@ def sampled(demo, model, noise, steps: int, sampler: str = "euler"):
 
 
 def test_it_is_of_sd15s_type(demo, prediction):
-    """It was trained on the very sigmas that ComfyUI samples."""
+    """It was trained on the sigmas that ComfyUI samples, up to a processor's rounding."""
     sampling = demo[0].get_model_object("model_sampling")
     assert type(demo[0].model).__name__ == "BaseModel"
     assert torch.allclose(sampling.sigmas, TABLES[prediction], rtol=1e-6)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from async_timestep.training.pictures import train_autoencoder, train_backbone
+from async_timestep.training.pictures import measure, train_autoencoder, train_backbone
 from async_timestep.training.pictures.autoencoder import Autoencoder
 from async_timestep.training.pictures.backbone import FILES, Pictures, noises
 from async_timestep.training.pictures.scenes import SIZE, render, sample_scene
@@ -114,6 +114,23 @@ def test_another_training_begins_with_the_weights_of_the_first(folder, tmp_path,
     train_backbone.train(more, plan(init=first, lr=1e-2))
     learnt = load_file(more / "transformer.safetensors")
     assert not all(torch.equal(learnt[name], weights[0][name]) for name in learnt)
+
+
+def test_the_model_alone_is_measured(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(train_backbone.watch, "__defaults__", (2,))
+    out = tmp_path / "model"
+    out.mkdir()
+    argv = ["measure", "--weights", str(out), "--n", "2", "--steps", "1", "--only_model"]
+    monkeypatch.setattr(sys, "argv", argv)
+    with pytest.raises(SystemExit):
+        measure.main()
+    assert "has no transformer.safetensors; leave --only_model out" in capsys.readouterr().err
+    (out / "vae.safetensors").write_bytes((folder / "vae.safetensors").read_bytes())
+    train_backbone.train(out, plan(steps=1))
+    capsys.readouterr()
+    measure.main()
+    rows = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert rows[0] == "model" and not {"rendered", "shuffled", "noise", "autoencoder"} & set(rows)
 
 
 def test_what_cannot_begin_says_why(folder, tmp_path, capsys):

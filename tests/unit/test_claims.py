@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from async_timestep.scripts import make_claims
-from async_timestep.scripts.claims import (
-    CLAIMS,
+from async_timestep.scripts.claims import CLAIMS
+from async_timestep.scripts.evidence import (
     EXACT,
     GAIN,
     LABORATORY,

@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from ...report.sheets import picture_of, sheet
+from ..run.stopping import stop
 from .autoencoder import Autoencoder
 from .backbone import FILES, Pictures, noises
 from .grounds import GROUNDS
@@ -61,7 +62,10 @@ def main() -> None:
     add("--picture", Path, None, "where a sheet of the last row's pictures is put")
     add("--threads", int, 0, "CPU threads; 0 = all")
     parser.add_argument("--all", action="store_true", help="single objects and counts too")
+    parser.add_argument("--only_model", action="store_true", help="no rows of the judge itself")
     args = parser.parse_args()
+    if args.only_model and not (args.weights / FILES[0]).exists():
+        stop("measure", f"{args.weights} has no {FILES[0]}; leave --only_model out, or train one.")
     if args.threads:
         torch.set_num_threads(args.threads)
     n, rng = args.n, torch.Generator().manual_seed(args.seed)
@@ -76,13 +80,14 @@ def main() -> None:
         print(line(name, scores), flush=True)
         return scores
 
-    tell("rendered", images, captions)
-    step = len(GROUNDS)  # to captions of the same ground
-    tell("shuffled", images, captions[step:] + captions[:step])
-    for std in NOISES:
-        noise = torch.randn(images.shape, generator=rng)
-        tell(f"noise {std}", (images + std * noise).clamp(0, 1), captions)
-    if (args.weights / FILES[2]).exists():
+    if not args.only_model:
+        tell("rendered", images, captions)
+        step = len(GROUNDS)  # to captions of the same ground
+        tell("shuffled", images, captions[step:] + captions[:step])
+        for std in NOISES:
+            noise = torch.randn(images.shape, generator=rng)
+            tell(f"noise {std}", (images + std * noise).clamp(0, 1), captions)
+    if (args.weights / FILES[2]).exists() and not args.only_model:
         vae = Autoencoder(args.weights / FILES[2])
         again = in_parts(lambda part: vae.decode(vae.encode(images[part])), n)
         decibel = -10 * float((again - images).square().mean().log10())
